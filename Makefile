@@ -1,0 +1,190 @@
+# luvit-dtls: the C core (src → build/dtls/core.so) and the Lua files (lua/dtls, used from where they are).
+# `make help` lists the targets.
+#
+# Tools are asked (pkg-config, the compiler) when a recipe first needs the answer, never while this file is read:
+# `make demo` and `make test` start on machines where those tools are still missing.
+
+# shared: the system's libssl, or the host's when it exports one. static: a private copy inside core.so.
+OPENSSL ?= shared
+BUILD   ?= build
+PREFIX  ?= /usr/local
+LUADIR  ?= $(PREFIX)/share/lua/5.1
+LIBDIR  ?= $(PREFIX)/lib/lua/5.1
+LUA     ?= luajit
+CFLAGS  ?= -O2 -g
+# What `make test` runs: SPEC=spec/foo_spec.lua, SPEC='--filter=cookie'.
+SPEC    ?=
+
+# Every variant has a folder of its own, so that they coexist: build, build/static, build/asan.
+OUT     := $(BUILD)$(if $(filter static,$(OPENSSL)),/static)$(if $(SANITIZE),/asan)
+CORE    := $(OUT)/dtls/core.so
+OBJECTS := $(patsubst src/%.c,$(OUT)/obj/%.o,$(wildcard src/*.c))
+MODULES := $(wildcard lua/dtls/*.lua)
+LUVIT   := $(OUT)/luvit/dtls
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.PHONY: all luvit hosts env install uninstall clean setup demo test bench ready lint symbols install-check rock \
+        memcheck asan help
+
+# ── How the core is built ─────────────────────────────────────────────────────────────────────────────────────
+# `X = $(eval X := $(shell …))$(X)` runs the command at the first use of X, and only then. LuaRocks gives LUA_INCDIR.
+
+LUA_CFLAGS = $(eval LUA_CFLAGS := $(shell pkg-config --cflags luajit $(if $(LUA_INCDIR),|| echo -I$(LUA_INCDIR))))$(LUA_CFLAGS)
+SSL_CFLAGS = $(eval SSL_CFLAGS := $(shell pkg-config --cflags libssl libcrypto))$(SSL_CFLAGS)
+SSL_LIBS   = $(eval SSL_LIBS := $(shell pkg-config $(if $(filter static,$(OPENSSL)),--static) --libs libssl libcrypto))$(SSL_LIBS)
+
+# Not every compiler has these for every machine.
+HARDEN = $(eval HARDEN := $(shell for flag in -fstack-protector-strong -fstack-clash-protection -fcf-protection; do \
+  $(CC) -Werror $$flag -S -x c -o /dev/null /dev/null 2>/dev/null && echo $$flag; done))$(HARDEN)
+
+# Distributions may preset _FORTIFY_SOURCE, and the sanitizers replace what it wraps.
+FORTIFY = -U_FORTIFY_SOURCE $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2)
+SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+
+COMPILE = $(CC) -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Wconversion \
+  $(if $(WERROR),-Werror) $(HARDEN) $(FORTIFY) $(if $(SANITIZE),$(SANITIZERS)) \
+  $(LUA_CFLAGS) $(SSL_CFLAGS) $(CPPFLAGS) $(CFLAGS)
+
+# nodelete: libcrypto keeps pointers to our callbacks until the process ends, a Lua state that closes must not unmap
+# them. Lua's own symbols come from the executable, as for every Lua module, hence no -z defs.
+LINK = $(CC) -shared -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,-z,nodelete $(if $(SANITIZE),$(SANITIZERS)) \
+  $(CFLAGS) $(LDFLAGS)
+
+# The private copy binds to itself and shows nothing: a host's OpenSSL (luvi exports its own) and ours never meet.
+# Static is OpenSSL with what it may need itself (zlib, zstd), the C library's parts are not.
+STATIC_LIBS = -Wl,-Bsymbolic -Wl,--exclude-libs,ALL \
+  -Wl,-Bstatic $(filter-out -ldl -pthread,$(SSL_LIBS)) -Wl,-Bdynamic $(filter -ldl -pthread,$(SSL_LIBS))
+LIBS = $(if $(filter static,$(OPENSSL)),$(STATIC_LIBS),$(SSL_LIBS))
+
+all: $(CORE) ## the core for LuaJIT; OPENSSL=static puts OpenSSL inside (build/static), WERROR=1 for developers
+	@:
+
+$(CORE): $(OBJECTS)
+	@mkdir -p $(@D)
+	$(LINK) -o $@ $^ $(LIBS)
+
+$(OUT)/obj/%.o: src/%.c Makefile
+	@mkdir -p $(@D)
+	$(COMPILE) -MMD -MP -c -o $@ $<
+
+-include $(OBJECTS:.o=.d)
+
+# luvit's own require resolves './x' beside the file, and does not turn dots into folders.
+luvit: $(MODULES:lua/dtls/%=$(LUVIT)/%) $(LUVIT)/core.so ## the folder to drop into an application's deps/ or libs/
+	@:
+
+$(LUVIT)/%.lua: lua/dtls/%.lua Makefile
+	@mkdir -p $(@D)
+	sed -E "s#(require *\(? *['\"])dtls\.#\1./#g" $< >$@
+
+$(LUVIT)/core.so: $(CORE)
+	@mkdir -p $(@D)
+	cp $< $@
+
+# The programs that the specs load the module into; their file names them in HOSTS.
+-include spec/host/host.mk
+hosts: $(HOSTS)
+	@:
+
+# ── Use ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+# ;; is Lua's default path, where luv is.
+CHECKOUT = LUA_PATH='$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;' LUA_CPATH='$(abspath $(OUT))/?.so;;'
+
+env: ## for a shell: eval "$(make -s env)" lets luajit use the checkout
+	@for path in $(CHECKOUT); do echo "export $${path%%=*}='$${path#*=}'"; done
+
+install: all ## into PREFIX (/usr/local), under DESTDIR
+	install -d $(DESTDIR)$(LUADIR)/dtls $(DESTDIR)$(LIBDIR)/dtls
+	install -m 644 $(MODULES) $(DESTDIR)$(LUADIR)/dtls
+	install -m 644 $(CORE) $(DESTDIR)$(LIBDIR)/dtls
+
+uninstall: ## removes what install with the same variables put there
+	rm -f $(MODULES:lua/%=$(DESTDIR)$(LUADIR)/%) $(DESTDIR)$(LIBDIR)/dtls/core.so
+	-rmdir $(sort $(DESTDIR)$(LUADIR)/dtls $(DESTDIR)$(LIBDIR)/dtls)
+
+clean: ## removes everything that was built
+	rm -rf $(BUILD)
+
+setup: ## installs what demo and test need, on Debian and Ubuntu
+	@.ci/setup test
+
+demo: ## sets up, builds, runs examples/demo.lua
+	@.ci/setup demo
+	@$(MAKE) all
+	@$(CHECKOUT) $(LUA) examples/demo.lua
+
+bench: ## compares the server's two strategies on this machine
+	@.ci/setup demo
+	@$(MAKE) all
+	@$(CHECKOUT) $(LUA) bench/strategies.lua
+
+# ── Tests ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+BUSTED = DTLS_BUILD=$(BUILD) $(CHECKOUT) $(UNDER) $(LUA) "$$(command -v busted)" --ignore-lua $(SPEC)
+
+ready:
+	@.ci/setup test
+	@$(MAKE) OPENSSL=shared all luvit hosts
+	@$(MAKE) OPENSSL=static all luvit
+
+test: ready ## sets up, builds everything, runs the specs (SPEC=spec/foo_spec.lua runs one)
+	@$(BUSTED)
+
+# memcheck and asan slow the suite down: SPEC_PATIENCE is what the specs multiply their deadlines by.
+memcheck: export SPEC_PATIENCE = 10
+memcheck: UNDER = valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite \
+  --errors-for-leak-kinds=definite --num-callers=30 --suppressions=spec/valgrind.supp
+memcheck: ready ## the specs under valgrind
+	@.ci/setup memcheck
+	@$(BUSTED)
+
+# luajit itself is not built with the sanitizers, so they must be loaded before it. They cannot be found by name alone.
+asan: export SPEC_PATIENCE = 4
+asan: OUT = $(BUILD)/asan
+asan: UNDER = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+  LSAN_OPTIONS=suppressions=$(CURDIR)/spec/lsan.supp:print_suppressions=0 UBSAN_OPTIONS=print_stacktrace=1
+asan: ready ## the specs with the core built by gcc's address and undefined behaviour sanitizers
+	@$(MAKE) SANITIZE=1 OPENSSL=shared CC=gcc all
+	@$(BUSTED)
+
+lint: ## luacheck
+	@.ci/setup lint
+	luacheck --quiet --no-color . .busted .luacheckrc rockspec
+
+symbols: ## both builds export their two entry points, the static one needs no OpenSSL
+	@.ci/setup static
+	@$(MAKE) OPENSSL=shared all
+	@$(MAKE) OPENSSL=static all
+	@for core in $(BUILD)/dtls/core.so $(BUILD)/static/dtls/core.so; do \
+	  found=$$(nm -D --defined-only $$core | awk '{ print $$3 }' | LC_ALL=C sort | xargs); echo "$$core: $$found"; \
+	  [ "$$found" = 'luaopen_core luaopen_dtls_core' ] || exit 1; done
+	@! nm -D --undefined-only $(BUILD)/static/dtls/core.so | grep -E ' (SSL|BIO|EVP|CRYPTO|OPENSSL)_'
+
+# $(call loads,<Lua folder>,<C folder>): does Lua, started somewhere else, find the module there and nowhere else?
+loads = cd / && LUA_PATH='$(1)/?.lua;$(1)/?/init.lua;;' LUA_CPATH='$(2)/?.so;;' $(LUA) -e " \
+  local dtls, core = require 'dtls', package.searchpath('dtls.core', package.cpath) \
+  assert(core:find('$(2)/', 1, true) == 1, core) \
+  print('dtls ' .. dtls.VERSION .. ' from ' .. core)"
+
+install-check: STAGE = $(abspath $(BUILD))/stage
+install-check: ## installs, loads, uninstalls
+	@.ci/setup demo
+	@rm -rf $(STAGE)
+	@$(MAKE) DESTDIR=$(STAGE) install
+	$(call loads,$(STAGE)$(LUADIR),$(STAGE)$(LIBDIR))
+	@$(MAKE) DESTDIR=$(STAGE) uninstall
+	@! find $(STAGE) -name 'dtls*' | grep .
+
+rock: TREE = $(abspath $(BUILD))/rock
+rock: ## builds and installs the rock into a tree of its own, and loads it from there
+	@.ci/setup demo rock
+	@rm -rf $(TREE)
+	BUILD=$(BUILD)/rock/build luarocks --lua-version=5.1 make --deps-mode=none --tree=$(TREE) \
+	  rockspec/luvit-dtls-scm-0.rockspec
+	$(call loads,$(TREE)/share/lua/5.1,$(TREE)/lib/lua/5.1)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile

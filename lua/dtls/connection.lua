@@ -1,0 +1,423 @@
+--- One DTLS association as an Emitter, in either role: events, timers, send, close. Its states are
+--- 'connecting' (a client looks for its server) → 'handshaking' → 'open' → 'closed'.
+
+local uv = require 'luv'
+local core = require 'dtls.core'
+local Emitter = require 'dtls.emitter'
+local tick = require 'dtls.tick'
+
+local new_error = core.error
+local now = uv.now
+local max = math.max
+
+-- Datagrams read before other handles of the loop get their turn.
+local READ_BUDGET = 64
+
+--- Events: `connection`, `message(data)`, `timeout`, `error(err)`, `close(hadError)`.
+---@class dtls.Connection: dtls.Emitter
+---@field private _association userdata? the core's object; nil before there is one and once closed
+---@field private _watch table? {poll=, connection=}: the descriptor it reads; moves on when the peer starts over
+local Connection = Emitter:extend()
+
+--- For server.lua and client.lua.
+---@param settings table what context.resolve gave
+---@param server dtls.Server?
+function Connection.new(settings, server)
+  local self = setmetatable({}, Connection)
+  self._settings = settings
+  self._server = server
+  self._state = 'connecting'
+  self._idle = settings.timeout or 0
+  self._closing = 0 -- handles that are being closed
+  self._timer = uv.new_timer()
+  self._deadline = now() + settings.handshakeTimeout
+  self._onTimer = function() self:_tick() end
+  self._onClosed = function()
+    self._closing = self._closing - 1
+    if self._closing == 0 and self._state == 'closed' then self:_closed() end
+  end
+  self._timer:start(settings.handshakeTimeout, 0, self._onTimer)
+  return self
+end
+
+-- ── handles ──
+
+local function on_readable(watch, failed)
+  local self = watch.connection
+  self:_serve()
+  if self._server then self._server:_dispatchPending() end
+  -- A pending socket error arrives as a failed poll, which libuv then stops; reading has cleared it.
+  if failed and not watch.poll:is_closing() then watch.start() end
+end
+
+--- Starts to read a descriptor.
+function Connection:_watchDescriptor(fd)
+  local poll, err = uv.new_poll(fd)
+  if not poll then return nil, new_error('ERR_DTLS_SYSTEM', err) end
+  local watch = { poll = poll, connection = self }
+  local function callback(failed) on_readable(watch, failed) end
+  watch.start = function() return poll:start('r', callback) end
+  self:_takeWatch(watch)
+  watch.start()
+  return true
+end
+
+--- Takes the descriptor over from the association that had this peer before.
+function Connection:_takeWatch(watch)
+  if not watch then return end
+  watch.connection = self
+  self._watch = watch
+end
+
+function Connection:_giveWatch()
+  local watch = self._watch
+  self._watch = nil
+  return watch
+end
+
+-- ── handshake ──
+
+--- Begins the handshake of an association that can be reached through a descriptor or through the server.
+function Connection:_begin(association)
+  local settings = self._settings
+  self._association = association
+  self._state = 'handshaking'
+  local ok, err
+  if settings.linkMtu then ok, err = association:set_link_mtu(settings.linkMtu) else ok, err = association:set_mtu(settings.mtu) end
+  if not ok then return self:_fail(err) end
+  local wait = settings.retransmitTimeout
+  if wait then
+    self._nextWait = type(wait) == 'function' and wait or nil
+    self._wait = self._nextWait and self:_askWait(0) or wait
+    if self._state ~= 'handshaking' then return end
+    association:set_retransmit(self._wait, self._nextWait and self:_askWait(self._wait) or 0)
+  end
+end
+
+-- The application's retransmitTimeout(previousMs), kept within what libssl can do. An error in it fails the handshake.
+function Connection:_askWait(previous)
+  local ok, wait = pcall(self._nextWait, previous)
+  if not ok or type(wait) ~= 'number' or wait ~= wait then
+    self:_fail(new_error('ERR_DTLS_CALLBACK', 'retransmitTimeout: ' .. (ok and 'did not return a number' or tostring(wait))))
+    return 1000
+  end
+  return math.min(max(math.floor(wait), 1), 60000)
+end
+
+function Connection:_armHandshake()
+  local left = self._deadline - now()
+  local wait = self._association:timeout()
+  if wait and wait < left then left = wait end
+  self._timer:start(max(left, 1), 0, self._onTimer) -- a timer of 0 ms would not let the loop poll
+end
+
+function Connection:_handshakeTick()
+  if now() >= self._deadline then
+    return self:_fail(new_error('ERR_DTLS_HANDSHAKE_TIMEOUT',
+      ('the handshake did not complete within %d ms'):format(self._settings.handshakeTimeout)))
+  end
+  local ok, err = self._association:handle_timeout()
+  if not ok then return self:_fail(err) end
+  if self._nextWait then
+    local current = self._association:timeout()
+    self._wait = self:_askWait(self._wait)
+    if self._state ~= 'handshaking' then return end
+    self._association:set_retransmit(self._wait, self:_askWait(self._wait))
+    if not current then return end
+  end
+  self:_armHandshake()
+end
+
+function Connection:_tick()
+  if self._state == 'open' then self:_idleTick() else self:_handshakeTick() end
+end
+
+function Connection:_completed()
+  self._state = 'open'
+  self._timer:stop()
+  self._nextWait = nil
+  local displaced = self._association:promote()
+  if displaced then
+    self:_takeWatch(displaced:_giveWatch())
+    displaced:_fail(new_error('ERR_DTLS_REPLACED', 'the peer started over with a new association'))
+  end
+  if self._state ~= 'open' then return end
+  self:_touch()
+  if self._server then self._server:_opened(self) end
+  if self._state == 'open' then self:fire('connection') end
+  if self._server and self._state == 'open' then self._server:fire('connection', self) end
+end
+
+-- ── reading ──
+
+--- Something to read: a datagram was handed in, or the descriptor is readable.
+function Connection:_serve()
+  local association = self._association
+  if self._state == 'handshaking' then
+    local done, err = association:handshake()
+    if done then
+      self:_completed()
+    elseif err == 'want_read' then
+      return self:_armHandshake()
+    else
+      return self:_fail(err)
+    end
+  end
+  local count = 0
+  while self._state == 'open' do
+    local message, more = association:read()
+    if message then
+      if self._idle > 0 then self:_touch() end
+      self:fire('message', message)
+      count = count + 1
+      if not more and (not self._watch or count >= READ_BUDGET) then return end
+    elseif more == 'want_read' then
+      return
+    elseif more == 'closed' then
+      association:shutdown()
+      return self:_finish()
+    else
+      return self:_fail(more)
+    end
+  end
+end
+
+-- ── the idle timeout ──
+
+function Connection:_touch()
+  if self._idle == 0 then return end
+  self._active = now()
+  if not self._timer:is_active() then self._timer:start(self._idle, 0, self._onTimer) end
+end
+
+function Connection:_idleTick()
+  if self._idle == 0 then return end
+  local left = self._active + self._idle - now()
+  if left > 0 then return self._timer:start(left, 0, self._onTimer) end
+  self:fire('timeout')
+end
+
+--- Emits `timeout` when nothing was received or sent for `ms`; the connection stays open. It is emitted again only
+--- after there was traffic. Usable from `accept` on; counts from the end of the handshake.
+---@param ms integer 0 switches it off
+---@param callback function? added as a listener, once
+---@return self
+function Connection:setTimeout(ms, callback)
+  if type(ms) ~= 'number' or ms < 0 or ms % 1 ~= 0 then error('setTimeout: expected a whole number of milliseconds, 0 for none', 2) end
+  self._idle = ms
+  if callback then self:once('timeout', callback) end
+  if self._state == 'open' then
+    self._timer:stop()
+    self:_touch()
+  end
+  return self
+end
+
+-- ── ending ──
+
+function Connection:_close(handle)
+  self._closing = self._closing + 1
+  handle:close(self._onClosed)
+end
+
+--- Lets go of the association, the descriptor and, for a client, the socket.
+function Connection:_letGo()
+  local association, watch, heir = self._association, self:_giveWatch(), nil
+  if watch then watch.poll:stop() end -- before the descriptor goes with the association
+  if association then
+    self._final = { localAddress = association:local_address(), remoteAddress = association:remote_address(), stats = association:stats() }
+    self._association = nil
+    heir = association:close()
+  end
+  if heir and watch then
+    heir:_takeWatch(watch)
+    watch.start()
+  elseif watch then
+    self:_close(watch.poll)
+  end
+  if self._socket then self:_close(self._socket) end
+  self._socket = nil
+end
+
+--- The end; `close` is emitted when the handles are closed. `err`: why, if something went wrong.
+function Connection:_finish(err)
+  if self._state == 'closed' then return end
+  local opened = self._state == 'open'
+  self._state = 'closed'
+  self._error = err
+  self:_letGo()
+  self:_close(self._timer)
+  if self._server then self._server:_lost(self, opened, err) end
+end
+
+function Connection:_closed()
+  self:fire('close', self._error ~= nil)
+  if self._server then self._server:_closedOne() end
+end
+
+--- Ends it because of an error, which is announced as `error`, or as the server's `clientError` before `connection`.
+function Connection:_fail(err)
+  if self._state == 'closed' then return end
+  local early = self._state ~= 'open'
+  if early and self._retry and self._retry(err) then return end
+  self:_finish(err)
+  local heard = self:listenerCount('error') > 0
+  if heard then self:fire('error', err) end
+  if self._server then self._server:_failed(self, err, early, heard) end
+end
+
+--- Tells the peer (close_notify) and closes. `close` follows, and `callback`.
+---@param callback function?
+function Connection:close(callback)
+  if callback then
+    if self._state == 'closed' and self._closing == 0 then tick(callback) else self:once('close', callback) end
+  end
+  if self._state == 'open' then self._association:shutdown() end
+  self:_finish()
+end
+
+--- Closes without a word to the peer. `close` follows; with `err`, `error` comes before it.
+---@param err any
+function Connection:destroy(err)
+  if err ~= nil then self:_fail(err) else self:_finish() end
+end
+
+-- ── sending ──
+
+--- Sends one message as one datagram.
+---@param data string
+---@param callback fun(err: dtls.Error?)? called on a later tick with what is also returned
+---@return true? ok
+---@return dtls.Error? err ENOTCONN; EMSGSIZE: longer than getDataMtu() (or than 16384 with allowFragments); EINVAL: empty;
+---  EAGAIN, ENOBUFS: dropped by the system, the connection is well
+function Connection:send(data, callback)
+  if type(data) ~= 'string' then error('send: expected a string, got ' .. type(data), 2) end
+  local ok, err, fatal
+  if self._state == 'open' then
+    ok, err, fatal = self._association:write(data, self._settings.allowFragments)
+    if ok and self._idle > 0 then self:_touch() end
+  else
+    err = new_error('ENOTCONN', 'the connection is ' .. (self._state == 'closed' and 'closed' or 'not open yet'))
+  end
+  if callback then tick(callback, err) end
+  if fatal then self:_fail(err) end
+  return ok, err
+end
+
+-- ── MTU ──
+
+local function not_connected()
+  return nil, new_error('ENOTCONN', 'there is no association')
+end
+
+--- The longest message that fits one datagram; 0 before the handshake has chosen a suite (DTLS_get_data_mtu).
+---@return integer bytes
+function Connection:getDataMtu()
+  return self._association and self._association:data_mtu() or 0
+end
+
+--- Caps the UDP payload of every datagram from now on (SSL_set_mtu).
+---@param bytes integer
+---@return true? ok
+---@return dtls.Error? err
+function Connection:setMtu(bytes)
+  if not self._association then return not_connected() end
+  return self._association:set_mtu(bytes)
+end
+
+--- Caps the IP packet, headers included, of every datagram from now on (DTLS_set_link_mtu).
+---@param bytes integer
+---@return true? ok
+---@return dtls.Error? err
+function Connection:setLinkMtu(bytes)
+  if not self._association then return not_connected() end
+  return self._association:set_link_mtu(bytes)
+end
+
+--- The smallest link MTU that OpenSSL works with (DTLS_get_link_min_mtu).
+---@return integer? bytes nil when closed
+function Connection:getLinkMinMtu()
+  return self._association and self._association:link_min_mtu()
+end
+
+-- ── what is known about it ──
+
+---@return dtls.Address?
+function Connection:localAddress()
+  if self._association then return self._association:local_address() end
+  return self._final and self._final.localAddress
+end
+
+---@return dtls.Address?
+function Connection:remoteAddress()
+  if self._association then return self._association:remote_address() end
+  return self._final and self._final.remoteAddress
+end
+
+Connection.address = Connection.localAddress
+
+---@return string? 'DTLSv1.2'
+function Connection:getProtocol()
+  return self._association and self._association:protocol()
+end
+
+---@return {name: string, standardName: string, version: string, bits: integer}?
+function Connection:getCipher()
+  return self._association and self._association:cipher()
+end
+
+--- Whether the peer proved who it is: a good certificate, a pinned one, or a pre-shared key.
+---@return boolean
+---@return string? reason OpenSSL's and Node's name of what is wrong
+function Connection:authorized()
+  if not self._association then return false, 'HANDSHAKE_NOT_COMPLETE' end
+  return self._association:authorized()
+end
+
+--- The name that the client asked for (SNI).
+---@return string?
+function Connection:servername()
+  return self._association and self._association:servername()
+end
+
+--- Who a peer with a pre-shared key is.
+---@return string?
+function Connection:pskIdentity()
+  return self._association and self._association:psk_identity()
+end
+
+--- RFC 5705.
+---@param length integer 1 to 1024 bytes
+---@param label string
+---@param context string?
+---@return string? bytes
+---@return dtls.Error? err
+function Connection:exportKeyingMaterial(length, label, context)
+  if not self._association then return not_connected() end
+  return self._association:export_keying_material(length, label, context)
+end
+
+--- Counters: messagesIn messagesOut datagramsIn datagramsOut bytesIn bytesOut retransmits, drops (reason → count).
+---@return table?
+function Connection:stats()
+  if self._association then return self._association:stats() end
+  return self._final and self._final.stats
+end
+
+local function each_handle(self, method)
+  self._timer[method](self._timer)
+  if self._watch then self._watch.poll[method](self._watch.poll) end
+  return self
+end
+
+--- Keeps the event loop alive (the default).
+function Connection:ref()
+  return self._state == 'closed' and self or each_handle(self, 'ref')
+end
+
+--- Lets the event loop end although this connection is open.
+function Connection:unref()
+  return self._state == 'closed' and self or each_handle(self, 'unref')
+end
+
+return Connection

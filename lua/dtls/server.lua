@@ -1,0 +1,387 @@
+--- A DTLS server: listens, meets new peers, keeps the limits. One UDP socket and one core endpoint.
+
+local uv = require 'luv'
+local core = require 'dtls.core'
+local context = require 'dtls.context'
+local Connection = require 'dtls.connection'
+local Emitter = require 'dtls.emitter'
+local tick = require 'dtls.tick'
+
+local new_error = core.error
+
+-- Datagrams dispatched before other handles of the loop get their turn.
+local DISPATCH_BUDGET = 128
+local DEFAULT_DEMUX = 'connected'
+-- One socket takes in the hellos of everybody, so it asks for room; the kernel caps it.
+local DEFAULT_RECEIVE_BUFFER = 4 * 1024 * 1024
+
+--- Events: `listening`, `accept(conn)`, `connection(conn)`, `clientError(err, conn)`, `error(err)`, `close`.
+---@class dtls.Server: dtls.Emitter
+---@field private _endpoint userdata? the core's object while listening
+local Server = Emitter:extend()
+
+--- A server, not yet listening.
+---@param options table
+---@param on_connection fun(conn: dtls.Connection)? listens to `connection`
+---@return dtls.Server? server
+---@return dtls.Error? err ERR_DTLS_CONFIG
+local function create(options, on_connection)
+  local made, settings, own = context.resolve('server', options)
+  if not made then return nil, settings end
+  local self = setmetatable({
+    _context = made, _settings = settings, _options = own,
+    _state = 'new',
+    _connections = {},              -- every one that is not closed
+    _perHost = {},                  -- ip → how many of them
+    _active = 0, _unclosed = 0,
+    _handshakes = {}, _oldest = 1, _newest = 0, _handshaking = 0, -- a queue with holes
+    _counts = {
+      accepted = 0, connections = 0, handshakesFailed = 0, handshakesTimedOut = 0, evicted = 0, refused = 0, replaced = 0,
+      unhandledErrors = 0,
+    },
+  }, Server)
+  if on_connection then self:on('connection', on_connection) end
+  return self
+end
+
+-- ── listening ──
+
+local function luv_error(message, name)
+  return nil, new_error(name or 'ERR_DTLS_SYSTEM', message)
+end
+
+local function bound_socket(options, port, host)
+  local v6 = host:find(':', 1, true) ~= nil
+  local udp, message, name = uv.new_udp(v6 and 'inet6' or 'inet')
+  if not udp then return luv_error(message, name) end
+  local ok, err = core.configure_socket(core.fd(udp), {
+    reuse_port = options.reusePort,
+    receive_buffer = options.recvBufferSize or DEFAULT_RECEIVE_BUFFER,
+    send_buffer = options.sendBufferSize,
+  })
+  if ok then
+    ok, message, name = udp:bind(host, port, { ipv6only = options.ipv6Only })
+    if not ok then err = new_error(name, ('cannot bind %s port %d: %s'):format(host, port, message:gsub('^%u+: ', ''))) end
+  end
+  if ok then return udp end
+  udp:close()
+  return nil, err
+end
+
+local function given_socket(handle)
+  local fd, err = core.fd(handle)
+  if not fd then return nil, err end
+  handle = type(handle) == 'table' and handle._handle or handle
+  handle:recv_stop() -- it would take the datagrams, and a poll on an active handle fails
+  return handle
+end
+
+function Server:_start(udp)
+  local fd, err = core.fd(udp)
+  if not fd then return nil, err end
+  local options = self._options
+  local endpoint
+  endpoint, err = core.endpoint(self._context.core, fd, options.demux or DEFAULT_DEMUX)
+  if not endpoint then return nil, err end
+  local secrets = options.cookieSecret
+  if secrets then endpoint:set_cookie_secret(secrets[1], secrets[2]) end
+  local poll, message, name = uv.new_poll(fd)
+  if not poll then
+    endpoint:close()
+    return luv_error(message, name)
+  end
+  self._endpoint, self._poll = endpoint, poll
+  local function readable(failed)
+    self:_dispatch()
+    if failed and not poll:is_closing() then poll:start('r', self._readable) end
+  end
+  self._readable = readable
+  poll:start('r', readable)
+  return true
+end
+
+--- listen(port[, host[, callback]]) binds a socket; listen(handle[, callback]) uses a bound luv UDP handle or dgram
+--- socket, which stays the caller's and is handed back open.
+---@param port integer|userdata|table 0: any free port, see address()
+---@param host string|fun()|nil an IP address, default '0.0.0.0'
+---@param callback fun()? listens to `listening`, once
+---@return dtls.Server? self
+---@return dtls.Error? err EADDRINUSE, EACCES, EADDRNOTAVAIL, EINVAL, …
+function Server:listen(port, host, callback)
+  if type(host) == 'function' then host, callback = nil, host end
+  if self._state ~= 'new' then
+    return nil, new_error('ERR_DTLS_STATE', self._state == 'listening' and 'the server listens already' or 'the server is closed')
+  end
+  local udp, err
+  if type(port) == 'number' then
+    if port % 1 ~= 0 or port < 0 or port > 65535 then error('listen: expected a port from 0 to 65535', 2) end
+    if host ~= nil and type(host) ~= 'string' then error('listen: expected an IP address, got ' .. type(host), 2) end
+    udp, err = bound_socket(self._options, port, host or '0.0.0.0')
+    self._ownsUdp = true
+  else
+    udp, err = given_socket(port)
+    self._ownsUdp = false
+  end
+  if not udp then return nil, err end
+  local ok
+  ok, err = self:_start(udp)
+  if not ok then
+    if self._ownsUdp then udp:close() end
+    return nil, err
+  end
+  self._udp = udp
+  self._state = 'listening'
+  if self._unreferenced then self:unref() end
+  if callback then self:once('listening', callback) end
+  tick(function()
+    if self._state == 'listening' then self:emit('listening') end
+  end)
+  return self
+end
+
+--- Where it listens, or listened.
+---@return dtls.Address?
+function Server:address()
+  return self._udp and not self._udp:is_closing() and self._udp:getsockname() or self._address
+end
+
+-- ── peers ──
+
+--- Every datagram that no peer socket took.
+function Server:_dispatch()
+  local endpoint, count = self._endpoint, 0
+  while self._endpoint and self._endpoint == endpoint do
+    if count >= DISPATCH_BUDGET and not endpoint:pending() then return end
+    local kind, subject, known = endpoint:next()
+    if kind == 'data' then
+      subject:_serve()
+    elseif kind == 'hello' then
+      self:_meet(subject, known)
+    else
+      return
+    end
+    count = count + 1
+  end
+end
+
+--- What peer sockets read and found to be somebody else's.
+function Server:_dispatchPending()
+  if self._endpoint and self._endpoint:pending() then self:_dispatch() end
+end
+
+-- Over the limits: silence. A peer that starts over takes its own place and is not counted twice.
+function Server:_hasRoom(address)
+  local options = self._options
+  return self._active < (options.maxConnections or math.huge)
+    and (self._perHost[address.ip] or 0) < (options.maxConnectionsPerHost or math.huge)
+end
+
+function Server:_evictOldest()
+  while self._oldest <= self._newest and not self._handshakes[self._oldest] do self._oldest = self._oldest + 1 end
+  local conn = self._handshakes[self._oldest]
+  if not conn then return end
+  self._counts.evicted = self._counts.evicted + 1
+  conn:_fail(new_error('ERR_DTLS_EVICTED', 'newer handshakes took its place (maxHandshakes)'))
+end
+
+-- A peer proved its address with a cookie.
+function Server:_meet(address, known)
+  local counts = self._counts
+  if not known and not self:_hasRoom(address) then
+    counts.refused = counts.refused + 1
+    return
+  end
+  local association, displaced = self._endpoint:accept()
+  if not association then
+    counts.refused = counts.refused + 1
+    return self:fire('clientError', displaced)
+  end
+  local conn = Connection.new(self._settings, self)
+  association:set_owner(conn)
+  self:_add(conn, address.ip)
+  if displaced then
+    counts.replaced = counts.replaced + 1
+    conn:_takeWatch(displaced:_giveWatch())
+    displaced:_fail(new_error('ERR_DTLS_REPLACED', 'the peer started over with a new association'))
+  elseif association:fd() then
+    local ok, err = conn:_watchDescriptor(association:fd())
+    if not ok then
+      association:close()
+      return conn:_fail(err)
+    end
+  end
+  if self._handshaking > (self._options.maxHandshakes or math.huge) then self:_evictOldest() end
+  conn:_begin(association)
+  if self._unreferenced then conn:unref() end
+  self:fire('accept', conn)
+  if conn._state == 'handshaking' then conn:_serve() end
+end
+
+function Server:_add(conn, ip)
+  self._connections[conn] = true
+  self._perHost[ip] = (self._perHost[ip] or 0) + 1
+  self._active = self._active + 1
+  self._unclosed = self._unclosed + 1
+  self._newest = self._newest + 1
+  self._handshakes[self._newest] = conn
+  self._handshaking = self._handshaking + 1
+  self._counts.accepted = self._counts.accepted + 1
+  conn._ip, conn._ticket = ip, self._newest
+end
+
+local function end_handshake(self, conn)
+  if not conn._ticket then return end
+  self._handshakes[conn._ticket] = nil
+  self._handshaking = self._handshaking - 1
+  conn._ticket = nil
+end
+
+--- A connection's handshake is complete.
+function Server:_opened(conn)
+  end_handshake(self, conn)
+  self._counts.connections = self._counts.connections + 1
+end
+
+--- A connection is over; its handles are still closing.
+function Server:_lost(conn, opened, err)
+  end_handshake(self, conn)
+  self._connections[conn] = nil
+  self._active = self._active - 1
+  local left = self._perHost[conn._ip] - 1
+  self._perHost[conn._ip] = left > 0 and left or nil
+  if not opened and err then
+    local name = err.code == 'ERR_DTLS_HANDSHAKE_TIMEOUT' and 'handshakesTimedOut' or 'handshakesFailed'
+    self._counts[name] = self._counts[name] + 1
+  elseif opened and type(err) == 'table' and err.code == 'ERR_DTLS_REPLACED' then
+    self._counts.replaced = self._counts.replaced + 1
+  end
+end
+
+--- Announces a connection's error as the server's, if it is.
+function Server:_failed(conn, err, early, heard)
+  heard = heard or (early and self:listenerCount('clientError') > 0)
+  if not heard then self._counts.unhandledErrors = self._counts.unhandledErrors + 1 end
+  if early then self:fire('clientError', err, conn) end
+end
+
+--- A connection's handles are closed.
+function Server:_closedOne()
+  self._unclosed = self._unclosed - 1
+  self:_closedAll()
+end
+
+-- ── ending ──
+
+function Server:_closedAll()
+  if self._state ~= 'closing' or self._unclosed > 0 or self._handles > 0 then return end
+  self._state = 'closed'
+  self:fire('close')
+end
+
+function Server:_stop(each)
+  if self._state ~= 'listening' then
+    if self._state == 'new' then
+      self._state, self._handles = 'closing', 0
+      tick(function() self:_closedAll() end)
+    end
+    return
+  end
+  self._state = 'closing'
+  self._address = self._udp:getsockname()
+  local connections = {}
+  for conn in pairs(self._connections) do connections[#connections + 1] = conn end
+  for _, conn in ipairs(connections) do each(conn) end
+  self._finalStats = self._endpoint:stats()
+  self._endpoint:close()
+  self._endpoint = nil
+  self._handles = 1
+  local function closed()
+    self._handles = self._handles - 1
+    self:_closedAll()
+  end
+  self._poll:close(closed)
+  if self._ownsUdp then
+    self._handles = 2
+    self._udp:close(closed)
+  end
+end
+
+--- No new peers; close_notify to all; `close` after the last of them has closed.
+---@param callback function?
+function Server:close(callback)
+  if callback then
+    if self._state == 'closed' then tick(callback) else self:once('close', callback) end
+  end
+  self:_stop(function(conn) conn:close() end)
+end
+
+--- Like close, without a word to the peers.
+function Server:destroy()
+  self:_stop(function(conn) conn:destroy() end)
+end
+
+-- ── the rest ──
+
+--- New peers get this identity; those there are keep theirs.
+---@param value dtls.Context|table
+---@return true? ok
+---@return dtls.Error? err the old one stays in use
+function Server:setContext(value)
+  local made, err = context.coerce('server', value)
+  if not made then return nil, err end
+  self._context = made
+  if self._endpoint then self._endpoint:set_context(made.core) end
+  return true
+end
+
+--- Cookies made with `secret` or with the previous one are good; from now on rotation is the caller's.
+---@param secret string|string[] at least 32 bytes, or {current, previous}
+function Server:setCookieSecret(secret)
+  local list = type(secret) == 'table' and secret or { secret }
+  for i = 1, math.max(#list, 1) do
+    if type(list[i]) ~= 'string' or #list[i] < 32 then error('setCookieSecret: expected at least 32 bytes', 2) end
+  end
+  self._options.cookieSecret = list
+  if self._endpoint then return self._endpoint:set_cookie_secret(list[1], list[2]) end
+  return true
+end
+
+--- Iterates over the connections that are handshaking or open.
+---@return fun(): dtls.Connection?
+function Server:connections()
+  local conn
+  local connections = self._connections
+  return function()
+    conn = next(connections, conn)
+    return conn
+  end
+end
+
+--- Counters; README lists them.
+---@return table
+function Server:stats()
+  local stats = self._endpoint and self._endpoint:stats() or self._finalStats or { drops = {} }
+  for name, value in pairs(self._counts) do stats[name] = value end
+  stats.active, stats.handshaking = self._active, self._handshaking
+  return stats
+end
+
+local function each_handle(self, method)
+  if self._poll and not self._poll:is_closing() then self._poll[method](self._poll) end
+  for conn in pairs(self._connections) do conn[method](conn) end
+  return self
+end
+
+--- Keeps the event loop alive (the default).
+function Server:ref()
+  self._unreferenced = false
+  return each_handle(self, 'ref')
+end
+
+--- Lets the event loop end although the server listens; covers its connections.
+function Server:unref()
+  self._unreferenced = true
+  return each_handle(self, 'unref')
+end
+
+return { create = create }

@@ -1,0 +1,531 @@
+/*
+ * An association: one SSL with its BIOs. Handshake, read, write, shutdown, retransmission timer, MTU. Every call is
+ * non-blocking; waiting is the caller's affair. Owns the SSL; the path under it decides where datagrams go.
+ */
+#include "core.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <string.h>
+
+#define TYPE "dtls.association"
+
+enum { FIRST_TIMEOUT = 1000, TIMEOUT_MAX = 60000, TIMEOUTS_BEFORE_FALLBACK = 2 };
+
+/* ── life ── */
+
+/* RFC 6347 §4.2.4.1. libssl asks here for the next interval, with 0 for the first one of a flight. */
+static unsigned int next_interval(SSL *ssl, unsigned int last_us) {
+  dtls_association *a = dtls_association_of(ssl);
+  if (last_us == 0) {
+    a->interval = a->first_timeout;
+  } else {
+    unsigned doubled = a->interval < TIMEOUT_MAX / 2 ? a->interval * 2 : TIMEOUT_MAX;
+    a->interval = a->next_timeout ? a->next_timeout : doubled;
+    a->next_timeout = 0;
+    DTLS_COUNT(a, retransmits, 1);
+    /* libssl falls back only when it may query the MTU, which for an unconnected or loopback socket is worthless. */
+    size_t fallback = (size_t)BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_GET_FALLBACK_MTU, 0, NULL);
+    if (++a->timeouts >= TIMEOUTS_BEFORE_FALLBACK && fallback < a->mtu) {
+      a->mtu = fallback;
+      SSL_set_mtu(ssl, (long)fallback);
+    }
+  }
+  return a->interval * 1000;
+}
+
+dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) {
+  dtls_association *a = OPENSSL_zalloc(sizeof *a);
+  BIO *screen = NULL;
+  if (!a) return NULL;
+  a->owner = LUA_NOREF;
+  a->server = ep != NULL;
+  a->suspect_alert = -1;
+  a->first_timeout = a->interval = FIRST_TIMEOUT;
+  a->mtu = DTLS_DEFAULT_MTU;
+  a->ssl = SSL_new(ctx);
+  screen = dtls_screen_new(a);
+  a->dgram = BIO_new_dgram(fd, BIO_NOCLOSE);
+  if (!a->ssl || !screen || !a->dgram) goto fail;
+  BIO_push(screen, a->dgram);
+  SSL_set_bio(a->ssl, screen, screen);
+  SSL_set_app_data(a->ssl, a);
+  SSL_set_mtu(a->ssl, (long)a->mtu); /* SSL_OP_NO_QUERY_MTU is on the context, so that it survives DTLSv1_listen */
+  DTLS_set_timer_cb(a->ssl, next_interval);
+  if (a->server)
+    SSL_set_accept_state(a->ssl);
+  else
+    SSL_set_connect_state(a->ssl);
+  if (ep) {
+    a->endpoint = ep;
+    ep->refs++;
+  }
+  return a;
+fail:
+  BIO_free(screen);
+  BIO_free(a->dgram);
+  SSL_free(a->ssl);
+  OPENSSL_free(a);
+  return NULL;
+}
+
+void dtls_association_free(dtls_association *a) {
+  if (!a) return;
+  dtls_path_detach(a);
+  if (a->endpoint) {
+    if (a->endpoint->reader == a) a->endpoint->reader = NULL;
+    dtls_endpoint_unref(a->endpoint);
+  }
+  SSL_free(a->ssl);
+  OPENSSL_free(a);
+}
+
+/* Points the BIO below at the path's socket and peer, so that its MTU and address queries are real. */
+bool dtls_association_set_peer(dtls_association *a, dtls_path *path) {
+  BIO_ADDR *peer = dtls_address_to_bio(&path->peer);
+  if (!peer) return false;
+  if (path->fd >= 0) {
+    BIO_set_fd(a->dgram, path->fd, BIO_NOCLOSE);
+    BIO_ctrl_set_connected(a->dgram, peer);
+  } else {
+    BIO_dgram_set_peer(a->dgram, peer);
+  }
+  BIO_ADDR_free(peer);
+  dtls_path_attach(path, a);
+  return true;
+}
+
+void dtls_association_push(lua_State *L, dtls_association *a) {
+  dtls_association **box = lua_newuserdata(L, sizeof *box);
+  *box = a;
+  luaL_getmetatable(L, TYPE);
+  lua_setmetatable(L, -2);
+}
+
+static dtls_association *check(lua_State *L) { return dtls_check(L, 1, TYPE); }
+
+static void disown(lua_State *L, dtls_association *a) {
+  luaL_unref(L, LUA_REGISTRYINDEX, a->owner);
+  a->owner = LUA_NOREF;
+}
+
+/*
+ * association:close() → heir | nil
+ * Frees it, without a word to the peer. heir: the owner of the parallel handshake that now is the one on this path
+ * and, in the connected strategy, has to watch its descriptor.
+ */
+static int association_close(lua_State *L) {
+  dtls_association **box = luaL_checkudata(L, 1, TYPE), *a = *box;
+  if (!a) return 0;
+  *box = NULL;
+  disown(L, a);
+  dtls_association *heir = dtls_path_detach(a);
+  dtls_association_free(a);
+  if (!heir) return 0;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, heir->owner);
+  return 1;
+}
+
+static int association_gc(lua_State *L) {
+  association_close(L);
+  return 0;
+}
+
+/* Refuses what is no server name; sets the name to check and, for a DNS name, the one to send (RFC 6066 §3). */
+static bool set_server_name(SSL *ssl, const char *name) {
+  struct in6_addr ip;
+  X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+  if (inet_pton(AF_INET, name, &ip) == 1 || inet_pton(AF_INET6, name, &ip) == 1) return X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1;
+  X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+  return X509_VERIFY_PARAM_set1_host(param, name, 0) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
+}
+
+/* What arrived before connect() is from anybody, and a server says nothing before it is spoken to. */
+static void discard_queued(int fd) {
+  uint8_t byte;
+  for (int i = 0; i < 1024 && (recv(fd, &byte, 1, MSG_DONTWAIT) >= 0 || errno == ECONNREFUSED || errno == EINTR); i++) continue;
+}
+
+/* core.client(context, fd[, servername]) → association | nil, err. fd: a connected UDP socket; it stays the caller's. */
+int dtls_association_client(lua_State *L) {
+  SSL_CTX *ctx = dtls_context_check(L, 1, false);
+  int fd = (int)luaL_checkinteger(L, 2);
+  const char *name = luaL_optstring(L, 3, NULL);
+  dtls_address local, peer;
+  if (!dtls_udp_local(fd, &local) || !dtls_udp_peer(fd, &peer)) return dtls_error_system(L, errno, "the socket has no peer");
+  discard_queued(fd);
+  ERR_clear_error();
+  dtls_association *a = dtls_association_new(ctx, NULL, fd);
+  dtls_path *path = a ? dtls_path_new(NULL, &local, &peer, fd, false) : NULL;
+  if (path && !dtls_association_set_peer(a, path)) {
+    dtls_path_free(path);
+    path = NULL;
+  }
+  if (!path || (name && !set_server_name(a->ssl, name))) {
+    dtls_association_free(a);
+    return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a client");
+  }
+  dtls_association_push(L, a);
+  return 1;
+}
+
+/* ── progress ── */
+
+void dtls_association_suspect(dtls_association *a, int alert, int number) {
+  if (a->suspect_deadline != 0) return;
+  a->suspect_alert = alert;
+  a->suspect_errno = number;
+  a->suspect_deadline = dtls_now() + a->interval;
+}
+
+static void clear_suspicion(dtls_association *a) {
+  a->suspect_deadline = 0;
+  a->suspect_alert = -1;
+  a->suspect_errno = 0;
+  a->timeouts = 0;
+}
+
+/* nil, 'want_read' | 'want_write' | 'closed', or nil, err for an SSL call that did not succeed. */
+static int unfinished(lua_State *L, dtls_association *a, int result, const char *what) {
+  int number = errno;
+  int error = SSL_get_error(a->ssl, result);
+  if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE || error == SSL_ERROR_ZERO_RETURN) {
+    lua_pushnil(L);
+    lua_pushstring(L, error == SSL_ERROR_WANT_READ ? "want_read" : error == SSL_ERROR_WANT_WRITE ? "want_write" : "closed");
+    return 2;
+  }
+  if (error == SSL_ERROR_SYSCALL && ERR_peek_error() == 0) return dtls_error_system(L, number, what);
+  if (ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
+    ERR_clear_error();
+    return dtls_error_certificate(L, SSL_get_verify_result(a->ssl));
+  }
+  return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", what);
+}
+
+/* An idle peer would hold 34 KB of record buffers. */
+void dtls_association_release(dtls_association *a) {
+  if (a->open && a->buffered && SSL_free_buffers(a->ssl) == 1) a->buffered = false;
+}
+
+/* For DTLS, only reading makes the buffers anew: a write without them ends in a NULL pointer inside libssl 3.0. */
+static bool need_buffers(dtls_association *a) {
+  if (!a->buffered) a->buffered = SSL_alloc_buffers(a->ssl) == 1;
+  return a->buffered;
+}
+
+static void completed(dtls_association *a) {
+  a->open = a->buffered = true;
+  a->protected_min = dtls_screen_protected_min(a->ssl);
+  a->data_mtu = DTLS_get_data_mtu(a->ssl);
+  clear_suspicion(a);
+}
+
+/* association:handshake() → true | nil, 'want_read' | nil, err (SSL_do_handshake) */
+static int association_handshake(lua_State *L) {
+  dtls_association *a = check(L);
+  OSSL_HANDSHAKE_STATE before = SSL_get_state(a->ssl);
+  ERR_clear_error();
+  errno = 0;
+  int result = SSL_do_handshake(a->ssl);
+  if (SSL_get_state(a->ssl) != before && a->suspect_deadline != 0 && result != 1) clear_suspicion(a);
+  if (result != 1) return unfinished(L, a, result, "handshake");
+  if (!a->open) completed(a);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/*
+ * association:read() → message, more | nil, 'want_read' | nil, 'closed' | nil, err (SSL_read)
+ * more: the datagram held more than this message, which no readable socket will announce.
+ */
+static int association_read(lua_State *L) {
+  dtls_association *a = check(L);
+  char message[DTLS_MESSAGE_MAX]; /* a shorter buffer would cut a message in two */
+  ERR_clear_error();
+  errno = 0;
+  a->buffered = true;
+  int size = SSL_read(a->ssl, message, sizeof message);
+  if (size > 0) {
+    DTLS_COUNT(a, messages_in, 1);
+    lua_pushlstring(L, message, (size_t)size);
+    lua_pushboolean(L, a->datagram || SSL_has_pending(a->ssl));
+    return 2;
+  }
+  int results = unfinished(L, a, size, "read");
+  dtls_association_release(a);
+  return results;
+}
+
+/*
+ * association:write(message[, allow_fragments]) → true | nil, err[, true] (SSL_write)
+ * EMSGSIZE: longer than data_mtu(), or than a record. EAGAIN, ENOBUFS: the system dropped it; nothing else is wrong.
+ * A third result says that the association is beyond use.
+ */
+static int association_write(lua_State *L) {
+  dtls_association *a = check(L);
+  size_t size;
+  const char *message = luaL_checklstring(L, 2, &size);
+  if (!a->open) return dtls_error(L, "ENOTCONN", "the handshake is not complete");
+  if (size == 0) return dtls_error(L, "EINVAL", "an empty message cannot be sent: DTLS has no empty records for the application");
+  size_t limit = lua_toboolean(L, 3) ? DTLS_MESSAGE_MAX : a->data_mtu;
+  if (size > limit) return dtls_error(L, "EMSGSIZE", "a message of %zu bytes does not fit: the limit is %zu", size, limit);
+  ERR_clear_error();
+  errno = 0;
+  a->write_error = 0;
+  bool idle = !a->buffered;
+  int written = need_buffers(a) ? SSL_write(a->ssl, message, (int)size) : -1;
+  if (written <= 0) {
+    unfinished(L, a, written, "write");
+    lua_pushboolean(L, 1);
+    return 3;
+  }
+  if (idle) dtls_association_release(a);
+  if (a->write_error != 0) return dtls_error_system(L, a->write_error, "the message was not sent");
+  DTLS_COUNT(a, messages_out, 1);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* association:shutdown() → true: close_notify is on its way, if there is anybody to tell (SSL_shutdown) */
+static int association_shutdown(lua_State *L) {
+  dtls_association *a = check(L);
+  ERR_clear_error();
+  if (a->open && need_buffers(a)) SSL_shutdown(a->ssl);
+  ERR_clear_error();
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/*
+ * association:promote() → displaced | nil
+ * A parallel handshake has completed: it takes its path over. displaced: the owner of the association that had it.
+ */
+static int association_promote(lua_State *L) {
+  dtls_association *a = check(L);
+  dtls_association *old = a->path && a->path->successor == a ? a->path->current : NULL;
+  if (!old) return 0;
+  dtls_path_detach(old);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, old->owner);
+  return 1;
+}
+
+/* ── timer (DTLSv1_get_timeout, DTLSv1_handle_timeout) ── */
+
+/* association:timeout() → ms until handle_timeout() wants to be called, or nil */
+static int association_timeout(lua_State *L) {
+  dtls_association *a = check(L);
+  struct timeval left;
+  int64_t ms = INT64_MAX;
+  if (DTLSv1_get_timeout(a->ssl, &left) == 1) ms = (int64_t)left.tv_sec * 1000 + (left.tv_usec + 999) / 1000;
+  if (a->suspect_deadline != 0) {
+    int64_t until = (int64_t)(a->suspect_deadline - dtls_now());
+    if (until < 0) until = 0;
+    if (until < ms) ms = until;
+  }
+  if (ms == INT64_MAX) return 0;
+  lua_pushnumber(L, (lua_Number)ms);
+  return 1;
+}
+
+/* association:handle_timeout() → true | nil, err. Repeats the last flight when it is due. */
+static int association_handle_timeout(lua_State *L) {
+  dtls_association *a = check(L);
+  if (a->suspect_deadline != 0 && !a->open && dtls_now() >= a->suspect_deadline) {
+    if (a->suspect_alert >= 0) return dtls_error_alert(L, a->suspect_alert);
+    return dtls_error_system(L, a->suspect_errno, "no answer from the peer");
+  }
+  ERR_clear_error();
+  errno = 0;
+  if (DTLSv1_handle_timeout(a->ssl) >= 0) {
+    lua_pushboolean(L, 1);
+    return 1;
+  }
+  int number = errno;
+  if (ERR_peek_error() == 0) return dtls_error_system(L, number, "cannot repeat a flight");
+  if (ERR_GET_REASON(ERR_peek_last_error()) != SSL_R_READ_TIMEOUT_EXPIRED) return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", "cannot repeat a flight");
+  ERR_clear_error();
+  return dtls_error(L, "ERR_DTLS_HANDSHAKE_TIMEOUT", "the peer did not answer any of the repeated flights");
+}
+
+/* association:set_retransmit(first_ms, next_ms): the first interval of a flight; the one after the current (0: double). */
+static int association_set_retransmit(lua_State *L) {
+  dtls_association *a = check(L);
+  lua_Integer first = luaL_checkinteger(L, 2), next = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, first >= 1 && first <= TIMEOUT_MAX, 2, "expected 1 to 60000 ms");
+  luaL_argcheck(L, next >= 0 && next <= TIMEOUT_MAX, 3, "expected 0 to 60000 ms");
+  a->first_timeout = (unsigned)first;
+  a->next_timeout = (unsigned)next;
+  return 0;
+}
+
+/* ── MTU ── */
+
+static int apply_mtu(lua_State *L, dtls_association *a, lua_Integer mtu) {
+  long overhead = BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_GET_MTU_OVERHEAD, 0, NULL);
+  long min = DTLS_get_link_min_mtu(a->ssl) - overhead;
+  if (mtu < min || mtu > DTLS_DATAGRAM_MAX)
+    return dtls_error(L, "ERR_DTLS_CONFIG", "an MTU of %ld is out of range: %ld to %d bytes of UDP payload", (long)mtu, min, DTLS_DATAGRAM_MAX);
+  a->mtu = (size_t)mtu;
+  SSL_set_mtu(a->ssl, (long)mtu);
+  if (a->open) a->data_mtu = DTLS_get_data_mtu(a->ssl);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* association:set_mtu(bytes of UDP payload) → true | nil, err (SSL_set_mtu) */
+static int association_set_mtu(lua_State *L) {
+  dtls_association *a = check(L);
+  return apply_mtu(L, a, luaL_checkinteger(L, 2));
+}
+
+/* association:set_link_mtu(bytes of IP packet) → true | nil, err. What DTLS_set_link_mtu does, but at any time. */
+static int association_set_link_mtu(lua_State *L) {
+  dtls_association *a = check(L);
+  return apply_mtu(L, a, luaL_checkinteger(L, 2) - BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_GET_MTU_OVERHEAD, 0, NULL));
+}
+
+/* association:link_min_mtu() → bytes of IP packet (DTLS_get_link_min_mtu) */
+static int association_link_min_mtu(lua_State *L) {
+  lua_pushinteger(L, DTLS_get_link_min_mtu(check(L)->ssl));
+  return 1;
+}
+
+/* association:data_mtu() → the longest message that fits one datagram; 0 before the handshake chose a suite (DTLS_get_data_mtu) */
+static int association_data_mtu(lua_State *L) {
+  dtls_association *a = check(L);
+  lua_pushinteger(L, (lua_Integer)(a->open ? a->data_mtu : DTLS_get_data_mtu(a->ssl)));
+  return 1;
+}
+
+/* ── what is known about it ── */
+
+/* association:fd() → the descriptor to watch for reading, or nil: its datagrams come through others */
+static int association_fd(lua_State *L) {
+  dtls_association *a = check(L);
+  if (!a->reads_socket) return 0;
+  lua_pushinteger(L, a->path->fd);
+  return 1;
+}
+
+/* association:set_owner(value): what endpoint:next(), close() and promote() return for it. Held until close(). */
+static int association_set_owner(lua_State *L) {
+  dtls_association *a = check(L);
+  luaL_checkany(L, 2);
+  lua_settop(L, 2);
+  disown(L, a);
+  a->owner = luaL_ref(L, LUA_REGISTRYINDEX);
+  return 0;
+}
+
+static int push_address(lua_State *L, const dtls_association *a, size_t offset) {
+  if (!a->path) return 0;
+  dtls_address_push(L, (const dtls_address *)(const void *)((const char *)a->path + offset));
+  return 1;
+}
+
+static int association_local_address(lua_State *L) { return push_address(L, check(L), offsetof(dtls_path, local)); }
+static int association_remote_address(lua_State *L) { return push_address(L, check(L), offsetof(dtls_path, peer)); }
+
+/* association:protocol() → 'DTLSv1.2' (SSL_get_version) */
+static int association_protocol(lua_State *L) {
+  lua_pushstring(L, SSL_get_version(check(L)->ssl));
+  return 1;
+}
+
+/* association:cipher() → {name=, standard_name=, version=, bits=} | nil (SSL_get_current_cipher) */
+static int association_cipher(lua_State *L) {
+  const SSL_CIPHER *cipher = SSL_get_current_cipher(check(L)->ssl);
+  if (!cipher) return 0;
+  lua_createtable(L, 0, 4);
+  lua_pushstring(L, SSL_CIPHER_get_name(cipher));
+  lua_setfield(L, -2, "name");
+  lua_pushstring(L, SSL_CIPHER_standard_name(cipher));
+  lua_setfield(L, -2, "standardName");
+  lua_pushstring(L, SSL_CIPHER_get_version(cipher));
+  lua_setfield(L, -2, "version");
+  lua_pushinteger(L, SSL_CIPHER_get_bits(cipher, NULL));
+  lua_setfield(L, -2, "bits");
+  return 1;
+}
+
+/* association:authorized() → true | false, reason: whether the peer's identity was proved, and why not */
+static int association_authorized(lua_State *L) {
+  dtls_association *a = check(L);
+  long result = SSL_get_verify_result(a->ssl);
+  if (a->open && result == X509_V_OK && (SSL_get0_peer_certificate(a->ssl) || SSL_get_psk_identity(a->ssl))) {
+    lua_pushboolean(L, 1);
+    return 1;
+  }
+  lua_pushboolean(L, 0);
+  lua_pushstring(L, !a->open ? "HANDSHAKE_NOT_COMPLETE" : result != X509_V_OK ? dtls_error_verify_name(result) : "NO_PEER_CERTIFICATE");
+  return 2;
+}
+
+/* association:servername() → the name that the client asked for | nil (SSL_get_servername) */
+static int association_servername(lua_State *L) {
+  lua_pushstring(L, SSL_get_servername(check(L)->ssl, TLSEXT_NAMETYPE_host_name));
+  return 1;
+}
+
+/* association:psk_identity() → string | nil (SSL_get_psk_identity) */
+static int association_psk_identity(lua_State *L) {
+  lua_pushstring(L, SSL_get_psk_identity(check(L)->ssl));
+  return 1;
+}
+
+/* association:export_keying_material(length, label[, context]) → bytes | nil, err (RFC 5705, SSL_export_keying_material) */
+static int association_export(lua_State *L) {
+  dtls_association *a = check(L);
+  lua_Integer length = luaL_checkinteger(L, 2);
+  size_t label_size, context_size = 0;
+  const char *label = luaL_checklstring(L, 3, &label_size), *context = luaL_optlstring(L, 4, NULL, &context_size);
+  uint8_t out[1024];
+  luaL_argcheck(L, length >= 1 && (size_t)length <= sizeof out, 2, "expected 1 to 1024 bytes");
+  if (!a->open) return dtls_error(L, "ENOTCONN", "the handshake is not complete");
+  ERR_clear_error();
+  if (SSL_export_keying_material(a->ssl, out, (size_t)length, label, label_size, (const uint8_t *)context, context_size, context != NULL) != 1)
+    return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", "cannot export keying material");
+  lua_pushlstring(L, (const char *)out, (size_t)length);
+  OPENSSL_cleanse(out, sizeof out);
+  return 1;
+}
+
+static int association_stats(lua_State *L) {
+  dtls_counters_push(L, &check(L)->counters);
+  return 1;
+}
+
+void dtls_association_init(lua_State *L) {
+  static const luaL_Reg methods[] = {
+      {"close", association_close},
+      {"handshake", association_handshake},
+      {"read", association_read},
+      {"write", association_write},
+      {"shutdown", association_shutdown},
+      {"promote", association_promote},
+      {"timeout", association_timeout},
+      {"handle_timeout", association_handle_timeout},
+      {"set_retransmit", association_set_retransmit},
+      {"set_mtu", association_set_mtu},
+      {"set_link_mtu", association_set_link_mtu},
+      {"link_min_mtu", association_link_min_mtu},
+      {"data_mtu", association_data_mtu},
+      {"fd", association_fd},
+      {"set_owner", association_set_owner},
+      {"local_address", association_local_address},
+      {"remote_address", association_remote_address},
+      {"protocol", association_protocol},
+      {"cipher", association_cipher},
+      {"authorized", association_authorized},
+      {"servername", association_servername},
+      {"psk_identity", association_psk_identity},
+      {"export_keying_material", association_export},
+      {"stats", association_stats},
+      {"__gc", association_gc},
+      {NULL, NULL}};
+  luaL_newmetatable(L, TYPE);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -2, "__index");
+  luaL_register(L, NULL, methods);
+  lua_pop(L, 1);
+}

@@ -1,0 +1,99 @@
+/*
+ * Stateless cookies (RFC 6347 §4.2.1): HMAC-SHA256 over the client's address and parameters, with a current and a
+ * previous secret. Owns the secrets and their rotation; knows nothing of records or sockets.
+ */
+#include "core.h"
+
+#include <string.h>
+
+enum { SECRET_SIZE = 32, ROTATION_MS = 60 * 60 * 1000 };
+
+struct dtls_cookies {
+  EVP_MAC_CTX *current, *previous; /* keyed; previous may be NULL */
+  bool given;                      /* the application set the secret and rotates it */
+  uint64_t rotated;
+};
+
+static EVP_MAC_CTX *keyed(const void *secret, size_t size) {
+  EVP_MAC *mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
+  EVP_MAC_CTX *ctx = mac ? EVP_MAC_CTX_new(mac) : NULL;
+  EVP_MAC_free(mac);
+  char digest[] = "SHA256";
+  OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string("digest", digest, 0), OSSL_PARAM_construct_end()};
+  if (ctx && EVP_MAC_init(ctx, secret, size, params)) return ctx;
+  EVP_MAC_CTX_free(ctx);
+  return NULL;
+}
+
+static EVP_MAC_CTX *random_key(void) {
+  uint8_t secret[SECRET_SIZE];
+  EVP_MAC_CTX *ctx = RAND_priv_bytes(secret, sizeof secret) == 1 ? keyed(secret, sizeof secret) : NULL;
+  OPENSSL_cleanse(secret, sizeof secret);
+  return ctx;
+}
+
+dtls_cookies *dtls_cookies_new(void) {
+  dtls_cookies *cookies = OPENSSL_zalloc(sizeof *cookies);
+  if (!cookies) return NULL;
+  cookies->current = random_key();
+  cookies->rotated = dtls_now();
+  if (cookies->current) return cookies;
+  OPENSSL_free(cookies);
+  return NULL;
+}
+
+void dtls_cookies_free(dtls_cookies *cookies) {
+  if (!cookies) return;
+  EVP_MAC_CTX_free(cookies->current);
+  EVP_MAC_CTX_free(cookies->previous);
+  OPENSSL_free(cookies);
+}
+
+static void replace(dtls_cookies *cookies, EVP_MAC_CTX *current, EVP_MAC_CTX *previous) {
+  if (cookies->previous != previous) EVP_MAC_CTX_free(cookies->previous);
+  if (cookies->current != previous) EVP_MAC_CTX_free(cookies->current);
+  cookies->current = current;
+  cookies->previous = previous;
+  cookies->rotated = dtls_now();
+}
+
+bool dtls_cookies_set(dtls_cookies *cookies, const void *current, size_t size, const void *previous, size_t previous_size) {
+  EVP_MAC_CTX *first = keyed(current, size);
+  EVP_MAC_CTX *second = previous ? keyed(previous, previous_size) : NULL;
+  if (!first || (previous && !second)) {
+    EVP_MAC_CTX_free(first);
+    EVP_MAC_CTX_free(second);
+    return false;
+  }
+  replace(cookies, first, second);
+  cookies->given = true;
+  return true;
+}
+
+/* The client's parameters are in the MAC as RFC 6347 asks, so that a cookie serves the hello that it was made for. */
+static bool compute(EVP_MAC_CTX *key, const dtls_address *peer, const dtls_hello *hello, uint8_t out[DTLS_COOKIE_SIZE]) {
+  uint8_t address[18];
+  const uint8_t sizes[3] = {(uint8_t)hello->session_size, (uint8_t)(hello->suites_size >> 8), (uint8_t)hello->suites_size};
+  size_t size = 0;
+  dtls_address_bytes(peer, address);
+  return EVP_MAC_init(key, NULL, 0, NULL) && EVP_MAC_update(key, address, sizeof address) && EVP_MAC_update(key, sizes, sizeof sizes) &&
+         EVP_MAC_update(key, hello->version, 2) && EVP_MAC_update(key, hello->random, DTLS_RANDOM_SIZE) &&
+         EVP_MAC_update(key, hello->session, hello->session_size) && EVP_MAC_update(key, hello->suites, hello->suites_size) &&
+         EVP_MAC_final(key, out, &size, DTLS_COOKIE_SIZE) && size == DTLS_COOKIE_SIZE;
+}
+
+bool dtls_cookies_make(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello, uint8_t out[DTLS_COOKIE_SIZE]) {
+  if (!cookies->given && dtls_now() - cookies->rotated > ROTATION_MS) {
+    EVP_MAC_CTX *next = random_key();
+    if (next) replace(cookies, next, cookies->current);
+  }
+  return compute(cookies->current, peer, hello, out);
+}
+
+bool dtls_cookies_verify(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello) {
+  uint8_t expected[DTLS_COOKIE_SIZE];
+  if (hello->cookie_size != DTLS_COOKIE_SIZE) return false;
+  if (compute(cookies->current, peer, hello, expected) && CRYPTO_memcmp(expected, hello->cookie, DTLS_COOKIE_SIZE) == 0) return true;
+  return cookies->previous && compute(cookies->previous, peer, hello, expected) &&
+         CRYPTO_memcmp(expected, hello->cookie, DTLS_COOKIE_SIZE) == 0;
+}

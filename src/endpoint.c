@@ -1,0 +1,365 @@
+/*
+ * The listening socket of a server: takes datagrams in, finds out whose they are, and makes associations of verified
+ * hellos. In the connected strategy it sees first contacts and strays, in the shared one everything; the path of a
+ * datagram is the same. Owns all of a server that is not an association.
+ */
+#include "core.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TYPE "dtls.endpoint"
+
+enum { STASH_MAX = 1024 };
+
+/* A datagram that was read on the wrong socket, or at the wrong moment. */
+struct dtls_stashed {
+  struct dtls_stashed *next;
+  dtls_address local, peer;
+  bool seen; /* the path's current association has had it */
+  size_t size;
+  uint8_t data[];
+};
+
+/* ── life ── */
+
+void dtls_endpoint_unref(dtls_endpoint *ep) {
+  if (--ep->refs == 0) OPENSSL_free(ep);
+}
+
+static void release_reader(dtls_endpoint *ep) {
+  if (!ep->reader) return;
+  ep->reader->datagram = NULL;
+  dtls_association_release(ep->reader);
+  ep->reader = NULL;
+}
+
+static void release_hand(dtls_endpoint *ep) {
+  release_reader(ep);
+  free(ep->held);
+  ep->held = NULL;
+  ep->hand.data = NULL;
+  ep->verified = false;
+}
+
+/* Lets go of everything but the memory that associations still point to. */
+static void endpoint_shut(dtls_endpoint *ep) {
+  release_hand(ep);
+  while (ep->stash) {
+    struct dtls_stashed *next = ep->stash->next;
+    free(ep->stash);
+    ep->stash = next;
+  }
+  ep->stash_end = &ep->stash;
+  ep->stash_count = 0;
+  ep->fd = -1;
+  ep->hand_again = false;
+  dtls_association_free(ep->waiting);
+  ep->waiting = NULL;
+  dtls_batch_free(ep->batch);
+  ep->batch = NULL;
+  dtls_paths_free(ep->paths);
+  ep->paths = NULL;
+  dtls_cookies_free(ep->cookies);
+  ep->cookies = NULL;
+  SSL_CTX_free(ep->ctx);
+  ep->ctx = NULL;
+  BIO_ADDR_free(ep->scratch);
+  ep->scratch = NULL;
+}
+
+static bool ask_for_local_addresses(int fd, int family) {
+  int on = 1;
+  return setsockopt(fd, family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP, family == AF_INET6 ? IPV6_RECVPKTINFO : IP_PKTINFO, &on, sizeof on) == 0;
+}
+
+/* Peer sockets share the port. The option is set after bind, so that a port in use is still an error there. */
+static bool allow_peer_sockets(int fd) {
+  int on = 1;
+  return setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0;
+}
+
+/*
+ * core.endpoint(context, fd, demux) → endpoint | nil, err. demux: 'connected' or 'shared'
+ * fd: a bound, unconnected, non-blocking UDP socket. It stays the caller's, who closes the endpoint first.
+ */
+int dtls_endpoint_new(lua_State *L) {
+  SSL_CTX *ctx = dtls_context_check(L, 1, true);
+  int fd = (int)luaL_checkinteger(L, 2);
+  static const char *const strategies[] = {"connected", "shared", NULL};
+  bool shared = luaL_checkoption(L, 3, NULL, strategies) == 1;
+  dtls_address bound, peer;
+  if (!dtls_udp_local(fd, &bound) || !ask_for_local_addresses(fd, bound.sa.sa_family) || (!shared && !allow_peer_sockets(fd)))
+    return dtls_error_system(L, errno, "cannot listen on this socket");
+  if (bound.v4.sin_port == 0) return dtls_error(L, "EINVAL", "cannot listen on a socket that is not bound"); /* sin6_port is in the same place */
+  if (dtls_udp_peer(fd, &peer)) return dtls_error(L, "EISCONN", "cannot listen on a socket that is connected to one peer");
+
+  dtls_endpoint **box = lua_newuserdata(L, sizeof *box);
+  *box = NULL;
+  luaL_getmetatable(L, TYPE);
+  lua_setmetatable(L, -2);
+  dtls_endpoint *ep = OPENSSL_zalloc(sizeof *ep);
+  if (!ep) return dtls_error_system(L, ENOMEM, "cannot listen");
+  ep->refs = 1;
+  ep->fd = fd;
+  ep->shared = shared;
+  ep->bound = bound;
+  ep->stash_end = &ep->stash;
+  ep->cookies = dtls_cookies_new();
+  ep->paths = dtls_paths_new();
+  ep->batch = dtls_batch_new();
+  ep->scratch = BIO_ADDR_new();
+  if (SSL_CTX_up_ref(ctx)) ep->ctx = ctx;
+  *box = ep;
+  if (!ep->cookies || !ep->paths || !ep->batch || !ep->scratch || !ep->ctx) {
+    *box = NULL;
+    endpoint_shut(ep);
+    dtls_endpoint_unref(ep);
+    return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot listen");
+  }
+  return 1;
+}
+
+static dtls_endpoint *check(lua_State *L) { return dtls_check(L, 1, TYPE); }
+
+/* endpoint:close(): drops what is queued. Associations live on; in the shared strategy they can no longer send. */
+static int endpoint_close(lua_State *L) {
+  dtls_endpoint **box = luaL_checkudata(L, 1, TYPE), *ep = *box;
+  *box = NULL;
+  if (ep) {
+    endpoint_shut(ep);
+    dtls_endpoint_unref(ep);
+  }
+  return 0;
+}
+
+/* ── datagrams ── */
+
+void dtls_endpoint_stash(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data, size_t size, bool seen) {
+  struct dtls_stashed *entry = ep->fd >= 0 && ep->stash_count < STASH_MAX ? malloc(sizeof *entry + size) : NULL;
+  if (!entry) {
+    ep->counters.drops[DTLS_DROP_STASH]++;
+    return;
+  }
+  *entry = (struct dtls_stashed){.local = path->local, .peer = *peer, .seen = seen, .size = size};
+  memcpy(entry->data, data, size);
+  *ep->stash_end = entry;
+  ep->stash_end = &entry->next;
+  ep->stash_count++;
+}
+
+/* The next datagram into the hand: the stash first, then the batch, then the socket. */
+static bool take(dtls_endpoint *ep, bool *seen) {
+  *seen = false;
+  if (ep->stash) {
+    struct dtls_stashed *entry = ep->stash;
+    ep->stash = entry->next;
+    if (!ep->stash) ep->stash_end = &ep->stash;
+    ep->stash_count--;
+    ep->held = entry;
+    ep->hand = (dtls_datagram){.data = entry->data, .size = entry->size, .local = entry->local, .peer = entry->peer};
+    *seen = entry->seen;
+    return true;
+  }
+  if (!dtls_batch_next(ep->batch, &ep->hand) && !(dtls_batch_receive(ep->batch, ep->fd, &ep->bound) && dtls_batch_next(ep->batch, &ep->hand)))
+    return false;
+  ep->counters.datagrams_in++;
+  ep->counters.bytes_in += ep->hand.size;
+  return true;
+}
+
+static int hand_to(lua_State *L, dtls_endpoint *ep, dtls_association *a) {
+  a->datagram = ep->hand.data;
+  a->datagram_size = ep->hand.size;
+  a->counters.datagrams_in++;
+  a->counters.bytes_in += ep->hand.size;
+  ep->reader = a;
+  lua_pushliteral(L, "data");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, a->owner);
+  return 2;
+}
+
+/* A hello in hand. 1: verified, accept() may take it. 0: done with. */
+static int greet(lua_State *L, dtls_endpoint *ep) {
+  if (dtls_hello_untrusted(ep) != DTLS_HELLO_VERIFIED) return 0;
+  ep->verified = true;
+  lua_pushliteral(L, "hello");
+  dtls_address_push(L, &ep->hand.peer);
+  lua_pushboolean(L, dtls_paths_find(ep->paths, &ep->hand.local, &ep->hand.peer) != NULL);
+  return 3;
+}
+
+/* The datagram in hand goes where it belongs; returns what next() returns, 0 when nobody needs to know. */
+static int dispatch_untrusted(lua_State *L, dtls_endpoint *ep, bool seen) {
+  dtls_path *path = dtls_paths_find(ep->paths, &ep->hand.local, &ep->hand.peer);
+  if (seen) return path && path->successor ? hand_to(L, ep, path->successor) : 0;
+  if (!path) {
+    if (ep->hand.size >= DTLS_RECORD_HEADER && ep->hand.data[0] == SSL3_RT_HANDSHAKE && dtls_record_epoch(ep->hand.data) == 0) return greet(L, ep);
+    ep->counters.drops[ep->hand.size == 0 ? DTLS_DROP_EMPTY : DTLS_DROP_STRANGER]++;
+    return 0;
+  }
+  switch (dtls_path_classify_untrusted(path, ep->hand.data, ep->hand.size)) {
+    case DTLS_TO_CURRENT: return hand_to(L, ep, path->current);
+    case DTLS_TO_SUCCESSOR: return hand_to(L, ep, path->successor);
+    case DTLS_TO_BOTH: ep->hand_again = true; return hand_to(L, ep, path->current);
+    case DTLS_TO_HELLO: return greet(L, ep);
+    default: DTLS_DROP(path->current, REPLAY); return 0;
+  }
+}
+
+/*
+ * endpoint:next() → 'data', owner    a datagram waits in that owner's association: call handshake() or read()
+ *                 → 'hello', address, known   a peer proved its address: accept() makes its association, ignoring
+ *                                     it refuses. known: it has one already, and this one is to take its place
+ *                 → nil               nothing left
+ * What was handed out is withdrawn by the following call.
+ */
+static int endpoint_next(lua_State *L) {
+  dtls_endpoint *ep = check(L);
+  int results = 0;
+  if (ep->hand_again) {
+    ep->hand_again = false;
+    release_reader(ep);
+    results = dispatch_untrusted(L, ep, true);
+  }
+  while (results == 0) {
+    bool seen;
+    release_hand(ep);
+    if (!take(ep, &seen)) break;
+    results = dispatch_untrusted(L, ep, seen);
+  }
+  if (results == 0 && ep->waiting) SSL_free_buffers(ep->waiting->ssl);
+  return results;
+}
+
+/* endpoint:pending() → whether next() has work that no readable socket will announce */
+static int endpoint_pending(lua_State *L) {
+  dtls_endpoint *ep = check(L);
+  lua_pushboolean(L, ep->stash || ep->hand_again || dtls_batch_pending(ep->batch));
+  return 1;
+}
+
+/* What the new socket got between bind and connect is the port's other traffic (facts of the kernel: all of it). */
+static void drain(dtls_endpoint *ep, const dtls_path *path) {
+  uint8_t data[DTLS_DATAGRAM_MAX];
+  for (;;) {
+    dtls_address peer;
+    socklen_t size = sizeof peer;
+    ssize_t n = recvfrom(path->fd, data, sizeof data, MSG_DONTWAIT, &peer.sa, &size);
+    if (n >= 0) {
+      ep->counters.datagrams_in++;
+      ep->counters.bytes_in += (uint64_t)n;
+      dtls_endpoint_stash(ep, path, &peer, data, (size_t)n, false);
+    } else if (errno != EINTR && errno != ECONNREFUSED) {
+      return;
+    }
+  }
+}
+
+static dtls_path *open_path(dtls_endpoint *ep) {
+  int fd = ep->shared ? -1 : dtls_udp_peer_socket(&ep->hand.local, &ep->hand.peer);
+  if (fd < 0 && !ep->shared) return NULL;
+  dtls_path *path = dtls_path_new(ep, &ep->hand.local, &ep->hand.peer, fd, fd >= 0);
+  if (!path && fd >= 0) close(fd);
+  if (!path) errno = ENOMEM;
+  return path;
+}
+
+/*
+ * endpoint:accept() → association[, displaced] | nil, err
+ * After next() said 'hello'. displaced: the owner of an unfinished association of the same peer, which has lost its
+ * place; the caller closes it. A finished one stays beside the new one until that has finished too (promote()).
+ */
+static int endpoint_accept(lua_State *L) {
+  dtls_endpoint *ep = check(L);
+  if (!ep->verified) return dtls_error(L, "ERR_DTLS_PROTOCOL", "there is no verified hello to accept");
+  dtls_association *a = ep->waiting, *displaced = NULL;
+  dtls_path *path = dtls_paths_find(ep->paths, &ep->hand.local, &ep->hand.peer);
+  bool fresh = path == NULL;
+  if (fresh) path = open_path(ep);
+  if (!path) return dtls_error_system(L, errno, "cannot open a socket for the peer");
+  if (path->successor)
+    displaced = path->successor;
+  else if (path->current && !path->current->open)
+    displaced = path->current;
+
+  ep->waiting = NULL;
+  ep->verified = false;
+  dtls_association_push(L, a);
+  bool in_place = displaced && displaced == path->current;
+  if (displaced && !in_place) dtls_path_detach(displaced);
+  if (!dtls_association_set_peer(a, path)) {
+    if (fresh) dtls_path_free(path);
+    return dtls_error_system(L, ENOMEM, "cannot accept the peer");
+  }
+  if (in_place) dtls_path_detach(displaced); /* the new one is its heir, so the path and its socket stay */
+  if (fresh && path->fd >= 0) drain(ep, path);
+  if (!displaced) return 1;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, displaced->owner);
+  return 2;
+}
+
+/* ── settings ── */
+
+/* endpoint:set_context(context): for the hellos to come */
+static int endpoint_set_context(lua_State *L) {
+  dtls_endpoint *ep = check(L);
+  SSL_CTX *ctx = dtls_context_check(L, 2, true);
+  if (!SSL_CTX_up_ref(ctx)) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot use the context");
+  SSL_CTX_free(ep->ctx);
+  ep->ctx = ctx;
+  dtls_association_free(ep->waiting);
+  ep->waiting = NULL;
+  ep->verified = false;
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* endpoint:set_cookie_secret(current[, previous]) → true | nil, err. From then on the caller rotates it. */
+static int endpoint_set_cookie_secret(lua_State *L) {
+  dtls_endpoint *ep = check(L);
+  size_t size, previous_size = 0;
+  const char *current = luaL_checklstring(L, 2, &size), *previous = luaL_optlstring(L, 3, NULL, &previous_size);
+  luaL_argcheck(L, size >= 32, 2, "a cookie secret has at least 32 bytes");
+  luaL_argcheck(L, !previous || previous_size >= 32, 3, "a cookie secret has at least 32 bytes");
+  if (!dtls_cookies_set(ep->cookies, current, size, previous, previous_size)) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot set the secret");
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* endpoint:stats() → counters, those of its associations included, and hellos, cookiesSent, cookiesAccepted, cookiesRefused */
+static int endpoint_stats(lua_State *L) {
+  dtls_endpoint *ep = check(L);
+  dtls_counters_push(L, &ep->counters);
+  const struct {
+    const char *name;
+    uint64_t value;
+  } fields[] = {{"hellos", ep->stats.hellos},
+                {"cookiesSent", ep->stats.cookies_sent},
+                {"cookiesAccepted", ep->stats.cookies_accepted},
+                {"cookiesRefused", ep->stats.cookies_refused}};
+  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+    lua_pushnumber(L, (lua_Number)fields[i].value);
+    lua_setfield(L, -2, fields[i].name);
+  }
+  return 1;
+}
+
+void dtls_endpoint_init(lua_State *L) {
+  static const luaL_Reg methods[] = {{"close", endpoint_close},
+                                     {"next", endpoint_next},
+                                     {"pending", endpoint_pending},
+                                     {"accept", endpoint_accept},
+                                     {"set_context", endpoint_set_context},
+                                     {"set_cookie_secret", endpoint_set_cookie_secret},
+                                     {"stats", endpoint_stats},
+                                     {"__gc", endpoint_close},
+                                     {NULL, NULL}};
+  luaL_newmetatable(L, TYPE);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -2, "__index");
+  luaL_register(L, NULL, methods);
+  lua_pop(L, 1);
+}

@@ -1,0 +1,154 @@
+/*
+ * Failures as Lua values: nil and an error object {code=, message=[, reason=][, alert=]} whose tostring is
+ * "code: message". Translates errno, OpenSSL's error queue, alerts and certificate verification results.
+ */
+#include "core.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define TYPE "dtls.error"
+
+static int error_tostring(lua_State *L) {
+  lua_getfield(L, 1, "code");
+  lua_pushliteral(L, ": ");
+  lua_getfield(L, 1, "message");
+  lua_concat(L, 3);
+  return 1;
+}
+
+void dtls_error_init(lua_State *L) {
+  luaL_newmetatable(L, TYPE);
+  lua_pushcfunction(L, error_tostring);
+  lua_setfield(L, -2, "__tostring");
+  lua_pop(L, 1);
+}
+
+/* Turns the message on top of the stack into nil and an error object. */
+static int wrap(lua_State *L, const char *code) {
+  int message = lua_gettop(L);
+  lua_pushnil(L);
+  lua_createtable(L, 0, 3);
+  lua_pushstring(L, code);
+  lua_setfield(L, -2, "code");
+  lua_pushvalue(L, message);
+  lua_setfield(L, -2, "message");
+  luaL_getmetatable(L, TYPE);
+  lua_setmetatable(L, -2);
+  lua_remove(L, message);
+  return 2;
+}
+
+int dtls_error(lua_State *L, const char *code, const char *format, ...) {
+  char message[512];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(message, sizeof message, format, arguments);
+  va_end(arguments);
+  lua_pushstring(L, message);
+  return wrap(L, code);
+}
+
+/* core.error(code, message[, {reason=, alert=}]) → an error object */
+int dtls_error_new(lua_State *L) {
+  const char *code = luaL_checkstring(L, 1);
+  luaL_checkstring(L, 2);
+  lua_settop(L, 3);
+  lua_pushvalue(L, 2);
+  wrap(L, code);
+  if (lua_istable(L, 3)) {
+    lua_pushnil(L);
+    while (lua_next(L, 3)) {
+      lua_pushvalue(L, -2);
+      lua_insert(L, -2);
+      lua_rawset(L, -4);
+    }
+  }
+  return 1;
+}
+
+static const char *errno_name(int number) {
+  switch (number) {
+#define X(name) \
+  case name: return #name;
+    X(EACCES) X(EADDRINUSE) X(EADDRNOTAVAIL) X(EAFNOSUPPORT) X(EAGAIN) X(EBADF) X(ECONNREFUSED) X(ECONNRESET) X(EDESTADDRREQ)
+    X(EFAULT) X(EHOSTDOWN) X(EHOSTUNREACH) X(EINTR) X(EINVAL) X(EIO) X(EISCONN) X(EMFILE) X(EMSGSIZE) X(ENETDOWN) X(ENETUNREACH)
+    X(ENFILE) X(ENOBUFS) X(ENODEV) X(ENOENT) X(ENOMEM) X(ENOPROTOOPT) X(ENOTCONN) X(ENOTSOCK) X(EOPNOTSUPP) X(EPERM) X(EPIPE)
+    X(EPROTO) X(ETIMEDOUT)
+#undef X
+    default: return "ERR_DTLS_SYSTEM";
+  }
+}
+
+int dtls_error_system(lua_State *L, int number, const char *what) {
+  char reason[128];
+  const char *text = strerror_r(number, reason, sizeof reason);
+  return dtls_error(L, errno_name(number), "%s: %s", what, text);
+}
+
+/* RFC 5246's name of an alert: "handshake_failure". */
+static void push_alert_name(lua_State *L, int description) {
+  char name[64];
+  snprintf(name, sizeof name, "%s", SSL_alert_desc_string_long(description));
+  for (char *p = name; *p; p++) *p = *p == ' ' ? '_' : (char)tolower((unsigned char)*p);
+  lua_pushstring(L, name);
+}
+
+int dtls_error_alert(lua_State *L, int description) {
+  push_alert_name(L, description);
+  int name = lua_gettop(L);
+  dtls_error(L, "ERR_DTLS_ALERT", "the peer ended the handshake with the alert %s", lua_tostring(L, name));
+  lua_pushvalue(L, name);
+  lua_setfield(L, -2, "alert");
+  lua_remove(L, name);
+  return 2;
+}
+
+/* OpenSSL's and Node's names: the constant without its prefix. */
+const char *dtls_error_verify_name(long verify_result) {
+  switch (verify_result) {
+#define X(name) \
+  case X509_V_ERR_##name: return #name;
+    X(UNSPECIFIED) X(UNABLE_TO_GET_ISSUER_CERT) X(UNABLE_TO_GET_CRL) X(UNABLE_TO_DECRYPT_CERT_SIGNATURE)
+    X(UNABLE_TO_DECRYPT_CRL_SIGNATURE) X(UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY) X(CERT_SIGNATURE_FAILURE) X(CRL_SIGNATURE_FAILURE)
+    X(CERT_NOT_YET_VALID) X(CERT_HAS_EXPIRED) X(CRL_NOT_YET_VALID) X(CRL_HAS_EXPIRED) X(ERROR_IN_CERT_NOT_BEFORE_FIELD)
+    X(ERROR_IN_CERT_NOT_AFTER_FIELD) X(ERROR_IN_CRL_LAST_UPDATE_FIELD) X(ERROR_IN_CRL_NEXT_UPDATE_FIELD) X(OUT_OF_MEM)
+    X(DEPTH_ZERO_SELF_SIGNED_CERT) X(SELF_SIGNED_CERT_IN_CHAIN) X(UNABLE_TO_GET_ISSUER_CERT_LOCALLY)
+    X(UNABLE_TO_VERIFY_LEAF_SIGNATURE) X(CERT_CHAIN_TOO_LONG) X(CERT_REVOKED) X(INVALID_CA) X(PATH_LENGTH_EXCEEDED)
+    X(INVALID_PURPOSE) X(CERT_UNTRUSTED) X(CERT_REJECTED) X(HOSTNAME_MISMATCH) X(EMAIL_MISMATCH) X(IP_ADDRESS_MISMATCH)
+    X(EE_KEY_TOO_SMALL) X(CA_KEY_TOO_SMALL) X(CA_MD_TOO_WEAK) X(UNHANDLED_CRITICAL_EXTENSION) X(KEYUSAGE_NO_CERTSIGN)
+    X(PERMITTED_VIOLATION) X(EXCLUDED_VIOLATION)
+#undef X
+    case X509_V_ERR_APPLICATION_VERIFICATION: return "FINGERPRINT_MISMATCH"; /* what our pins set, context.c */
+    default: return "CERTIFICATE_NOT_VALID";
+  }
+}
+
+int dtls_error_certificate(lua_State *L, long verify_result) {
+  const char *text = verify_result == X509_V_ERR_APPLICATION_VERIFICATION ? "its fingerprint is not one of those pinned"
+                                                                          : X509_verify_cert_error_string(verify_result);
+  dtls_error(L, "ERR_DTLS_CERTIFICATE", "the peer's certificate was refused: %s", text);
+  lua_pushstring(L, dtls_error_verify_name(verify_result));
+  lua_setfield(L, -2, "reason");
+  return 2;
+}
+
+/* The first entry is where it went wrong; later ones are callers that gave up. */
+int dtls_error_openssl(lua_State *L, const char *code, const char *what) {
+  unsigned long entry = ERR_get_error();
+  ERR_clear_error();
+  if (entry == 0) return dtls_error(L, code, "%s", what);
+  int reason = ERR_GET_REASON(entry);
+  if (ERR_GET_LIB(entry) == ERR_LIB_SSL && reason >= SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256)
+    return dtls_error_alert(L, reason - SSL_AD_REASON_OFFSET);
+  char buffer[128];
+  const char *text = ERR_reason_error_string(entry);
+  if (!text) {
+    ERR_error_string_n(entry, buffer, sizeof buffer);
+    text = buffer;
+  }
+  return dtls_error(L, code, "%s: %s", what, text);
+}

@@ -1,0 +1,130 @@
+/*
+ * The quartet (local address, peer address), the associations that live on it, and the table of all quartets.
+ * Decides which association a datagram belongs to; both demux strategies ask here. Owns the peer socket.
+ */
+#include "core.h"
+
+#include <string.h>
+#include <unistd.h>
+
+dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, int fd, bool owns_fd) {
+  dtls_path *path = OPENSSL_zalloc(sizeof *path);
+  if (!path) return NULL;
+  path->endpoint = ep;
+  path->local = *local;
+  path->peer = *peer;
+  path->fd = fd;
+  path->owns_fd = owns_fd;
+  if (ep && !dtls_paths_add(ep->paths, path)) {
+    OPENSSL_free(path);
+    return NULL;
+  }
+  return path;
+}
+
+void dtls_path_free(dtls_path *path) {
+  if (path->endpoint && path->endpoint->paths) dtls_paths_remove(path->endpoint->paths, path);
+  if (path->owns_fd) close(path->fd);
+  OPENSSL_free(path);
+}
+
+dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8_t *data, size_t size) {
+  const dtls_association *current = path->current, *successor = path->successor;
+  if (size < DTLS_RECORD_HEADER) return DTLS_TO_CURRENT; /* the screen counts and drops it */
+  if (dtls_record_epoch(data) != 0) return successor ? DTLS_TO_BOTH : DTLS_TO_CURRENT;
+
+  bool is_hello = data[0] == SSL3_RT_HANDSHAKE && size > DTLS_RECORD_HEADER + DTLS_HANDSHAKE_HEADER &&
+                  data[DTLS_RECORD_HEADER] == SSL3_MT_CLIENT_HELLO;
+  dtls_hello hello;
+  if (is_hello && dtls_hello_parse_untrusted(data, size, &hello)) {
+    /* A network that doubles or delays datagrams replays an association's own hello: that is not a new client. */
+    if (successor && memcmp(hello.random, successor->random, DTLS_RANDOM_SIZE) == 0) return DTLS_TO_SUCCESSOR;
+    if (memcmp(hello.random, current->random, DTLS_RANDOM_SIZE) == 0) return current->open ? DTLS_TO_NOBODY : DTLS_TO_CURRENT;
+    return DTLS_TO_HELLO;
+  }
+  /* Other handshake records of epoch 0, later fragments of a hello among them, belong to the newest handshake; an
+     open association without one still needs them, to repeat its last flight (RFC 6347 §4.2.4). */
+  return successor ? DTLS_TO_SUCCESSOR : DTLS_TO_CURRENT;
+}
+
+void dtls_path_attach(dtls_path *path, dtls_association *a) {
+  a->path = path;
+  if (path->current) {
+    path->successor = a;
+  } else {
+    path->current = a;
+    a->reads_socket = path->fd >= 0;
+  }
+}
+
+dtls_association *dtls_path_detach(dtls_association *a) {
+  dtls_path *path = a->path;
+  dtls_association *heir = NULL;
+  if (!path) return NULL;
+  a->path = NULL;
+  a->reads_socket = false;
+  if (path->successor == a) {
+    path->successor = NULL;
+  } else {
+    heir = path->successor;
+    path->current = heir;
+    path->successor = NULL;
+    if (heir) heir->reads_socket = path->fd >= 0;
+  }
+  if (!path->current) dtls_path_free(path);
+  return heir;
+}
+
+/* ── the table ── */
+
+struct dtls_paths {
+  OPENSSL_LHASH *table;
+};
+
+/* Only peers that proved their address get in, so a plain mixing hash is enough. */
+static unsigned long path_hash(const void *item) {
+  const dtls_path *path = item;
+  uint8_t bytes[36];
+  dtls_address_bytes(&path->local, bytes);
+  dtls_address_bytes(&path->peer, bytes + 18);
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (size_t i = 0; i < sizeof bytes; i += 4) {
+    uint32_t word;
+    memcpy(&word, bytes + i, sizeof word);
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+    hash ^= hash >> 32;
+  }
+  return (unsigned long)hash;
+}
+
+static int path_compare(const void *left, const void *right) {
+  const dtls_path *a = left, *b = right;
+  return !(dtls_address_equal(&a->peer, &b->peer) && dtls_address_equal(&a->local, &b->local));
+}
+
+dtls_paths *dtls_paths_new(void) {
+  dtls_paths *paths = OPENSSL_malloc(sizeof *paths);
+  if (!paths) return NULL;
+  paths->table = OPENSSL_LH_new(path_hash, path_compare);
+  if (paths->table) return paths;
+  OPENSSL_free(paths);
+  return NULL;
+}
+
+void dtls_paths_free(dtls_paths *paths) {
+  if (!paths) return;
+  OPENSSL_LH_free(paths->table); /* the paths themselves go with their last association */
+  OPENSSL_free(paths);
+}
+
+bool dtls_paths_add(dtls_paths *paths, dtls_path *path) {
+  OPENSSL_LH_insert(paths->table, path);
+  return !OPENSSL_LH_error(paths->table);
+}
+
+void dtls_paths_remove(dtls_paths *paths, dtls_path *path) { OPENSSL_LH_delete(paths->table, path); }
+
+dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, const dtls_address *peer) {
+  dtls_path key = {.local = *local, .peer = *peer};
+  return OPENSSL_LH_retrieve(paths->table, &key);
+}

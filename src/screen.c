@@ -1,0 +1,248 @@
+/*
+ * The filter BIO between libssl and the dgram BIO. Reads: a datagram handed in first, else the socket; libssl never
+ * sees what can only hurt it. Writes: datagrams are kept within the MTU, and a socket error never ends a session.
+ * Owns nothing.
+ */
+#include "core.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum {
+  READS_MAX = 64, /* worthless datagrams in a row before the event loop gets its turn */
+  EARLY_MAX = 16  /* protected records before the handshake completed; libssl queues them */
+};
+
+/* ── what libssl may see ── */
+
+static bool drop(dtls_association *a, dtls_drop reason) {
+  DTLS_COUNT(a, drops[reason], 1);
+  return false;
+}
+
+/* A record of epoch 0: nobody has authenticated it. */
+static bool admit_plain(dtls_association *a, const uint8_t *record) {
+  const uint8_t *body = record + DTLS_RECORD_HEADER;
+  switch (record[0]) {
+    case SSL3_RT_APPLICATION_DATA: return drop(a, DTLS_DROP_UNPROTECTED);
+    case SSL3_RT_ALERT:
+      if (!a->open && dtls_record_size(record) == DTLS_RECORD_HEADER + 2 && body[0] == SSL3_AL_FATAL)
+        dtls_association_suspect(a, body[1], 0);
+      return drop(a, DTLS_DROP_ALERT);
+    default: return true;
+  }
+}
+
+/* Nonce and tag of an AEAD suite; libssl of some versions ends the session at a record that is shorter. */
+size_t dtls_screen_protected_min(const SSL *ssl) {
+  const SSL_CIPHER *cipher = SSL_get_pending_cipher(ssl);
+  if (!cipher) cipher = SSL_get_current_cipher(ssl);
+  if (!cipher) return 0;
+  if (!SSL_CIPHER_is_aead(cipher)) return 1;
+  if (SSL_CIPHER_get_cipher_nid(cipher) == NID_chacha20_poly1305) return 16;
+  return strstr(SSL_CIPHER_get_name(cipher), "CCM8") ? 8 + 8 : 8 + 16;
+}
+
+static bool admit_protected(dtls_association *a, const uint8_t *record) {
+  if (dtls_record_epoch(record) != 1) return drop(a, DTLS_DROP_EPOCH);
+  size_t min = a->open ? a->protected_min : dtls_screen_protected_min(a->ssl);
+  if (min == 0) return drop(a, DTLS_DROP_EARLY); /* no suite yet, so it cannot be for us */
+  if (dtls_record_size(record) < DTLS_RECORD_HEADER + min) return drop(a, DTLS_DROP_UNDERSIZED);
+  if (!a->open && ++a->early > EARLY_MAX) return drop(a, DTLS_DROP_EARLY);
+  return true;
+}
+
+static bool admit(dtls_association *a, const uint8_t *record) {
+  if (record[0] < SSL3_RT_CHANGE_CIPHER_SPEC || record[0] > SSL3_RT_APPLICATION_DATA) return drop(a, DTLS_DROP_TYPE);
+  if (record[1] != DTLS1_VERSION_MAJOR) return drop(a, DTLS_DROP_VERSION);
+  return dtls_record_epoch(record) == 0 ? admit_plain(a, record) : admit_protected(a, record);
+}
+
+size_t dtls_screen_filter_untrusted(dtls_association *a, uint8_t *data, size_t size) {
+  size_t kept = 0;
+  if (size == 0) drop(a, DTLS_DROP_EMPTY);
+  for (size_t at = 0; at < size;) {
+    uint8_t *record = data + at;
+    if (size - at < DTLS_RECORD_HEADER) {
+      drop(a, DTLS_DROP_SHORT);
+      break;
+    }
+    size_t length = dtls_record_size(record);
+    if (length > size - at || length > DTLS_RECORD_HEADER + DTLS_RECORD_MAX || length == DTLS_RECORD_HEADER) {
+      drop(a, DTLS_DROP_LENGTH);
+      break;
+    }
+    if (admit(a, record)) {
+      if (kept != at) memmove(data + kept, record, length);
+      kept += length;
+    }
+    at += length;
+  }
+  return kept;
+}
+
+/* ── reading ── */
+
+static bool transient(int number) {
+  switch (number) {
+    case EAGAIN: case EINTR: case ENOBUFS: case ENOMEM: case EMSGSIZE: case EPERM:
+    case ECONNREFUSED: case ECONNRESET: case EHOSTUNREACH: case EHOSTDOWN: case ENETUNREACH: case ENETDOWN:
+    case ENOPROTOOPT: case EPROTO: case EADDRNOTAVAIL: return true;
+    default: return false;
+  }
+}
+
+/* An ICMP message that the kernel reports is a hint and nothing more: whoever guesses two ports can send one. */
+static void hint(dtls_association *a, dtls_drop reason, int number) {
+  drop(a, reason);
+  if (!a->open) dtls_association_suspect(a, -1, number);
+}
+
+static void socket_error(dtls_association *a, int number) {
+  switch (number) {
+    case EAGAIN: case EINTR: drop(a, DTLS_DROP_AGAIN); break;
+    case ENOBUFS: case ENOMEM: drop(a, DTLS_DROP_NOBUFS); break;
+    case EMSGSIZE: drop(a, DTLS_DROP_MSGSIZE); break;
+    case ECONNREFUSED: hint(a, DTLS_DROP_REFUSED, number); break;
+    default: hint(a, DTLS_DROP_UNREACHABLE, number); break;
+  }
+}
+
+/* On a socket of its own a server's association may read what belongs elsewhere; a copy is dispatched later. */
+static bool is_for_me_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
+  if (!a->endpoint) return true;
+  switch (dtls_path_classify_untrusted(a->path, data, size)) {
+    case DTLS_TO_CURRENT: return true;
+    case DTLS_TO_BOTH: dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, true); return true;
+    case DTLS_TO_NOBODY: return drop(a, DTLS_DROP_REPLAY);
+    default: dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, false); return false;
+  }
+}
+
+/* One datagram into out: > 0 its size, 0 nothing that is for this association, -1 none (errno says why). */
+static int take(BIO *bio, dtls_association *a, char *out, int capacity) {
+  if (a->datagram) {
+    int size = (int)(a->datagram_size < (size_t)capacity ? a->datagram_size : (size_t)capacity);
+    memcpy(out, a->datagram, (size_t)size);
+    a->datagram = NULL;
+    return size;
+  }
+  errno = EAGAIN;
+  if (!a->reads_socket) return -1;
+  int size = BIO_read(BIO_next(bio), out, capacity);
+  if (size < 0) return -1;
+  DTLS_COUNT(a, datagrams_in, 1);
+  DTLS_COUNT(a, bytes_in, (uint64_t)size);
+  return is_for_me_untrusted(a, (const uint8_t *)out, (size_t)size) ? size : 0;
+}
+
+static int screen_read(BIO *bio, char *out, int capacity) {
+  dtls_association *a = BIO_get_data(bio);
+  BIO_clear_retry_flags(bio);
+  for (int reads = 0; reads < READS_MAX; reads++) {
+    int size = take(bio, a, out, capacity);
+    if (size < 0) {
+      if (errno == EAGAIN) break;
+      if (!transient(errno)) return -1;
+      socket_error(a, errno); /* the kernel reports it once; datagrams may wait behind it */
+    } else {
+      size = (int)dtls_screen_filter_untrusted(a, (uint8_t *)out, (size_t)size);
+      if (size > 0) return size;
+    }
+  }
+  BIO_set_retry_read(bio);
+  return -1;
+}
+
+/* ── writing ── */
+
+static ssize_t put(BIO *bio, dtls_association *a, const char *data, size_t size) {
+  dtls_endpoint *ep = a->endpoint;
+  if (a->path && a->path->fd >= 0) return BIO_write(BIO_next(bio), data, (int)size);
+  if (!ep || ep->fd < 0) {
+    errno = EBADF;
+    return -1;
+  }
+  if (a->path) return dtls_udp_send(ep->fd, &a->path->local, &a->path->peer, data, size);
+  /* Waiting for a hello: the answer must not be larger than what it answers. */
+  if (size > ep->hand.size) return (ssize_t)size;
+  ep->answered = true;
+  return dtls_udp_send(ep->fd, &ep->hand.local, &ep->hand.peer, data, size);
+}
+
+/* One datagram. False only when the socket itself is beyond use. */
+static bool send_datagram(BIO *bio, dtls_association *a, const char *data, size_t size) {
+  ssize_t sent = put(bio, a, data, size);
+  /* ECONNREFUSED is about an earlier datagram; reporting it has cleared it, and this one has not been sent. */
+  if (sent < 0 && errno == ECONNREFUSED) {
+    socket_error(a, errno);
+    sent = put(bio, a, data, size);
+  }
+  if (sent >= 0) {
+    DTLS_COUNT(a, datagrams_out, 1);
+    DTLS_COUNT(a, bytes_out, (uint64_t)size);
+    return true;
+  }
+  a->write_error = errno;
+  if (!transient(errno)) return false;
+  socket_error(a, errno);
+  return true;
+}
+
+/* libssl forgets the nonce and tag of Finished when it fills a flight: cut at record boundaries what is too long. */
+static size_t within_mtu(const dtls_association *a, const char *data, size_t size) {
+  const uint8_t *bytes = (const uint8_t *)data;
+  size_t end = 0;
+  while (size - end >= DTLS_RECORD_HEADER) {
+    size_t record = dtls_record_size(bytes + end);
+    if (end > 0 && end + record > a->mtu) return end;
+    end += record;
+    if (end >= size) break;
+  }
+  return size;
+}
+
+static int screen_write(BIO *bio, const char *data, int size) {
+  dtls_association *a = BIO_get_data(bio);
+  size_t left = (size_t)size;
+  BIO_clear_retry_flags(bio);
+  while (left > 0) {
+    size_t part = left > a->mtu ? within_mtu(a, data, left) : left;
+    if (!send_datagram(bio, a, data, part)) return -1;
+    data += part;
+    left -= part;
+  }
+  return size;
+}
+
+/* ── the BIO method ── */
+
+static long screen_ctrl(BIO *bio, int command, long number, void *pointer) {
+  switch (command) {
+    case BIO_CTRL_FLUSH: return 1;
+    /* The dgram BIO would spend three system calls per read on a timeout that a non-blocking socket ignores. */
+    case BIO_CTRL_DGRAM_SET_NEXT_TIMEOUT: return 1;
+    default: return BIO_next(bio) ? BIO_ctrl(BIO_next(bio), command, number, pointer) : 0;
+  }
+}
+
+static BIO_METHOD *method;
+static CRYPTO_ONCE method_once = CRYPTO_ONCE_STATIC_INIT;
+
+static void make_method(void) {
+  method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_FILTER, "DTLS screen");
+  if (method && (!BIO_meth_set_read(method, screen_read) || !BIO_meth_set_write(method, screen_write) ||
+                 !BIO_meth_set_ctrl(method, screen_ctrl))) {
+    BIO_meth_free(method);
+    method = NULL;
+  }
+}
+
+BIO *dtls_screen_new(dtls_association *a) {
+  if (!CRYPTO_THREAD_run_once(&method_once, make_method) || !method) return NULL;
+  BIO *bio = BIO_new(method);
+  if (!bio) return NULL;
+  BIO_set_data(bio, a);
+  BIO_set_init(bio, 1);
+  return bio;
+}
