@@ -119,7 +119,7 @@ static bool is_for_me_untrusted(dtls_association *a, const uint8_t *data, size_t
   }
 }
 
-/* One datagram into out: > 0 its size, 0 nothing that is for this association, -1 none (errno says why). */
+/* One datagram into out: its size, or -1 (errno says why). */
 static int take(BIO *bio, dtls_association *a, char *out, int capacity) {
   if (a->datagram) {
     int size = (int)(a->datagram_size < (size_t)capacity ? a->datagram_size : (size_t)capacity);
@@ -133,21 +133,23 @@ static int take(BIO *bio, dtls_association *a, char *out, int capacity) {
   if (size < 0) return -1;
   DTLS_COUNT(a, datagrams_in, 1);
   DTLS_COUNT(a, bytes_in, (uint64_t)size);
-  return is_for_me_untrusted(a, (const uint8_t *)out, (size_t)size) ? size : 0;
+  return size;
 }
 
 static int screen_read(BIO *bio, char *out, int capacity) {
   dtls_association *a = BIO_get_data(bio);
   BIO_clear_retry_flags(bio);
   for (int reads = 0; reads < READS_MAX; reads++) {
+    bool handed_in = a->datagram != NULL;
     int size = take(bio, a, out, capacity);
-    if (size < 0) {
+    if (size >= 0) {
+      if (!handed_in && !is_for_me_untrusted(a, (const uint8_t *)out, (size_t)size)) continue;
+      size = (int)dtls_screen_filter_untrusted(a, (uint8_t *)out, (size_t)size);
+      if (size > 0) return size;
+    } else {
       if (errno == EAGAIN) break;
       if (!transient(errno)) return -1;
       socket_error(a, errno); /* the kernel reports it once; datagrams may wait behind it */
-    } else {
-      size = (int)dtls_screen_filter_untrusted(a, (uint8_t *)out, (size_t)size);
-      if (size > 0) return size;
     }
   }
   BIO_set_retry_read(bio);
