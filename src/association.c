@@ -228,6 +228,8 @@ static int association_handshake(lua_State *L) {
   errno = 0;
   int result = SSL_do_handshake(a->ssl);
   if (SSL_get_state(a->ssl) != before && a->suspect_deadline != 0 && result != 1) clear_suspicion(a);
+  if (result != 1 && SSL_get_error(a->ssl, result) == SSL_ERROR_ZERO_RETURN)
+    return dtls_error(L, "ERR_DTLS_ALERT", "the peer closed the association during the handshake");
   if (result != 1) return unfinished(L, a, result, "handshake");
   if (!a->open) completed(a);
   lua_pushboolean(L, 1);

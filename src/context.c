@@ -163,8 +163,38 @@ static void credential_free(credential *c) {
   EVP_PKEY_free(c->key);
 }
 
+/* Which kinds of key a context has. */
+typedef struct {
+  bool eddsa, ec, rsa;
+} key_kinds;
+
+static void note_kind(key_kinds *kinds, const EVP_PKEY *key) {
+  if (EVP_PKEY_is_a(key, "ED25519") || EVP_PKEY_is_a(key, "ED448"))
+    kinds->eddsa = true;
+  else if (EVP_PKEY_is_a(key, "EC"))
+    kinds->ec = true;
+  else
+    kinds->rsa = true;
+}
+
+/*
+ * ssl_set_masks() of libssl allows EdDSA for TLS 1.2 by comparing with TLS1_get_version(), which DTLS never matches;
+ * an ECDSA key opens the same suites. One that nobody sees will do: the signature algorithms leave only EdDSA (and
+ * RSA, if there is such a key) to sign with, and have a list of their own for what clients may sign with.
+ */
+static bool enable_eddsa(SSL_CTX *ctx, const key_kinds *kinds, const char *sigalgs) {
+  X509 *cert = NULL;
+  EVP_PKEY *key = NULL;
+  const char *own = kinds->rsa ? "ed25519:ed448:rsa_pss_pss_sha256:rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:RSA+SHA256:RSA+SHA384" : "ed25519:ed448";
+  bool ok = dtls_selfsigned_ec(&cert, &key) && SSL_CTX_use_cert_and_key(ctx, cert, key, NULL, 1) == 1 &&
+            SSL_CTX_set1_sigalgs_list(ctx, own) == 1 && (!sigalgs || SSL_CTX_set1_client_sigalgs_list(ctx, sigalgs) == 1);
+  X509_free(cert);
+  EVP_PKEY_free(key);
+  return ok;
+}
+
 /* One certificate chain and its key, at the top of the stack (key above). Returns what failed, or NULL. */
-static const char *use_credential(lua_State *L, SSL_CTX *ctx, const char *secret) {
+static const char *use_credential(lua_State *L, SSL_CTX *ctx, const char *secret, key_kinds *kinds) {
   credential c = {.chain = sk_X509_new_null()};
   const char *failed = "cert: this is not a PEM certificate chain";
   c.bio = text_bio(L, -2);
@@ -179,12 +209,13 @@ static const char *use_credential(lua_State *L, SSL_CTX *ctx, const char *secret
   if (X509_check_private_key(c.leaf, c.key) != 1) goto done;
   failed = "cert: OpenSSL does not accept it";
   if (SSL_CTX_use_cert_and_key(ctx, c.leaf, c.key, c.chain, 1) == 1) failed = NULL;
+  note_kind(kinds, c.key);
 done:
   credential_free(&c);
   return failed;
 }
 
-static const char *use_credentials(lua_State *L, SSL_CTX *ctx) {
+static const char *use_credentials(lua_State *L, SSL_CTX *ctx, key_kinds *kinds) {
   lua_getfield(L, 2, "passphrase");
   const char *secret = lua_tostring(L, -1), *failed = NULL;
   lua_getfield(L, 2, "cert");
@@ -194,7 +225,7 @@ static const char *use_credentials(lua_State *L, SSL_CTX *ctx) {
   for (size_t i = 1; i <= count && !failed; i++) {
     lua_rawgeti(L, certs, (int)i);
     lua_rawgeti(L, keys, (int)i);
-    failed = use_credential(L, ctx, secret);
+    failed = use_credential(L, ctx, secret, kinds);
     lua_pop(L, 2);
   }
   lua_settop(L, certs - 2);
@@ -337,11 +368,12 @@ static const char *string_option(lua_State *L, const char *name) {
   return value;
 }
 
-static const char *use_policy(lua_State *L, SSL_CTX *ctx, config *c) {
+static const char *use_policy(lua_State *L, SSL_CTX *ctx, config *c, const key_kinds *kinds) {
   const char *ciphers = string_option(L, "ciphers"), *groups = string_option(L, "groups"), *sigalgs = string_option(L, "sigalgs");
   if (ciphers && (SSL_CTX_set_cipher_list(ctx, ciphers) != 1 || !keep_aead(ctx))) return "ciphers: no suite of this list exists for DTLS 1.2 with AEAD";
   if (groups && SSL_CTX_set1_groups_list(ctx, groups) != 1) return "groups: OpenSSL does not know this list";
   if (sigalgs && SSL_CTX_set1_sigalgs_list(ctx, sigalgs) != 1) return "sigalgs: OpenSSL does not know this list";
+  if (DTLS_EDDSA_NEEDS_ECDSA && c->server && kinds->eddsa && !kinds->ec && !enable_eddsa(ctx, kinds, sigalgs)) return "key: EdDSA cannot be used";
   lua_getfield(L, 2, "request_cert");
   bool request = lua_toboolean(L, -1);
   lua_getfield(L, 2, "reject");
@@ -401,11 +433,12 @@ int dtls_context_new(lua_State *L) {
   *box = context_make(server);
   if (!*box) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a context");
   config *c = config_of(*box);
-  const char *failed = use_credentials(L, *box);
+  key_kinds kinds = {false, false, false};
+  const char *failed = use_credentials(L, *box, &kinds);
   if (!failed) failed = use_authorities(L, *box, c);
   if (!failed) failed = use_pins(L, c);
   if (!failed) failed = use_psk(L, *box, c);
-  if (!failed) failed = use_policy(L, *box, c);
+  if (!failed) failed = use_policy(L, *box, c, &kinds);
   if (failed) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", failed);
   lua_settop(L, 3);
   return 1;

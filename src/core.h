@@ -138,6 +138,7 @@ void dtls_context_init(lua_State *L);
 SSL_CTX *dtls_context_check(lua_State *L, int index, bool server);
 int dtls_context_new(lua_State *L);     /* core.context(role, options) */
 int dtls_selfsigned(lua_State *L);      /* core.self_signed(options), selfsigned.c */
+bool dtls_selfsigned_ec(X509 **cert, EVP_PKEY **key); /* a nameless P-256 pair; the caller frees both, whatever is returned */
 
 /* ── cookie.c: stateless cookies (RFC 6347 §4.2.1) ───────────────────────────────────────────────────────── */
 

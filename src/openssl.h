@@ -19,4 +19,7 @@
 #error "luvit-dtls needs OpenSSL 3.0 or later"
 #endif
 
+/* Before 4.1 libssl takes a server's EdDSA key for DTLS only when there is an ECDSA key beside it, see context.c. */
+#define DTLS_EDDSA_NEEDS_ECDSA (OPENSSL_VERSION_NUMBER < 0x40100000L)
+
 #endif

@@ -73,13 +73,19 @@ static bool set_alt_names(lua_State *L, int index, X509 *cert) {
   return ok;
 }
 
-static bool fill(lua_State *L, X509 *cert, EVP_PKEY *key, const char *common_name, long days) {
-  bool eddsa = EVP_PKEY_is_a(key, "ED25519");
+static bool fill(X509 *cert, EVP_PKEY *key, const char *common_name, long days) {
   /* An hour back: the peer's clock may be behind. */
   return X509_set_version(cert, 2) == 1 && set_serial(cert) && X509_gmtime_adj(X509_getm_notBefore(cert), -HOUR) &&
          X509_time_adj_ex(X509_getm_notAfter(cert), (int)days, 0, NULL) && set_name(cert, common_name) && X509_set_pubkey(cert, key) == 1 &&
-         add_extension(cert, NID_basic_constraints, "critical,CA:FALSE") && add_extension(cert, NID_subject_key_identifier, "hash") &&
-         set_alt_names(L, 3, cert) && X509_sign(cert, key, eddsa ? NULL : EVP_sha256()) > 0;
+         add_extension(cert, NID_basic_constraints, "critical,CA:FALSE") && add_extension(cert, NID_subject_key_identifier, "hash");
+}
+
+static bool sign(X509 *cert, EVP_PKEY *key) { return X509_sign(cert, key, EVP_PKEY_is_a(key, "ED25519") ? NULL : EVP_sha256()) > 0; }
+
+bool dtls_selfsigned_ec(X509 **cert, EVP_PKEY **key) {
+  *key = make_key("ec");
+  *cert = X509_new();
+  return *key && *cert && fill(*cert, *key, "-", 1) && sign(*cert, *key);
 }
 
 static void set_bio(lua_State *L, BIO *bio, const char *name) {
@@ -115,7 +121,8 @@ int dtls_selfsigned(lua_State *L) {
   EVP_PKEY *key = make_key(type);
   X509 *cert = X509_new();
   BIO *cert_pem = BIO_new(BIO_s_mem()), *key_pem = BIO_new(BIO_s_mem());
-  bool ok = key && cert && cert_pem && key_pem && fill(L, cert, key, common_name, days) && PEM_write_bio_X509(cert_pem, cert) == 1 &&
+  bool ok = key && cert && cert_pem && key_pem && fill(cert, key, common_name, days) && set_alt_names(L, 3, cert) &&
+            sign(cert, key) && PEM_write_bio_X509(cert_pem, cert) == 1 &&
             PEM_write_bio_PKCS8PrivateKey(key_pem, key, NULL, NULL, 0, NULL, NULL) == 1;
   int results = 1;
   if (ok) {

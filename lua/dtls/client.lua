@@ -80,6 +80,7 @@ function Client:_open(address)
   association, err = core.client(self.context.core, fd, self.name)
   if not association then return nil, err end
   conn:_begin(association)
+  if conn._state == 'closed' then return true end
   local ok
   ok, err = conn:_watchDescriptor(fd)
   if not ok then return nil, err end

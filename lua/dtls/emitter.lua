@@ -49,11 +49,14 @@ function Emitter:once(name, callback)
   return self:on(name, setmetatable({ emitter = self, name = name, callback = callback }, once_meta))
 end
 
--- Removed listeners become false, so that a list can change while it is walked.
-local function sweep(list)
-  for i = #list, 1, -1 do
-    if not list[i] then table.remove(list, i) end
+-- Removed listeners become false, so that a list can change while it is walked. It is replaced and not compacted in
+-- place: an event that comes again from inside one of its listeners must not move the others under the outer walk.
+local function swept(list)
+  local kept = {}
+  for i = 1, #list do
+    if list[i] then kept[#kept + 1] = list[i] end
   end
+  return kept
 end
 
 --- Calls the listeners of `name` in the order in which they were added. A listener's error comes out of here.
@@ -68,7 +71,7 @@ function Emitter:emit(name, ...)
     if handler then handler(...) end
     holes = holes or not list[i]
   end
-  if holes then sweep(list) end
+  if holes and self.handlers and self.handlers[name] == list then self.handlers[name] = swept(list) end
   return self
 end
 

@@ -213,7 +213,7 @@ function Server:_meet(address, known)
   if self._handshaking > (self._options.maxHandshakes or math.huge) then self:_evictOldest() end
   conn:_begin(association)
   if self._unreferenced then conn:unref() end
-  self:fire('accept', conn)
+  if conn._state == 'handshaking' then self:fire('accept', conn) end
   if conn._state == 'handshaking' then conn:_serve() end
 end
 
