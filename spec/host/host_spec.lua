@@ -105,8 +105,8 @@ describe('the host', function()
   end)
 
   it('runs the script in a coroutine, with its arguments, and then the event loop', function()
-    assertPrints('true\tone\ttwo\nlater', [[
-      print(coroutine.running() ~= nil, args[1], args[2])
+    assertPrints('true\tmain.lua\tone\ttwo\nlater', [[
+      print(coroutine.running() ~= nil, args[1]:match '[^/]*$', args[2], args[3])
       local timer = require 'uv'.new_timer()
       timer:start(1, 0, function() timer:close() print 'later' end)]])
   end)

@@ -7,7 +7,7 @@ local here = debug.getinfo(1, 'S').source:match('^@(.*)/[^/]*$') or '.'
 local newModule = dofile(here .. '/require.lua')
 
 local script = ...
-_G.args = { [0] = script, select(2, ...) }
+_G.args = { [0] = 'luvi', ... } -- luvit's: the script is the first, its arguments follow
 
 local function runScript()
   newModule(uv.cwd() .. '/main.lua').require(script:sub(1, 1) == '/' and script or './' .. script)
