@@ -84,7 +84,6 @@ function Client:_open(address)
   local ok
   ok, err = conn:_watchDescriptor(fd)
   if not ok then return nil, err end
-  if conn._unreferenced then conn:unref() end
   return true
 end
 

@@ -59,6 +59,7 @@ function Connection:_watchDescriptor(fd)
   watch.start = function() return poll:start('r', callback) end
   self:_takeWatch(watch)
   watch.start()
+  if self._unreferenced then poll:unref() end
   return true
 end
 
@@ -405,19 +406,17 @@ function Connection:stats()
 end
 
 local function each_handle(self, method)
+  self._unreferenced = method == 'unref'
+  if self._state == 'closed' then return self end
   self._timer[method](self._timer)
   if self._watch then self._watch.poll[method](self._watch.poll) end
   return self
 end
 
 --- Keeps the event loop alive (the default).
-function Connection:ref()
-  return self._state == 'closed' and self or each_handle(self, 'ref')
-end
+function Connection:ref() return each_handle(self, 'ref') end
 
 --- Lets the event loop end although this connection is open.
-function Connection:unref()
-  return self._state == 'closed' and self or each_handle(self, 'unref')
-end
+function Connection:unref() return each_handle(self, 'unref') end
 
 return Connection

@@ -69,8 +69,11 @@ function loop.run(body)
     local finished = false
     local thread = coroutine.create(function()
       local ok, err = xpcall(body, function(err) return type(err) == 'string' and debug.traceback(err, 2) or err end)
-      if not ok then failure = { err } end
       finished = true
+      if not ok then
+        failure = { err }
+        uv.stop()
+      end
     end)
     assert(coroutine.resume(thread))
     local guard = uv.new_timer()
@@ -79,12 +82,16 @@ function loop.run(body)
     uv.run()
     guard:close()
     local left = {}
-    uv.walk(function(handle)
-      if not handle:is_closing() then
-        left[#left + 1] = tostring(handle)
-        handle:close()
-      end
-    end)
+    local function close(first)
+      uv.walk(function(handle)
+        if not handle:is_closing() and (not first or tostring(handle):find(first, 1, true)) then
+          left[#left + 1] = tostring(handle)
+          handle:close()
+        end
+      end)
+    end
+    close 'uv_poll' -- before the sockets that they watch
+    close()
     uv.run()
     if failure then error(failure[1], 0) end
     assert(finished, 'the test never came to its end')
