@@ -1,0 +1,179 @@
+local Emitter = require 'dtls.emitter'
+local child = require 'spec.support.child'
+
+describe('an emitter', function()
+  local emitter, calls
+
+  before_each(function()
+    emitter = setmetatable({}, Emitter:extend())
+    calls = {}
+  end)
+
+  local function listener(name)
+    return function(...)
+      calls[#calls + 1] = table.concat({ name, ... }, ' ')
+    end
+  end
+
+  it('calls the listeners of an event in the order in which they came, with the arguments and no self', function()
+    emitter:on('a', listener 'first')
+    emitter:on('a', listener 'second')
+    emitter:on('b', listener 'other')
+    emitter:emit('a', 1, 2)
+    assert.same({ 'first 1 2', 'second 1 2' }, calls)
+  end)
+
+  it('passes nil and false on, also at the end', function()
+    local count
+    emitter:on('a', function(...) count = select('#', ...) end)
+    emitter:emit('a', nil, false, nil)
+    assert.equal(3, count)
+  end)
+
+  it('returns itself from on and once, so that calls can be chained', function()
+    assert.equal(emitter, emitter:on('a', listener 'on'):once('a', listener 'once'))
+    emitter:emit 'a'
+    assert.same({ 'on', 'once' }, calls)
+  end)
+
+  it('returns itself from emit when the event has listeners, else nothing', function()
+    assert.is_nil(emitter:emit 'a')
+    emitter:on('a', listener 'a')
+    assert.equal(emitter, emitter:emit 'a')
+    assert.is_nil(emitter:emit 'b')
+  end)
+
+  it('calls a once listener once, even when the event comes again from inside it', function()
+    emitter:once('a', function(depth)
+      calls[#calls + 1] = depth
+      emitter:emit('a', depth + 1)
+    end)
+    emitter:emit('a', 1)
+    emitter:emit('a', 10)
+    assert.same({ 1 }, calls)
+  end)
+
+  it('reaches every listener although an earlier one repeats the event', function()
+    emitter:once('a', function() emitter:emit 'a' end)
+    emitter:on('a', listener 'second')
+    emitter:on('a', listener 'third')
+    emitter:emit 'a'
+    assert.same({ 'second', 'third', 'second', 'third' }, calls)
+  end)
+
+  it('removes one listener, and says how many there were', function()
+    local a = listener 'a'
+    emitter:on('x', a):on('x', listener 'b')
+    assert.equal(1, emitter:removeListener('x', a))
+    assert.is_nil(emitter:removeListener('x', a))
+    assert.is_nil(emitter:removeListener('y', a))
+    emitter:emit 'x'
+    assert.same({ 'b' }, calls)
+  end)
+
+  it('removes a once listener by the function that was given', function()
+    local a = listener 'a'
+    emitter:once('x', a)
+    assert.equal(1, emitter:removeListener('x', a))
+    emitter:emit 'x'
+    assert.same({}, calls)
+  end)
+
+  it('removes all listeners of an event, or of all events', function()
+    emitter:on('x', listener 'x'):on('x', listener 'x'):on('y', listener 'y')
+    emitter:removeAllListeners 'x'
+    emitter:emit 'x'
+    emitter:emit 'y'
+    assert.same({ 'y' }, calls)
+    emitter:removeAllListeners()
+    emitter:emit 'y'
+    assert.same({ 'y' }, calls)
+  end)
+
+  it('no longer calls a listener that an earlier one removed', function()
+    local b = listener 'b'
+    emitter:on('x', function() emitter:removeListener('x', b) end):on('x', b):on('x', listener 'c')
+    emitter:emit 'x'
+    assert.same({ 'c' }, calls)
+  end)
+
+  it('calls a listener that was added during an event from the next one on', function()
+    emitter:once('x', function() emitter:on('x', listener 'added') end)
+    emitter:emit 'x'
+    assert.same({}, calls)
+    emitter:emit 'x'
+    assert.same({ 'added' }, calls)
+  end)
+
+  it('counts and lists listeners', function()
+    local a = listener 'a'
+    assert.equal(0, emitter:listenerCount 'x')
+    assert.same({}, emitter:listeners 'x')
+    emitter:on('x', a):on('x', listener 'b'):on('y', a)
+    assert.equal(2, emitter:listenerCount 'x')
+    assert.equal(a, emitter:listeners('x')[1])
+    emitter:removeListener('x', a)
+    assert.equal(1, emitter:listenerCount 'x')
+  end)
+
+  it('keeps the listeners of instances apart', function()
+    local other = setmetatable({}, getmetatable(emitter))
+    emitter:on('x', listener 'x')
+    other:emit 'x'
+    assert.equal(0, other:listenerCount 'x')
+    assert.same({}, calls)
+  end)
+
+  it('lets a listener\'s error out of emit, and works as before afterwards', function()
+    emitter:once('x', function() error('oops', 0) end):on('x', listener 'x')
+    local ok, err = pcall(emitter.emit, emitter, 'x')
+    assert.is_false(ok)
+    assert.equal('oops', err)
+    emitter:emit 'x'
+    assert.same({ 'x' }, calls)
+  end)
+
+  it('does not raise for an error event that nobody listens to', function()
+    assert.has_no.errors(function() emitter:emit('error', 'oops') end)
+  end)
+
+  describe('that fires', function()
+    it('writes a listener\'s error to stderr with its traceback, and goes on', function()
+      local stdout, stderr, status = child.run [[
+        local Emitter = require 'dtls.emitter'
+        local emitter = setmetatable({}, Emitter:extend())
+        emitter:on('x', function() local function guilty() error 'oops' end guilty() end)
+        emitter:fire 'x'
+        print 'on']]
+      assert.equal(0, status)
+      assert.equal('on\n', stdout)
+      assert.truthy(stderr:find 'oops')
+      assert.truthy(stderr:find 'stack traceback')
+      assert.truthy(stderr:find 'guilty')
+    end)
+
+    it('reports an error that is no string, too', function()
+      local stdout, stderr = child.run [[
+        local Emitter = require 'dtls.emitter'
+        local emitter = setmetatable({}, Emitter:extend())
+        emitter:on('x', function() error(setmetatable({}, { __tostring = function() return 'an object' end })) end)
+        emitter:fire 'x'
+        print 'on']]
+      assert.equal('on\n', stdout)
+      assert.truthy(stderr:find 'an object')
+    end)
+
+    it('gives the error to luvit\'s process object when that listens for it', function()
+      local stdout, stderr = child.run [[
+        local Emitter = require 'dtls.emitter'
+        process = setmetatable({}, Emitter:extend())
+        process:on('uncaughtException', function(err) print('caught ' .. err:match 'oops') end)
+        local emitter = setmetatable({}, Emitter:extend())
+        emitter:on('x', function() error 'oops' end)
+        emitter:fire 'x'
+        print 'on']]
+      assert.equal('caught oops\non\n', stdout)
+      assert.equal('', stderr)
+    end)
+  end)
+end)

@@ -1,0 +1,33 @@
+--- Runs a script in a process of its own, with what the specs can require: for tests of a process's end, of what it
+--- writes to stderr, and of its memory.
+
+local child = {}
+
+local function contents(path)
+  local file = assert(io.open(path))
+  local text = file:read '*a'
+  file:close()
+  return text
+end
+
+--- Blocks until the process has ended.
+---@param script string Lua
+---@return string stdout
+---@return string stderr
+---@return integer status
+function child.run(script)
+  local source, errors = os.tmpname(), os.tmpname()
+  local file = assert(io.open(source, 'w'))
+  file:write(script)
+  file:close()
+  local pipe = assert(io.popen(("luajit %s 2>%s </dev/null; echo status=$?"):format(source, errors)))
+  local output = pipe:read '*a'
+  pipe:close()
+  local stderr = contents(errors)
+  os.remove(source)
+  os.remove(errors)
+  local stdout, status = output:match '^(.*)status=(%d+)\n$'
+  return stdout, stderr, tonumber(status)
+end
+
+return child
