@@ -1,0 +1,128 @@
+--- Servers and clients for the specs: made in one line, closed in one line.
+
+local dtls = require 'dtls'
+local loop = require 'spec.support.loop'
+
+local pair = {}
+
+--- The identity of every server here; clients pin it.
+pair.identity = assert(dtls.selfSigned())
+
+pair.strategies = { 'connected', 'shared' }
+pair.addresses = { '127.0.0.1', '::1' }
+
+--- The same tests for both demux strategies.
+---@param body fun(demux: string)
+function pair.eachStrategy(body)
+  for _, demux in ipairs(pair.strategies) do
+    describe(('(%s sockets)'):format(demux), function() body(demux) end)
+  end
+end
+
+--- The same tests for both demux strategies, on IPv4 and on IPv6.
+---@param body fun(demux: string, ip: string)
+function pair.each(body)
+  for _, demux in ipairs(pair.strategies) do
+    for _, ip in ipairs(pair.addresses) do
+      describe(('(%s sockets, %s)'):format(demux, ip), function() body(demux, ip) end)
+    end
+  end
+end
+
+local function merged(defaults, options)
+  for name, value in pairs(options or {}) do defaults[name] = value end
+  return defaults
+end
+
+--- A server with the common identity, unless the options bring another one.
+function pair.server(options)
+  local given = options and (options.cert or options.context or options.psk)
+  return assert(dtls.createServer(merged(given and {} or { cert = pair.identity.cert, key = pair.identity.key }, options)))
+end
+
+--- The same, listening on a free port; the port is in `server.port`.
+function pair.listening(options, ip)
+  local server = pair.server(options)
+  assert(server:listen(0, ip or '127.0.0.1'))
+  server.ip, server.port = ip or '127.0.0.1', server:address().port
+  return server
+end
+
+--- Answers every message with itself.
+function pair.echo(server)
+  server:on('connection', function(conn)
+    conn:on('message', function(data) conn:send(data) end)
+  end)
+  return server
+end
+
+--- A client of a server, a proxy, or anything else with ip and port. Not yet connected.
+function pair.client(target, options)
+  local defaults = { host = target.ip, port = target.port }
+  if not (options and (options.fingerprint or options.context or options.ca or options.psk)) then
+    defaults.fingerprint = pair.identity.fingerprint
+  end
+  return assert(dtls.connect(merged(defaults, options)))
+end
+
+--- Waits until both ends are open; returns the client's and the server's connection.
+function pair.open(server, target, options)
+  local accepted, done
+  local function opened(conn) accepted = accepted or conn end
+  server:on('connection', opened)
+  local conn = pair.client(target or server, options)
+  local function failed(err) done = done or err end
+  conn:once('connection', function() done = done or true end)
+  conn:on('error', failed)
+  loop.till(function() return done and (done ~= true or accepted) end, 'both ends to open')
+  server:removeListener('connection', opened)
+  conn:removeListener('error', failed)
+  if done ~= true then error(tostring(done), 2) end
+  return conn, accepted
+end
+
+--- Closes connections, servers, proxies and sockets in this order, each once the one before is closed.
+function pair.close(...)
+  for i = 1, select('#', ...) do
+    local each = select(i, ...)
+    if each then loop.call(function(done) each:close(done) end, 'close of number ' .. i) end
+  end
+end
+
+--- Sends a message and waits until it comes back.
+function pair.roundTrip(conn, text)
+  local back
+  local function heard(data) back = back or data == text end
+  conn:on('message', heard)
+  assert(conn:send(text))
+  loop.till(function() return back end, ('the echo of %q'):format(text))
+  conn:removeListener('message', heard)
+  return true
+end
+
+--- Keeps what an emitter says: a list of {name, arguments…} with methods.
+function pair.record(emitter, ...)
+  local list = {}
+  for _, name in ipairs { ... } do
+    emitter:on(name, function(...) list[#list + 1] = { name, ... } end)
+  end
+  --- The names in order, as one string.
+  function list.names()
+    local names = {}
+    for i, each in ipairs(list) do names[i] = each[1] end
+    return table.concat(names, ' ')
+  end
+  --- The first of a name.
+  function list.find(name)
+    for _, each in ipairs(list) do
+      if each[1] == name then return each end
+    end
+  end
+  --- Waits for the first of a name, which may have been already.
+  function list.wait(name, ms)
+    return loop.till(function() return list.find(name) end, name, ms)
+  end
+  return list
+end
+
+return pair
