@@ -20,6 +20,13 @@ local function is_ip(host)
   return host:find(':', 1, true) ~= nil or host:find('^%d+%.%d+%.%d+%.%d+$') ~= nil
 end
 
+-- luv raises for what is not an IP address.
+local function with_address(method, udp, ip, port)
+  local called, ok, message, name = pcall(method, udp, ip, port)
+  if called then return ok, message, name end
+  return nil, ip .. ' is not an IP address', 'EINVAL'
+end
+
 -- What a client's Connection needs beside itself.
 local Client = {}
 Client.__index = Client
@@ -27,7 +34,7 @@ Client.__index = Client
 -- ── sockets: each has close(callback) ──
 
 local function connect(udp, address)
-  local ok, message, name = udp:connect(address.ip, address.port)
+  local ok, message, name = with_address(udp.connect, udp, address.ip, address.port)
   if ok then return udp end
   return nil, luv_error(('cannot connect to %s port %d'):format(address.ip, address.port), message, name)
 end
@@ -39,7 +46,7 @@ local function new_socket(options, address)
   if not udp then return nil, luv_error('cannot make a socket', message, name) end
   local ok, err = true, nil
   if options.localAddress or options.localPort then
-    ok, message, name = udp:bind(options.localAddress or (v6 and '::' or '0.0.0.0'), options.localPort or 0)
+    ok, message, name = with_address(udp.bind, udp, options.localAddress or (v6 and '::' or '0.0.0.0'), options.localPort or 0)
     if not ok then err = luv_error('cannot bind the local address', message, name) end
   end
   if ok then ok, err = connect(udp, address) end
@@ -115,7 +122,9 @@ function Client:_start()
   end
   local function resolved(failed, found)
     if conn._state == 'closed' then return end
-    if failed or #found == 0 then return conn:_fail(luv_error('cannot resolve ' .. host, failed or 'no address')) end
+    if failed or #found == 0 then
+      return conn:_fail(luv_error('cannot resolve ' .. host, failed or 'it has no address', failed and failed:match '^EAI_%u+'))
+    end
     for i, each in ipairs(found) do self.addresses[i] = { ip = each.addr, port = options.port } end
     self:_try()
   end

@@ -60,7 +60,9 @@ local function bound_socket(options, port, host)
     send_buffer = options.sendBufferSize,
   })
   if ok then
-    ok, message, name = udp:bind(host, port, { ipv6only = options.ipv6Only })
+    local called
+    called, ok, message, name = pcall(udp.bind, udp, host, port, { ipv6only = options.ipv6Only })
+    if not called then ok, message, name = nil, 'this is not an IP address', 'EINVAL' end -- luv raises
     if not ok then err = new_error(name, ('cannot bind %s port %d: %s'):format(host, port, message:gsub('^%u+: ', ''))) end
   end
   if ok then return udp end
