@@ -31,7 +31,7 @@ local luvit = rawget(_G, 'args')
 local arguments = { unpack(luvit or arg, luvit and 2 or 1) }
 
 local function note(text, ...)
-  io.stderr:write('dtlscat: ', text:format(...), '\n')
+  io.stderr:write(('dtlscat: ' .. text .. '\n'):format(...))
 end
 
 local function fail(err)
