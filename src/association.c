@@ -172,9 +172,10 @@ int dtls_association_client(lua_State *L) {
 /* ── progress ── */
 
 void dtls_association_suspect(dtls_association *a, int alert, int number) {
-  if (a->suspect_deadline != 0) return;
+  if (a->suspect_deadline != 0 && a->suspect_state == SSL_get_state(a->ssl)) return;
   a->suspect_alert = alert;
   a->suspect_errno = number;
+  a->suspect_state = SSL_get_state(a->ssl);
   a->suspect_deadline = dtls_now() + a->interval;
 }
 
@@ -223,11 +224,11 @@ static void completed(dtls_association *a) {
 /* association:handshake() → true | nil, 'want_read' | nil, err (SSL_do_handshake) */
 static int association_handshake(lua_State *L) {
   dtls_association *a = check(L);
-  OSSL_HANDSHAKE_STATE before = SSL_get_state(a->ssl);
   ERR_clear_error();
   errno = 0;
   int result = SSL_do_handshake(a->ssl);
-  if (SSL_get_state(a->ssl) != before && a->suspect_deadline != 0 && result != 1) clear_suspicion(a);
+  /* One call may do both, take a valid flight and then an alert: only what came after the alert counts. */
+  if (a->suspect_deadline != 0 && SSL_get_state(a->ssl) != a->suspect_state && result != 1) clear_suspicion(a);
   if (result != 1 && SSL_get_error(a->ssl, result) == SSL_ERROR_ZERO_RETURN)
     return dtls_error(L, "ERR_DTLS_ALERT", "the peer closed the association during the handshake");
   if (result != 1) return unfinished(L, a, result, "handshake");

@@ -234,6 +234,7 @@ struct dtls_association {
   /* An unauthenticated sign that the handshake is futile: an alert (≥ 0) or an errno. It counts when nothing
      valid follows within one retransmission interval, since anybody can forge it. */
   int suspect_alert, suspect_errno;
+  OSSL_HANDSHAKE_STATE suspect_state; /* of the handshake when it was seen */
   uint64_t suspect_deadline; /* ms, 0: none */
   dtls_counters counters;
 };

@@ -1,0 +1,37 @@
+-- What an alert that nobody has authenticated may do to a handshake.
+
+local loop = require 'spec.support.loop'
+local pair = require 'spec.support.pair'
+local proxy = require 'spec.support.proxy'
+
+-- fatal handshake_failure, as a plaintext record
+local ALERT = '\21\254\253\0\0\0\0\0\0\1\0\0\2\2\40'
+
+describe('an unauthenticated alert', function()
+  it('ends a handshake that makes no progress after it, also when it comes right behind a flight', loop.run(function()
+    local server = pair.listening()
+    local answered = false
+    local relay = proxy.new(server, {
+      filter = function(direction, index, data)
+        answered = answered or (direction == 'server' and index > 2) -- behind its two hellos
+        if answered then return nil end
+        return direction == 'client' and index > 1 and { data, ALERT } or data
+      end,
+    })
+    local conn = pair.client(relay, { retransmitTimeout = 200, handshakeTimeout = 2000 })
+    local events = pair.record(conn, 'error', 'connection')
+    local err = events.wait 'error'[2]
+    assert.equal('ERR_DTLS_ALERT', err.code)
+    assert.equal('handshake_failure', err.alert)
+    assert.equal('error', events.names())
+    pair.close(server, relay)
+  end))
+
+  it('does nothing to a handshake that goes on', loop.run(function()
+    local server = pair.echo(pair.listening())
+    local relay = proxy.new(server, { filter = function(_, _, data) return { ALERT, data, ALERT } end })
+    local conn = pair.open(server, relay, { retransmitTimeout = 200 })
+    pair.roundTrip(conn, 'hello')
+    pair.close(conn, server, relay)
+  end))
+end)
