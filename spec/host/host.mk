@@ -9,10 +9,12 @@
 #
 #   preload.so, libssl.so.0   the same library under two names, overrides one function of libcrypto
 #   linkage_unit.so           the version rule by itself
+#
+#   no_recvmmsg.so            a system without recvmmsg
 
 HOST_DIR := spec/host
 HOST_OUT = $(BUILD)/host
-HOSTS = $(addprefix $(HOST_OUT)/,luvi luvi-partial luvi-old preload.so libssl.so.0 linkage_unit.so)
+HOSTS = $(addprefix $(HOST_OUT)/,luvi luvi-partial luvi-old preload.so libssl.so.0 linkage_unit.so no_recvmmsg.so)
 
 # Everything that asks a tool does so in a recipe. The compiler answers with a path for an archive that it finds, else
 # with the bare name.
@@ -56,6 +58,10 @@ $(HOST_OUT)/luvi-old: $(HOST_DIR)/host.c $(HOST_DIR)/openssl_old.c
 	$(HOST_PROGRAM) -Wl,--allow-multiple-definition $(HOST_OPENSSL_WHOLE) $(HOST_LIBS)
 
 $(HOST_OUT)/preload.so $(HOST_OUT)/libssl.so.0: $(HOST_DIR)/preload.c
+	@mkdir -p $(@D)
+	$(HOST_LIBRARY)
+
+$(HOST_OUT)/no_recvmmsg.so: $(HOST_DIR)/no_recvmmsg.c
 	@mkdir -p $(@D)
 	$(HOST_LIBRARY)
 

@@ -12,15 +12,18 @@ end
 
 --- Blocks until the process has ended.
 ---@param script string Lua
+---@param preload string? for LD_PRELOAD, in front of what is there
 ---@return string stdout
 ---@return string stderr
 ---@return integer status
-function child.run(script)
+function child.run(script, preload)
   local source, errors = os.tmpname(), os.tmpname()
   local file = assert(io.open(source, 'w'))
   file:write(script)
   file:close()
-  local pipe = assert(io.popen(("luajit %s 2>%s </dev/null; echo status=$?"):format(source, errors)))
+  -- The sanitizers insist on being first.
+  local command = preload and ('LD_PRELOAD="$LD_PRELOAD %s" luajit'):format(preload) or 'luajit'
+  local pipe = assert(io.popen(('%s %s 2>%s </dev/null; echo status=$?'):format(command, source, errors)))
   local output = pipe:read '*a'
   pipe:close()
   local stderr = contents(errors)

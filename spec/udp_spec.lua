@@ -1,0 +1,29 @@
+local child = require 'spec.support.child'
+
+local build = os.getenv 'DTLS_BUILD' or 'build'
+
+local echo = [[
+local uv = require 'luv'
+local dtls = require 'dtls'
+local pair = assert(dtls.selfSigned())
+local server = assert(dtls.createServer { cert = pair.cert, key = pair.key, demux = 'shared' })
+server:on('connection', function(conn) conn:on('message', function(data) conn:send(data) end) end)
+assert(server:listen(0, '127.0.0.1'))
+local conn = assert(dtls.connect { host = '127.0.0.1', port = server:address().port, fingerprint = pair.fingerprint })
+conn:on('connection', function() conn:send 'hello' end)
+conn:on('message', function(data)
+  print(data)
+  conn:close()
+  server:close()
+end)
+uv.run()
+]]
+
+describe('a batch of datagrams', function()
+  it('is read one by one where there is no recvmmsg', function()
+    local output, errors, status = child.run(echo, build .. '/host/no_recvmmsg.so')
+    assert.equal('', errors)
+    assert.equal('hello\n', output)
+    assert.equal(0, status)
+  end)
+end)
