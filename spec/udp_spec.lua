@@ -14,8 +14,8 @@ conn:on('connection', function() conn:send 'hello' end)
 conn:on('message', function(data)
   print(data)
   conn:close()
-  server:close()
 end)
+conn:on('close', function() server:close() end)
 uv.run()
 ]]
 
