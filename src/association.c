@@ -172,9 +172,11 @@ int dtls_association_client(lua_State *L) {
 /* ── progress ── */
 
 void dtls_association_suspect(dtls_association *a, int alert, int number) {
-  if (a->suspect_deadline != 0 && a->suspect_state == SSL_get_state(a->ssl)) return;
+  bool first = a->suspect_deadline == 0 || a->suspect_state != SSL_get_state(a->ssl);
+  if (!first && (a->suspect_alert >= 0 || alert < 0)) return; /* an alert says more than the ICMP error before it */
   a->suspect_alert = alert;
   a->suspect_errno = number;
+  if (!first) return;
   a->suspect_state = SSL_get_state(a->ssl);
   a->suspect_deadline = dtls_now() + a->interval;
 }

@@ -34,7 +34,8 @@ context.defaults = { handshakeTimeout = 30000, mtu = 1228, allowFragments = fals
 local Context = {}
 Context.__index = Context
 
--- ── what an option may be: each checker returns the value, or nil and what was expected ──
+-- ── what an option may be ──
+-- A checker returns the value as it is used, or nil and what was expected; then also true when the type was right.
 
 local function of_type(expected)
   return function(value)
@@ -45,8 +46,9 @@ end
 
 local function whole_number(min, max)
   return function(value)
-    if type(value) == 'number' and value % 1 == 0 and value >= min and value <= max then return value end
-    return nil, ('a whole number from %d to %d'):format(min, max)
+    local number = type(value) == 'number'
+    if number and value % 1 == 0 and value >= min and value <= max then return value end
+    return nil, ('a whole number from %d to %d'):format(min, max), number
   end
 end
 
@@ -56,7 +58,7 @@ local function one_of(...)
     for _, each in ipairs(values) do
       if value == each then return value end
     end
-    return nil, "'" .. table.concat(values, "' or '") .. "'"
+    return nil, "'" .. table.concat(values, "' or '") .. "'", type(value) == 'string'
   end
 end
 
@@ -77,21 +79,34 @@ local function pem_list(value)
   return list
 end
 
-local function fingerprints(value)
-  local list = {}
-  for i, text in ipairs(type(value) == 'table' and value or { value }) do
-    local hex = type(text) == 'string' and text:gsub(':', '')
-    if not hex or #hex ~= 64 or hex:find('%X') then return nil, 'a SHA-256 fingerprint in hexadecimal, or a list of them' end
-    list[i] = hex:gsub('%x%x', function(byte) return string.char(tonumber(byte, 16)) end)
+-- A text or a list of texts, as a list; convert(text) gives what is used, or nil.
+local function text_list(expected, min, max, convert)
+  return function(value)
+    local list = {}
+    for i, text in ipairs(type(value) == 'table' and value or { value }) do
+      if type(text) ~= 'string' then return nil, expected end
+      list[i] = convert(text)
+      if not list[i] then return nil, expected, true end
+    end
+    if #list < min or #list > max then return nil, expected, type(value) == 'table' end
+    return list
   end
-  if #list == 0 then return nil, 'a SHA-256 fingerprint in hexadecimal, or a list of them' end
-  return list
 end
+
+local fingerprints = text_list('a SHA-256 fingerprint in hexadecimal, or a list of them', 1, math.huge, function(text)
+  local hex = text:gsub(':', '')
+  if #hex ~= 64 or hex:find('%X') then return nil end
+  return (hex:gsub('%x%x', function(byte) return string.char(tonumber(byte, 16)) end))
+end)
+
+local cookie_secrets = text_list('a string of at least 32 bytes, or {current, previous}', 1, 2, function(text)
+  return #text >= 32 and text or nil
+end)
 
 local function retransmit_timeout(value)
   if type(value) == 'function' then return value end
-  if type(value) == 'number' and value % 1 == 0 and value >= 1 and value <= 60000 then return value end
-  return nil, 'a function, or a whole number from 1 to 60000'
+  local good, expected, right_type = whole_number(1, 60000)(value)
+  return good, 'a function, or ' .. (expected or ''), right_type
 end
 
 local function psk_table(value)
@@ -118,13 +133,7 @@ local settings = {
 -- What only one role has.
 local roles = {
   server = {
-    cookieSecret = function(value)
-      local list = type(value) == 'table' and value or { value }
-      local good = #list == 1 or #list == 2
-      for _, secret in ipairs(list) do good = good and type(secret) == 'string' and #secret >= 32 end
-      if good then return list end
-      return nil, 'a string of at least 32 bytes, or {current, previous}'
-    end,
+    cookieSecret = cookie_secrets,
     demux = one_of('connected', 'shared'),
     maxConnections = whole_number(1, 2 ^ 31 - 1), maxConnectionsPerHost = whole_number(1, 2 ^ 31 - 1),
     maxHandshakes = whole_number(1, 2 ^ 31 - 1),
@@ -146,7 +155,12 @@ local function check_context(value)
   return nil, 'a Context'
 end
 
--- Checks every option against the given tables of checkers. Raises for an unknown name or a wrong type.
+local function config_error(message)
+  return nil, core.error('ERR_DTLS_CONFIG', message)
+end
+
+-- Checks every option against the given tables of checkers. Raises for an unknown name or a wrong type; nil, err for a
+-- value that cannot be.
 local function check(options, level, ...)
   if type(options) ~= 'table' then error('options: expected a table, got ' .. type(options), level) end
   local checked = {}
@@ -154,19 +168,16 @@ local function check(options, level, ...)
     local checker
     for i = 1, select('#', ...) do checker = checker or select(i, ...)[name] end
     if not checker then error(("unknown option '%s'"):format(tostring(name)), level) end
-    local good, expected = checker(value)
+    local good, expected, right_type = checker(value)
+    if right_type and good == nil then return config_error(('%s: expected %s'):format(name, expected)) end
     if good == nil then error(("option '%s': expected %s, got %s"):format(name, expected, type(value)), level) end
     checked[name] = good
   end
-  if checked.mtu and checked.linkMtu then error("options 'mtu' and 'linkMtu' say the same thing: give one", level) end
+  if checked.mtu and checked.linkMtu then return config_error('mtu and linkMtu say the same thing: give one') end
   return checked
 end
 
 -- ── making one ──
-
-local function config_error(message)
-  return nil, core.error('ERR_DTLS_CONFIG', message)
-end
 
 local function check_versions(options)
   for _, name in ipairs { 'minVersion', 'maxVersion' } do
@@ -186,7 +197,8 @@ local function psk_map(role, psk)
     return { [psk.identity] = psk.key }
   end
   for identity, key in pairs(psk) do
-    if type(identity) ~= 'string' or type(key) ~= 'string' then return config_error('psk: a server needs {[identity] = key}, both strings') end
+    local good = type(identity) == 'string' and type(key) == 'string'
+    if not good then return config_error('psk: a server needs {[identity] = key}, both strings') end
   end
   return psk
 end
@@ -238,6 +250,12 @@ local function new_context(role, options)
   }, Context)
 end
 
+local function create(role, options, level)
+  local checked, err = check(options, level, credentials, settings)
+  if not checked then return nil, err end
+  return new_context(role, checked)
+end
+
 --- A reusable SSL_CTX for `options.context` or `server:setContext`.
 ---@param role 'server'|'client'
 ---@param options table the options that server, client and context share
@@ -245,7 +263,28 @@ end
 ---@return dtls.Error? err ERR_DTLS_CONFIG: a value of the right type but with the wrong content
 function context.create(role, options)
   if role ~= 'server' and role ~= 'client' then error("role: expected 'server' or 'client'", 2) end
-  return new_context(role, check(options, 3, credentials, settings))
+  return create(role, options, 3) -- a tail call, which is no level
+end
+
+local function check_given(made, checked, role, level)
+  if made.role ~= role then error(("option 'context': it is one for a %s"):format(made.role), level) end
+  for name in pairs(checked) do
+    local twice = credentials[name] or made.carries[name]
+    if twice then error(("option '%s' belongs to the context that is given, too"):format(name), level) end
+  end
+end
+
+-- The settings of a connection: those of the call, then the context's, then the defaults.
+local function resolve_settings(made, checked)
+  local resolved = {}
+  for name in pairs(settings) do
+    local value = checked[name]
+    if value == nil then value = made.settings[name] end
+    if value == nil then value = context.defaults[name] end
+    resolved[name] = value
+  end
+  if checked.mtu then resolved.linkMtu = nil elseif resolved.linkMtu then resolved.mtu = nil end
+  return resolved
 end
 
 --- Splits the options of a server or a client: its context (made, or taken from `options.context`), the connection
@@ -254,34 +293,18 @@ end
 ---@return table settings_or_err
 ---@return table? own
 function context.resolve(role, options)
-  local checked = check(options, 4, credentials, settings, roles[role], { context = check_context })
+  local checked, err = check(options, 4, credentials, settings, roles[role], { context = check_context })
+  if not checked then return nil, err end
   local made = checked.context
-  if made then
-    if made.role ~= role then error(("option 'context': it is one for a %s"):format(made.role), 3) end
-    for name in pairs(checked) do
-      if credentials[name] or made.carries[name] then error(("option '%s' belongs to the context that is given, too"):format(name), 3) end
-    end
-  else
-    local err
-    made, err = new_context(role, checked)
-    if not made then return nil, err end
-  end
-  local resolved = {}
-  for name in pairs(settings) do
-    local value = checked[name]
-    if value == nil then value = made.settings[name] end
-    if value == nil then value = context.defaults[name] end
-    resolved[name] = value
-  end
-  if checked.linkMtu or (made.settings.linkMtu and not checked.mtu) then resolved.mtu = nil end
-  if checked.mtu then resolved.linkMtu = nil end
-  return made, resolved, pick(checked, roles[role])
+  if made then check_given(made, checked, role, 4) else made, err = new_context(role, checked) end
+  if not made then return nil, err end
+  return made, resolve_settings(made, checked), pick(checked, roles[role])
 end
 
 --- A server context from a Context or from options, for `setContext`.
 function context.coerce(role, value)
   local given = check_context(value)
-  if not given then return context.create(role, value) end
+  if not given then return create(role, value, 4) end
   if given.role ~= role then error(('context: it is one for a %s'):format(given.role), 3) end
   return given
 end

@@ -1,0 +1,22 @@
+--- Many clients at once, in a process of their own: port, fingerprint, how many. Says when every one of them has had
+--- its echo, and then waits to be killed; says which failed.
+
+local uv = require 'luv'
+local dtls = require 'dtls'
+
+local port, fingerprint, count = tonumber(arg[1]), arg[2], tonumber(arg[3])
+local context = assert(dtls.createContext('client', { fingerprint = fingerprint }))
+local echoed = 0
+io.stdout:setvbuf 'line'
+for i = 1, count do
+  local text = 'client ' .. i
+  local conn = assert(dtls.connect { host = '127.0.0.1', port = port, context = context })
+  conn:on('connection', function() assert(conn:send(text)) end)
+  conn:on('message', function(data)
+    assert(data == text)
+    echoed = echoed + 1
+    if echoed == count then print('all', echoed) end
+  end)
+  conn:on('error', function(err) print('failed', tostring(err)) end)
+end
+uv.run()
