@@ -79,6 +79,23 @@ describe('our server', function()
       end))
     end
 
+    it(('outlives a client that is gone without a word, %s sockets'):format(demux), interop.run(function()
+      local identity = identities.ec
+      local _, events, port = interop.server('127.0.0.1', { cert = identity.pem.cert, key = identity.pem.key, demux = demux })
+      local peer = peers.client('openssl', { ip = '127.0.0.1', port = port })
+      local conn, its = events:take 'connection'
+      peer:cipher()
+      peer.child:kill()
+      -- Anybody could forge the ICMP message that tells it; one socket for all does not even hear it.
+      for _ = 1, 3 do conn:send 'is anybody there?' end
+      if demux == 'connected' then loop.till(function() return conn:stats().drops.ECONNREFUSED end, 'a refused datagram') end
+      -- The next one is served as if nothing had been.
+      peers.client('openssl', { ip = '127.0.0.1', port = port })
+      events:take 'connection'
+      assert.equal(0, its:count 'error')
+      assert.equal(0, its:count 'close')
+    end))
+
     it(('ends a handshake without a common cipher suite, %s sockets'):format(demux), interop.run(function()
       local identity = identities.ec
       local server, events, port = interop.server('127.0.0.1', { cert = identity.pem.cert, key = identity.pem.key, demux = demux })
