@@ -52,6 +52,17 @@ describe('our server', function()
           interop.run(function() talk(demux, ip, tool, kind) end))
       end
 
+      it(('ends its connection to a client of %s, which hears of it, %s sockets'):format(tool, demux), interop.run(function()
+        local identity = identities.ec
+        local _, events, port = interop.server('127.0.0.1', { cert = identity.pem.cert, key = identity.pem.key, demux = demux })
+        local peer = peers.client(tool, { ip = '127.0.0.1', port = port })
+        local conn, its = events:take 'connection'
+        peer:cipher()
+        conn:close()
+        assert.is_false(its:take 'close')
+        peer.child:expect(tool == 'openssl' and '(closed)' or '(Peer has closed)')
+      end))
+
       it(('is found by a client of %s that started earlier, %s sockets'):format(tool, demux), interop.run(function()
         local identity = identities.ec
         local port = raw.freePort '127.0.0.1'
