@@ -87,22 +87,29 @@ function Connection:_begin(association)
   if settings.linkMtu then ok, err = association:set_link_mtu(settings.linkMtu) else ok, err = association:set_mtu(settings.mtu) end
   if not ok then return self:_fail(err) end
   local wait = settings.retransmitTimeout
-  if wait then
-    self._nextWait = type(wait) == 'function' and wait or nil
-    self._wait = self._nextWait and self:_askWait(0) or wait
-    if self._state ~= 'handshaking' then return end
-    association:set_retransmit(self._wait, self._nextWait and self:_askWait(self._wait) or 0)
+  if type(wait) == 'function' then
+    self._repeats = 0
+    self:_planWait()
+  elseif wait then
+    association:set_retransmit(wait, 0)
   end
 end
 
--- The application's retransmitTimeout(previousMs), kept within what libssl can do. An error in it fails the handshake.
+-- What the application's retransmitTimeout(previousMs) answers, within what libssl can do. An error in it fails the
+-- handshake; then there is no answer.
 function Connection:_askWait(previous)
-  local ok, wait = pcall(self._nextWait, previous)
-  if not ok or type(wait) ~= 'number' or wait ~= wait then
-    self:_fail(new_error('ERR_DTLS_CALLBACK', 'retransmitTimeout: ' .. (ok and 'did not return a number' or tostring(wait))))
-    return 1000
-  end
-  return math.min(max(math.floor(wait), 1), 60000)
+  local ok, wait = pcall(self._settings.retransmitTimeout, previous)
+  if ok and type(wait) == 'number' and wait == wait then return math.min(max(math.floor(wait), 1), 60000) end
+  self:_fail(new_error('ERR_DTLS_CALLBACK', 'retransmitTimeout: ' .. (ok and 'did not return a number' or tostring(wait))))
+end
+
+-- libssl wants to know an interval when the one before it ends, so the application is asked one ahead.
+function Connection:_planWait()
+  local wait = self._nextWait or self:_askWait(0)
+  local next_wait = wait and self:_askWait(wait)
+  if not next_wait or self._state ~= 'handshaking' then return end
+  self._nextWait = next_wait
+  self._association:set_retransmit(wait, next_wait)
 end
 
 function Connection:_armHandshake()
@@ -119,12 +126,13 @@ function Connection:_handshakeTick()
   end
   local ok, err = self._association:handle_timeout()
   if not ok then return self:_fail(err) end
-  if self._nextWait then
-    local current = self._association:timeout()
-    self._wait = self:_askWait(self._wait)
-    if self._state ~= 'handshaking' then return end
-    self._association:set_retransmit(self._wait, self:_askWait(self._wait))
-    if not current then return end
+  if self._repeats then
+    local repeats = self._association:stats().retransmits
+    if repeats > self._repeats then
+      self._repeats = repeats
+      self:_planWait()
+      if self._state ~= 'handshaking' then return end
+    end
   end
   self:_armHandshake()
 end
@@ -136,7 +144,6 @@ end
 function Connection:_completed()
   self._state = 'open'
   self._timer:stop()
-  self._nextWait = nil
   local displaced = self._association:promote()
   if displaced then
     self:_takeWatch(displaced:_giveWatch())

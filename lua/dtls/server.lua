@@ -200,6 +200,7 @@ function Server:_meet(address, known)
   end
   local conn = Connection.new(self._settings, self)
   association:set_owner(conn)
+  conn._association = association -- from here on whoever closes the connection closes it, too
   self:_add(conn, address.ip)
   if displaced then
     counts.replaced = counts.replaced + 1
@@ -207,12 +208,10 @@ function Server:_meet(address, known)
     displaced:_fail(new_error('ERR_DTLS_REPLACED', 'the peer started over with a new association'))
   elseif association:fd() then
     local ok, err = conn:_watchDescriptor(association:fd())
-    if not ok then
-      association:close()
-      return conn:_fail(err)
-    end
+    if not ok then return conn:_fail(err) end
   end
   if self._handshaking > (self._options.maxHandshakes or math.huge) then self:_evictOldest() end
+  if conn._state == 'closed' then return end -- a listener of those that made room for it has closed the server
   conn:_begin(association)
   if self._unreferenced then conn:unref() end
   if conn._state == 'handshaking' then self:fire('accept', conn) end
