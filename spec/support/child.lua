@@ -1,6 +1,8 @@
 --- Runs a script in a process of its own, with what the specs can require: for tests of a process's end, of what it
 --- writes to stderr, and of its memory.
 
+local patience = require('spec.support.loop').patience
+
 local child = {}
 
 local function contents(path)
@@ -10,7 +12,7 @@ local function contents(path)
   return text
 end
 
---- Blocks until the process has ended.
+--- Blocks until the process has ended, or was ended because it took too long (status 124).
 ---@param script string Lua
 ---@param preload string? for LD_PRELOAD, in front of what is there
 ---@return string stdout
