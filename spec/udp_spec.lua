@@ -27,3 +27,21 @@ describe('a batch of datagrams', function()
     assert.equal(0, status)
   end)
 end)
+
+describe('an ICMP error', function()
+  it('is an error of the connection and nothing that the event loop complains about', function()
+    local output, errors, status = child.run [[
+      local uv, dtls = require 'luv', require 'dtls'
+      local unused = uv.new_udp()
+      unused:bind('127.0.0.1', 0)
+      local port = unused:getsockname().port
+      unused:close()
+      local conn = dtls.connect { host = '127.0.0.1', port = port, psk = { identity = 'me', key = 'secret' }, retransmitTimeout = 100 }
+      conn:on('error', function(err) print(err.code) end)
+      uv.run()
+    ]]
+    assert.equal('', errors)
+    assert.equal('ECONNREFUSED\n', output)
+    assert.equal(0, status)
+  end)
+end)

@@ -153,6 +153,7 @@ int dtls_association_client(lua_State *L) {
   const char *name = luaL_optstring(L, 3, NULL);
   dtls_address local, peer;
   if (!dtls_udp_local(fd, &local) || !dtls_udp_peer(fd, &peer)) return dtls_error_system(L, errno, "the socket has no peer");
+  dtls_udp_announce_errors(fd);
   discard_queued(fd);
   ERR_clear_error();
   dtls_association *a = dtls_association_new(ctx, NULL, fd);

@@ -120,6 +120,7 @@ BIO_ADDR *dtls_address_to_bio(const dtls_address *address);        /* NULL: out 
 int dtls_udp_fd(lua_State *L, int index); /* checked; pushes nil, err and returns -1 on failure */
 int dtls_udp_fd_lua(lua_State *L);        /* core.fd(handle) */
 int dtls_udp_socket_lua(lua_State *L);    /* core.configure_socket(fd, options) */
+void dtls_udp_announce_errors(int fd); /* a pending error (ICMP) then is an ordinary event for a poll on POLLPRI */
 bool dtls_udp_local(int fd, dtls_address *out);
 bool dtls_udp_peer(int fd, dtls_address *out);
 /* A non-blocking socket bound to local and connected to peer; -1 and errno on failure. */

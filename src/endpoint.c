@@ -96,6 +96,7 @@ int dtls_endpoint_new(lua_State *L) {
   if (bound.v4.sin_port == 0) return dtls_error(L, "EINVAL", "cannot listen on a socket that is not bound"); /* sin6_port is in the same place */
   if (dtls_udp_peer(fd, &peer)) return dtls_error(L, "EISCONN", "cannot listen on a socket that is connected to one peer");
 
+  dtls_udp_announce_errors(fd);
   dtls_endpoint **box = lua_newuserdata(L, sizeof *box);
   *box = NULL;
   luaL_getmetatable(L, TYPE);

@@ -136,6 +136,15 @@ static bool set(int fd, int level, int name, int value) {
   return setsockopt(fd, level, name, &value, sizeof value) == 0;
 }
 
+/* With POLLERR alone libuv stops the poll with EBADF, and luv up to 1.44 prints that to stderr. */
+void dtls_udp_announce_errors(int fd) {
+#ifdef SO_SELECT_ERR_QUEUE
+  set(fd, SOL_SOCKET, SO_SELECT_ERR_QUEUE, 1);
+#else
+  (void)fd;
+#endif
+}
+
 /*
  * core.configure_socket(fd, {reuse_port=bool, receive_buffer=bytes, send_buffer=bytes}) → true | nil, err
  * Buffer sizes are wishes: the kernel caps them (net.core.rmem_max, wmem_max).
@@ -160,6 +169,7 @@ int dtls_udp_peer_socket(const dtls_address *local, const dtls_address *peer) {
   bool ok = set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
   if (ok && local->sa.sa_family == AF_INET6)
     ok = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, !IN6_IS_ADDR_V4MAPPED(&local->v6.sin6_addr));
+  dtls_udp_announce_errors(fd);
   ok = ok && bind(fd, &local->sa, dtls_address_size(local)) == 0 && connect(fd, &peer->sa, dtls_address_size(peer)) == 0;
   if (!ok) {
     int saved = errno;

@@ -46,7 +46,7 @@ local function on_readable(watch, failed)
   local self = watch.connection
   self:_serve()
   if self._server then self._server:_dispatchPending() end
-  -- A pending socket error arrives as a failed poll, which libuv then stops; reading has cleared it.
+  -- Where a pending socket error is no event of its own it fails the poll, which libuv then stops; reading has cleared it.
   if failed and not watch.poll:is_closing() then watch.start() end
 end
 
@@ -56,7 +56,7 @@ function Connection:_watchDescriptor(fd)
   if not poll then return nil, new_error('ERR_DTLS_SYSTEM', err) end
   local watch = { poll = poll, connection = self }
   local function callback(failed) on_readable(watch, failed) end
-  watch.start = function() return poll:start('r', callback) end
+  watch.start = function() return poll:start('rp', callback) end
   self:_takeWatch(watch)
   watch.start()
   if self._unreferenced then poll:unref() end

@@ -95,10 +95,10 @@ function Server:_start(udp)
   self._endpoint, self._poll = endpoint, poll
   local function readable(failed)
     self:_dispatch()
-    if failed and not poll:is_closing() then poll:start('r', self._readable) end
+    if failed and not poll:is_closing() then poll:start('rp', self._readable) end
   end
   self._readable = readable
-  poll:start('r', readable)
+  poll:start('rp', readable)
   return true
 end
 
