@@ -75,6 +75,7 @@ function loop.run(body)
         uv.stop()
       end
     end)
+    uv.update_time() -- the loop's clock stood still since it ran last, and timers would be that much too short
     assert(coroutine.resume(thread))
     local guard = uv.new_timer()
     guard:start(60000 * loop.patience, 0, function() uv.stop() end)
