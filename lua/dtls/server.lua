@@ -11,7 +11,7 @@ local new_error = core.error
 
 -- Datagrams dispatched before other handles of the loop get their turn.
 local DISPATCH_BUDGET = 128
-local DEFAULT_DEMUX = 'connected'
+local DEFAULT_DEMUX = 'shared' -- README says why
 -- One socket takes in the hellos of everybody, so it asks for room; the kernel caps it.
 local DEFAULT_RECEIVE_BUFFER = 4 * 1024 * 1024
 
