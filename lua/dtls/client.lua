@@ -57,17 +57,23 @@ end
 
 -- The caller's handle, connected unless it is already. It is handed back as it was.
 local function given_socket(udp, address)
+  if udp:is_closing() then return nil, new_error('EBADF', 'the UDP handle is closed') end -- libuv would abort
   udp:recv_stop()
   local connected = udp:getpeername() ~= nil
   if connected and address then return nil, new_error('EISCONN', 'the handle is connected already: give no host and port with it') end
   if not connected and not address then return nil, new_error('EDESTADDRREQ', 'the handle is not connected: give host and port with it') end
+  local own = udp:getsockname()
   if not connected then
     local ok, err = connect(udp, address)
     if not ok then return nil, err end
   end
   return udp, {
     close = function(_, callback)
-      if not connected and not udp:is_closing() then udp:connect() end
+      if not connected and not udp:is_closing() then
+        udp:connect(nil, nil)
+        -- With the peer Linux takes away a port that it had chosen itself.
+        if own and own.port ~= 0 and udp:getsockname().port ~= own.port then udp:bind(own.ip, own.port) end
+      end
       tick(callback)
     end,
   }
