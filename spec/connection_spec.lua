@@ -396,12 +396,12 @@ describe('a handshake', function()
         for _, demux in ipairs(pair.strategies) do
           local identity = pair.identity
           local server = pair.echo(pair.listening({
-            demux = demux, mtu = mtu, requestCert = true, fingerprint = identity.fingerprint, retransmitTimeout = 200,
+            demux = demux, mtu = mtu, requestCert = true, fingerprint = identity.fingerprint,
             cert = identity.cert, key = identity.key,
           }, ip))
           local between = proxy.new(server)
           local conn, accepted = pair.open(server, between, {
-            mtu = mtu, cert = identity.cert, key = identity.key, fingerprint = identity.fingerprint, retransmitTimeout = 200,
+            mtu = mtu, cert = identity.cert, key = identity.key, fingerprint = identity.fingerprint,
           })
           assert.is_true(pair.roundTrip(conn, ('x'):rep(conn:getDataMtu())))
           pair.close(conn, server)
@@ -556,7 +556,7 @@ describe('a handshake', function()
     it('without a suite in common fails on both sides', loop.run(function()
       local server = pair.listening { demux = demux, ciphers = 'ECDHE-ECDSA-AES128-GCM-SHA256' }
       local failed = pair.record(server, 'clientError')
-      local conn = pair.client(server, { ciphers = 'ECDHE-ECDSA-CHACHA20-POLY1305', retransmitTimeout = 50, handshakeTimeout = 1000 })
+      local conn = pair.client(server, { ciphers = 'ECDHE-ECDSA-CHACHA20-POLY1305', retransmitTimeout = 50, handshakeTimeout = 1000 * loop.patience })
       local err = loop.event(conn, 'error')[1]
       assert.is_true(err.alert == 'handshake_failure' or err.code == 'ERR_DTLS_HANDSHAKE_TIMEOUT', tostring(err))
       failed.wait 'clientError'
@@ -802,7 +802,7 @@ describe('a listener', function()
     for name, action in pairs(actions) do
       it(('may %s inside every event of a server\'s connection'):format(name), loop.run(function()
         for _, event in ipairs { 'accept', 'connection', 'message', 'timeout', 'error', 'clientError', 'close', 'server connection' } do
-          local server = pair.listening { demux = demux, handshakeTimeout = 400 }
+          local server = pair.listening { demux = demux, handshakeTimeout = 400 * loop.patience }
           local closes, seen = nil, false
           local function act(conn)
             if seen then return end
@@ -822,7 +822,7 @@ describe('a listener', function()
           server:on('connection', function(conn)
             if event == 'server connection' then act(conn) end
           end)
-          local client = pair.client(server, { handshakeTimeout = 400, retransmitTimeout = 50 })
+          local client = pair.client(server, { handshakeTimeout = 400 * loop.patience, retransmitTimeout = 50 })
           client:on('connection', function() client:send 'x' end)
           loop.till(function() return seen end, event)
           pair.close(client, server)

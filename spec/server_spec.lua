@@ -525,7 +525,7 @@ pair.each(function(demux, ip)
     end))
 
     it('costs the association that it has nothing when it is somebody else', loop.run(function()
-      local server = pair.echo(pair.listening({ demux = demux, handshakeTimeout = 200 }, ip))
+      local server = pair.echo(pair.listening({ demux = demux, handshakeTimeout = 200 * loop.patience }, ip))
       local between = proxy.new(server)
       local conn, accepted = pair.open(server, between)
       local fate, own = pair.record(accepted, 'error', 'close'), pair.record(conn, 'error', 'close')
@@ -599,7 +599,7 @@ pair.each(function(demux, ip)
     end))
 
     it('of connections counts those that are handshaking', loop.run(function()
-      local server = pair.listening({ demux = demux, maxConnections = 1, handshakeTimeout = 400 }, ip)
+      local server = pair.listening({ demux = demux, maxConnections = 1, handshakeTimeout = 400 * loop.patience }, ip)
       local client = raw.open(ip)
       hello.halfOpen(client, server)
       assert.equal('ERR_DTLS_HANDSHAKE_TIMEOUT', outcome(pair.client(server, patience)).code)
@@ -625,7 +625,7 @@ pair.each(function(demux, ip)
     end))
 
     it('of handshakes evicts the oldest, and all are forgotten in the end', loop.run(function()
-      local server = pair.echo(pair.listening({ demux = demux, maxHandshakes = 2, handshakeTimeout = 300 }, ip))
+      local server = pair.echo(pair.listening({ demux = demux, maxHandshakes = 2, handshakeTimeout = 300 * loop.patience }, ip))
       local heard = pair.record(server, 'accept', 'clientError')
       local strangers = {}
       for i = 1, 3 do

@@ -1,0 +1,434 @@
+local uv = require 'luv'
+local dtls = require 'dtls'
+local child = require 'spec.support.child'
+local loop = require 'spec.support.loop'
+local pair = require 'spec.support.pair'
+local proxy = require 'spec.support.proxy'
+local raw = require 'spec.support.raw'
+
+local fingerprint = pair.identity.fingerprint
+
+-- What a client says until it closes.
+local function fate(conn)
+  return pair.record(conn, 'connection', 'error', 'close')
+end
+
+-- Runs the body while names resolve to these addresses.
+local function resolving(addresses, body)
+  local resolve = uv.getaddrinfo
+  rawset(uv, 'getaddrinfo', function(_, _, _, callback)
+    local found = {}
+    for i, ip in ipairs(addresses) do found[i] = { addr = ip, family = ip:find ':' and 'inet6' or 'inet' } end
+    local timer = uv.new_timer()
+    timer:start(1, 0, function()
+      timer:close()
+      callback(nil, found)
+    end)
+    return timer
+  end)
+  local ok, err = pcall(body)
+  rawset(uv, 'getaddrinfo', resolve)
+  if not ok then error(err, 0) end
+end
+
+describe('connect', function()
+  local function assertThrows(words, options)
+    local ok, err = pcall(function() dtls.connect(options) end)
+    assert.is_false(ok)
+    assert.truthy(err:find(words, 1, true), ('%q is missing from: %s'):format(words, err))
+    assert.truthy(err:find('client_spec.lua', 1, true), 'blames another line: ' .. err)
+  end
+
+  local function with(options)
+    options.fingerprint = fingerprint
+    return options
+  end
+
+  it('raises for an option that does not exist, by name', function()
+    for _, name in ipairs { 'hots', 'demux', 'cookieSecret', 'maxConnections' } do
+      assertThrows("'" .. name .. "'", with { host = '127.0.0.1', port = 9, [name] = 7 })
+    end
+    assertThrows('options')
+    assertThrows('options', 7)
+  end)
+
+  it('raises for an option of the wrong type, by name', function()
+    local wrong = { host = 7, port = '9', servername = true, hostname = {}, localAddress = 7, localPort = '7', handle = 7, context = {} }
+    for name, value in pairs(wrong) do
+      local options = with { host = '127.0.0.1', port = 9 }
+      options[name] = value
+      assertThrows("'" .. name .. "'", options)
+    end
+  end)
+
+  it('raises for a handle that is no UDP socket', function()
+    local tcp = uv.new_tcp()
+    for _, value in ipairs { tcp, io.stdout } do
+      assert.has_error(function() dtls.connect(with { handle = value, host = '127.0.0.1', port = 9 }) end)
+    end
+    tcp:close()
+    uv.run()
+  end)
+
+  it('gives nil and an error for options that do not go together', loop.run(function()
+    local udp = uv.new_udp 'inet'
+    for _, options in ipairs {
+      {}, { host = '127.0.0.1' }, { port = 9 }, { handle = udp, host = '127.0.0.1' }, { handle = udp, localPort = 9 },
+      { handle = udp, localAddress = '127.0.0.1' },
+    } do
+      local conn, err = dtls.connect(with(options))
+      assert.is_nil(conn)
+      assert.equal('ERR_DTLS_CONFIG', err.code)
+    end
+    local conn, err = dtls.connect { handle = udp, ca = pair.identity.cert }
+    assert.is_nil(conn)
+    assert.equal('ERR_DTLS_CONFIG', err.code)
+    assert.truthy(err.message:find('servername', 1, true))
+    udp:close()
+    conn, err = dtls.connect(with { handle = udp, host = '127.0.0.1', port = 9 })
+    assert.is_nil(conn)
+    assert.equal('EBADF', err.code)
+  end))
+
+  it('gives nil and an error for garbage, and leaves nothing open', loop.run(function()
+    for _, options in ipairs { { ca = 'garbage' }, { cert = 'garbage', key = 'garbage' }, { ciphers = 'NO-SUCH-SUITE' } } do
+      options.host, options.port = '127.0.0.1', 9
+      local conn, err = dtls.connect(options)
+      assert.is_nil(conn)
+      assert.equal('ERR_DTLS_CONFIG', err.code)
+    end
+  end))
+end)
+
+describe('a client', function()
+  pair.each(function(demux, ip)
+    it('calls back when it is connected', loop.run(function()
+      local server = pair.listening({ demux = demux }, ip)
+      local called = 0
+      local conn = assert(dtls.connect({ host = ip, port = server.port, fingerprint = fingerprint }, function(...)
+        called = called + 1
+        assert.equal(0, select('#', ...))
+      end))
+      assert.equal(0, called)
+      loop.event(conn, 'connection')
+      assert.equal(1, called)
+      pair.close(conn, server)
+    end))
+
+    it('tells the server its name, if it is one', loop.run(function()
+      local server = pair.listening({ demux = demux }, ip)
+      for name, expected in pairs { ['example.org'] = 'example.org', [ip] = false } do
+        local conn, accepted = pair.open(server, nil, { servername = name })
+        assert.equal(expected or nil, accepted:servername())
+        pair.close(conn)
+      end
+      local conn, accepted = pair.open(server, nil, { hostname = 'luvit.io' })
+      assert.equal('luvit.io', accepted:servername())
+      pair.close(conn, server)
+    end))
+
+    it('dials from the address and the port that it is told', loop.run(function()
+      local server = pair.listening({ demux = demux }, ip)
+      local port = raw.freePort(ip)
+      local conn, accepted = pair.open(server, nil, { localAddress = ip, localPort = port })
+      assert.equal(port, accepted:remoteAddress().port)
+      assert.equal(ip, conn:localAddress().ip)
+      pair.close(conn)
+      if ip == '127.0.0.1' then
+        conn, accepted = pair.open(server, nil, { localAddress = '127.0.0.3' })
+        assert.equal('127.0.0.3', accepted:remoteAddress().ip)
+        pair.close(conn)
+      end
+      pair.close(server)
+    end))
+
+    it('on a socket of the caller\'s, not connected, connects it and gives it back', loop.run(function()
+      for _, wrap in ipairs { function(udp) return udp end, function(udp) return { _handle = udp } end } do
+        local server = pair.echo(pair.listening({ demux = demux }, ip))
+        local udp, got = uv.new_udp(), {}
+        assert(udp:bind(ip, 0))
+        local port = udp:getsockname().port
+        local function read() udp:recv_start(function(_, data, from) if from then got[#got + 1] = data end end) end
+        read()
+        local conn = pair.open(server, nil, { handle = wrap(udp) })
+        assert.equal(port, conn:localAddress().port)
+        assert.is_true(pair.roundTrip(conn, 'on a given socket'))
+        assert.same({}, got)
+        pair.close(conn, server)
+        assert.is_false(udp:is_closing())
+        assert.is_nil(udp:getpeername())
+        read()
+        local other = raw.open(ip)
+        other:send('plain', { ip = ip, port = port })
+        -- The server's leave may come before it.
+        loop.till(function() return got[#got] == 'plain' end)
+        pair.close(other)
+        udp:close()
+      end
+    end))
+
+    it('on a connected socket of the caller\'s leaves it connected', loop.run(function()
+      local server = pair.echo(pair.listening({ demux = demux }, ip))
+      local udp = uv.new_udp()
+      assert(udp:connect(ip, server.port))
+      for i = 1, 2 do
+        local conn = assert(dtls.connect { handle = udp, fingerprint = fingerprint })
+        loop.event(conn, 'connection')
+        assert.is_true(pair.roundTrip(conn, 'number ' .. i))
+        assert.same(server.port, conn:remoteAddress().port)
+        pair.close(conn)
+        assert.is_false(udp:is_closing())
+        assert.equal(server.port, udp:getpeername().port)
+      end
+      pair.close(server)
+      udp:close()
+    end))
+
+    it('on a socket that may have heard others before does not listen to them', loop.run(function()
+      local server = pair.echo(pair.listening({ demux = demux }, ip))
+      local udp, other = uv.new_udp(), raw.open(ip)
+      assert(udp:bind(ip, 0))
+      for _ = 1, 10 do other:send('before', { ip = ip, port = udp:getsockname().port }) end
+      local conn = pair.open(server, nil, { handle = udp })
+      assert.same({}, conn:stats().drops)
+      assert.is_true(pair.roundTrip(conn, 'x'))
+      pair.close(conn, server, other)
+      udp:close()
+    end))
+
+    it('closes before it has begun, without a word', loop.run(function()
+      local server = pair.listening({ demux = demux }, ip)
+      local heard = fate(pair.client(server))
+      local met = pair.record(server, 'accept')
+      local conn = pair.client(server)
+      local own = fate(conn)
+      conn:close()
+      own.wait 'close'
+      assert.equal('close', own.names())
+      assert.is_false(own[1][2])
+      heard.wait 'connection'
+      assert.equal(1, #met)
+      server:close()
+      heard.wait 'close'
+      loop.call(function(done) server:close(done) end)
+    end))
+  end)
+
+  it('on a socket that is connected already takes no other address', loop.run(function()
+    local udp = uv.new_udp()
+    assert(udp:connect('127.0.0.1', 9))
+    local heard = fate(assert(dtls.connect { handle = udp, host = '127.0.0.1', port = 9, fingerprint = fingerprint }))
+    heard.wait 'close'
+    assert.equal('error close', heard.names())
+    assert.equal('EISCONN', heard[1][2].code)
+    udp:close()
+  end))
+
+  it('on a socket that is not connected needs an address', loop.run(function()
+    local udp = uv.new_udp()
+    assert(udp:bind('127.0.0.1', 0))
+    local heard = fate(assert(dtls.connect { handle = udp, fingerprint = fingerprint }))
+    heard.wait 'close'
+    assert.equal('error close', heard.names())
+    assert.equal('EDESTADDRREQ', heard[1][2].code)
+    udp:close()
+  end))
+
+  it('on a socket that the caller closes meanwhile fails', loop.run(function()
+    local udp = uv.new_udp()
+    assert(udp:bind('127.0.0.1', 0))
+    local heard = fate(assert(dtls.connect { handle = udp, host = '127.0.0.1', port = 9, fingerprint = fingerprint }))
+    udp:close()
+    heard.wait 'close'
+    assert.equal('error close', heard.names())
+    assert.equal('EBADF', heard[1][2].code)
+  end))
+
+  for _, ip in ipairs(pair.addresses) do
+    it(('learns that there is no server (%s)'):format(ip), loop.run(function()
+      local heard = fate(pair.client({ ip = ip, port = raw.freePort(ip) }, { retransmitTimeout = 30 }))
+      heard.wait 'close'
+      assert.equal('error close', heard.names())
+      assert.equal('ECONNREFUSED', heard[1][2].code)
+      assert.is_string(heard[1][2].message)
+      assert.is_true(heard[2][2])
+    end))
+
+    it(('gives up a server that never answers (%s)'):format(ip), loop.run(function()
+      local silent = raw.open(ip)
+      local heard = fate(pair.client(silent, { handshakeTimeout = 60 }))
+      heard.wait 'close'
+      assert.equal('error close', heard.names())
+      assert.equal('ERR_DTLS_HANDSHAKE_TIMEOUT', heard[1][2].code)
+      assert.is_true(heard[2][2])
+      assert.is_true(#silent.inbox > 0)
+      pair.close(silent)
+    end))
+
+    it(('finds a server that comes to life while it tries (%s)'):format(ip), loop.run(function()
+      local server = pair.echo(pair.server())
+      local port = raw.freePort(ip)
+      local conn = pair.client({ ip = ip, port = port }, { retransmitTimeout = 500 })
+      local own = fate(conn)
+      loop.till(function() return (conn:stats() or { drops = {} }).drops.ECONNREFUSED end, 'the first refusal')
+      assert(server:listen(port, ip))
+      conn:on('error', function() end)
+      loop.till(function() return own[1] end)
+      -- One refusal is a hint; what the server says in time counts more. Else the error must be the refusal.
+      assert.is_true(own[1][1] == 'connection' or own[1][2].code == 'ECONNREFUSED')
+      pair.close(conn, server)
+    end))
+  end
+
+  it('fails where there is no way to go', loop.run(function()
+    for _, options in ipairs {
+      { host = '999.1.1.1' }, { host = 'nonsense:' }, { host = '127.0.0.1', localAddress = 'nonsense' },
+      { host = '127.0.0.1', localAddress = '192.0.2.1' }, { host = '127.0.0.1', localAddress = '::1' },
+    } do
+      options.port, options.fingerprint = 9, fingerprint
+      local heard = fate(assert(dtls.connect(options)))
+      heard.wait 'close'
+      assert.equal('error close', heard.names())
+      assert.truthy(heard[1][2].code:find '^E%u+', tostring(heard[1][2]))
+    end
+  end))
+
+  it('cannot dial from a port that is taken', loop.run(function()
+    local server, taken = pair.listening(), raw.open()
+    local heard = fate(pair.client(server, { localAddress = '127.0.0.1', localPort = taken.port }))
+    heard.wait 'close'
+    assert.equal('error close', heard.names())
+    assert.equal('EADDRINUSE', heard[1][2].code)
+    pair.close(server, taken)
+  end))
+
+  it('fails when a name does not exist', loop.run(function()
+    local heard = fate(assert(dtls.connect { host = 'no-such-host.invalid', port = 9, fingerprint = fingerprint }))
+    heard.wait 'close'
+    assert.equal('error close', heard.names())
+    assert.truthy(heard[1][2].code:find '^EAI_', tostring(heard[1][2]))
+    assert.truthy(heard[1][2].message:find('no-such-host.invalid', 1, true))
+  end))
+
+  it('goes on to the next address of a name when one refuses', loop.run(function()
+    resolving({ '::1', '127.0.0.1' }, function()
+      local server = pair.echo(pair.listening(nil, '127.0.0.1'))
+      local conn = pair.open(server, { ip = 'localhost', port = server.port }, { retransmitTimeout = 30 })
+      assert.equal('127.0.0.1', conn:remoteAddress().ip)
+      assert.is_true(pair.roundTrip(conn, 'second try'))
+      pair.close(conn, server)
+    end)
+  end))
+
+  it('goes on to the next address with a socket of the caller\'s, too', loop.run(function()
+    resolving({ '127.0.0.2', '127.0.0.1' }, function()
+      local server = pair.echo(pair.listening(nil, '127.0.0.1'))
+      local udp = uv.new_udp()
+      assert(udp:bind('127.0.0.1', 0))
+      local conn = pair.open(server, { ip = 'localhost', port = server.port }, { retransmitTimeout = 30, handle = udp })
+      assert.is_true(pair.roundTrip(conn, 'second try'))
+      pair.close(conn, server)
+      udp:close()
+    end)
+  end))
+
+  it('fails with the last address of a name', loop.run(function()
+    resolving({ '::1', '127.0.0.1', '127.0.0.2' }, function()
+      local heard = fate(pair.client({ ip = 'localhost', port = raw.freePort() }, { retransmitTimeout = 20 }))
+      heard.wait 'close'
+      assert.equal('error close', heard.names())
+      assert.equal('ECONNREFUSED', heard[1][2].code)
+    end)
+  end))
+
+  it('fails when a name has no address', loop.run(function()
+    resolving({}, function()
+      local heard = fate(pair.client { ip = 'localhost', port = 9 })
+      heard.wait 'close'
+      assert.equal('error close', heard.names())
+    end)
+  end))
+
+  it('that is closed while its name is looked up does not start any more', loop.run(function()
+    local server = pair.listening()
+    resolving({ '127.0.0.1' }, function()
+      local met = pair.record(server, 'accept')
+      local conn = pair.client { ip = 'localhost', port = server.port }
+      loop.call(function(done)
+        local timer = uv.new_timer()
+        timer:start(0, 0, function() timer:close(done) end)
+      end)
+      local heard = fate(conn)
+      pair.close(conn)
+      assert.equal('close', heard.names())
+      local fence = pair.open(server)
+      assert.equal(1, #met)
+      pair.close(fence, server)
+    end)
+  end))
+
+  it('uses the name that it dials as the one to check', loop.run(function()
+    local own = assert(dtls.selfSigned { altNames = { 'good.example' } })
+    local server = pair.listening { cert = own.cert, key = own.key }
+    resolving({ '127.0.0.1' }, function()
+      local conn, accepted = pair.open(server, { ip = 'good.example', port = server.port }, { ca = own.cert })
+      assert.equal('good.example', accepted:servername())
+      pair.close(conn)
+      local heard = fate(pair.client({ ip = 'bad.example', port = server.port }, { ca = own.cert }))
+      heard.wait 'close'
+      assert.equal('HOSTNAME_MISMATCH', heard[1][2].reason)
+    end)
+    pair.close(server)
+  end))
+
+  it('survives that its server is gone for a moment', loop.run(function()
+    local server = pair.echo(pair.listening())
+    local between = proxy.new(server)
+    local conn = pair.open(server, between)
+    local heard = fate(conn)
+    local port = between.port
+    pair.close(between)
+    for _ = 1, 3 do conn:send 'into the void' end
+    loop.till(function()
+      conn:send 'again'
+      return conn:stats().drops.ECONNREFUSED
+    end, 'an ICMP error')
+    assert.equal('', heard.names())
+    local back = raw.open('127.0.0.1', port)
+    loop.till(function()
+      conn:send 'again'
+      return #back.inbox > 0
+    end, 'a datagram')
+    assert.equal('', heard.names())
+    pair.close(conn, server, back)
+  end))
+
+  it('does not keep a process alive once unreferenced, even before it has found its server', function()
+    local stdout, stderr, status = child.run [[
+      local uv, dtls = require 'luv', require 'dtls'
+      local identity = dtls.selfSigned()
+      local silent = uv.new_udp()
+      silent:bind('127.0.0.1', 0)
+      local port = silent:getsockname().port
+      local conn = dtls.connect { host = '127.0.0.1', port = port, fingerprint = identity.fingerprint, handshakeTimeout = 3000 }
+      conn:unref()
+      conn:on('error', print)
+      uv.run()
+      print 'ended' ]]
+    assert.equal('', stderr)
+    assert.equal('ended\n', stdout)
+    assert.equal(0, status)
+  end)
+
+  it('without a listener for its error goes on to close', function()
+    local stdout, stderr, status = child.run [[
+      local uv, dtls = require 'luv', require 'dtls'
+      local conn = dtls.connect { host = '127.0.0.1', port = 9, fingerprint = ('00'):rep(32), retransmitTimeout = 20 }
+      conn:on('close', function(failed) print('closed', failed) end)
+      uv.run()
+      print 'ended' ]]
+    assert.equal('', stderr)
+    assert.equal('closed\ttrue\nended\n', stdout)
+    assert.equal(0, status)
+  end)
+end)
