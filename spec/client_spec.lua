@@ -264,20 +264,6 @@ describe('a client', function()
       assert.is_true(#silent.inbox > 0)
       pair.close(silent)
     end))
-
-    it(('finds a server that comes to life while it tries (%s)'):format(ip), loop.run(function()
-      local server = pair.echo(pair.server())
-      local port = raw.freePort(ip)
-      local conn = pair.client({ ip = ip, port = port }, { retransmitTimeout = 500 })
-      local own = fate(conn)
-      loop.till(function() return (conn:stats() or { drops = {} }).drops.ECONNREFUSED end, 'the first refusal')
-      assert(server:listen(port, ip))
-      conn:on('error', function() end)
-      loop.till(function() return own[1] end)
-      -- One refusal is a hint; what the server says in time counts more. Else the error must be the refusal.
-      assert.is_true(own[1][1] == 'connection' or own[1][2].code == 'ECONNREFUSED')
-      pair.close(conn, server)
-    end))
   end
 
   it('fails where there is no way to go', loop.run(function()

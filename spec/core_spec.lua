@@ -1,0 +1,507 @@
+-- The C core by itself, without the Lua layer and without an event loop: on the loopback interface a datagram that was
+-- sent is there.
+
+local uv = require 'luv'
+local core = require 'dtls.core'
+
+local identity = assert(core.self_signed {})
+local PROFILE = { groups = 'X25519:P-256', sigalgs = 'ECDSA+SHA256', ciphers = 'ECDHE-ECDSA-AES128-GCM-SHA256' }
+
+local function context(role, options)
+  local all = {}
+  for name, value in pairs(PROFILE) do all[name] = value end
+  for name, value in pairs(options or {}) do all[name] = value end
+  if role == 'server' then
+    all.cert, all.key = all.cert or { identity.cert }, all.key or { identity.key }
+  end
+  return core.context(role, all)
+end
+
+local open -- what a test has to close
+
+local function socket(ip, family)
+  local udp = uv.new_udp(family)
+  open[#open + 1] = udp
+  if ip then assert(udp:bind(ip, 0)) end
+  return udp
+end
+
+before_each(function() open = {} end)
+
+after_each(function()
+  for _, handle in ipairs(open) do
+    if not handle:is_closing() then handle:close() end
+  end
+  uv.run()
+end)
+
+describe('core.fd', function()
+  it('is the descriptor of a luv UDP handle', function()
+    local udp = socket '127.0.0.1'
+    assert.equal(udp:fileno(), core.fd(udp))
+    assert.is_true(core.fd(udp) > 2)
+  end)
+
+  it('is the descriptor of a dgram socket, which keeps its handle in _handle', function()
+    local udp = socket '127.0.0.1'
+    assert.equal(udp:fileno(), core.fd { _handle = udp })
+    assert.equal(udp:fileno(), core.fd(setmetatable({}, { __index = { _handle = udp } })))
+  end)
+
+  it('is nil and EBADF for what is closed or has no socket yet', function()
+    local udp = socket '127.0.0.1'
+    udp:close()
+    for _, value in ipairs { udp, { _handle = udp }, {}, socket() } do
+      local fd, err = core.fd(value)
+      assert.is_nil(fd)
+      assert.equal('EBADF', err.code)
+      assert.equal('EBADF: ' .. err.message, tostring(err))
+    end
+  end)
+
+  it('raises for anything else', function()
+    local tcp, timer = uv.new_tcp(), uv.new_timer()
+    open[1], open[2] = tcp, timer
+    for _, value in ipairs { 7, 'udp', true, print, tcp, timer, io.stdout, newproxy(true), { _handle = tcp }, { _handle = 7 },
+      coroutine.create(print) } do
+      local ok, err = pcall(core.fd, value)
+      assert.is_false(ok)
+      assert.truthy(err:find('expected a luv UDP handle or a dgram socket', 1, true), err)
+    end
+    assert.is_false((pcall(core.fd)))
+    assert.is_false((pcall(core.fd, nil)))
+  end)
+end)
+
+describe('core.configure_socket', function()
+  it('sets what the system lets it', function()
+    local udp = socket '127.0.0.1'
+    assert.is_true(core.configure_socket(core.fd(udp), { receive_buffer = 32768, send_buffer = 32768, reuse_port = true }))
+    assert.equal(65536, udp:recv_buffer_size()) -- Linux doubles it
+    assert.equal(65536, udp:send_buffer_size())
+  end)
+
+  it('gives nil and an error for what is no socket', function()
+    local ok, err = core.configure_socket(-1, { receive_buffer = 32768 })
+    assert.is_nil(ok)
+    assert.equal('EBADF', err.code)
+  end)
+
+  it('raises for wrong values', function()
+    assert.is_false((pcall(core.configure_socket, 'x', {})))
+    assert.is_false((pcall(core.configure_socket, 1)))
+    assert.is_false((pcall(core.configure_socket, 1, { receive_buffer = -1 })))
+    assert.is_false((pcall(core.configure_socket, 1, { send_buffer = '1' })))
+  end)
+end)
+
+describe('core.error', function()
+  it('makes an object of a code and a sentence', function()
+    local err = core.error('ERR_DTLS_X', 'it did not work', { reason = 'WHY', alert = 'what' })
+    assert.same({ 'ERR_DTLS_X', 'it did not work', 'WHY', 'what' }, { err.code, err.message, err.reason, err.alert })
+    assert.equal('ERR_DTLS_X: it did not work', tostring(err))
+    assert.equal(getmetatable(err), getmetatable(core.error('A', 'b')))
+  end)
+
+  it('raises without them', function()
+    assert.is_false((pcall(core.error)))
+    assert.is_false((pcall(core.error, 'A')))
+    assert.is_false((pcall(core.error, {}, 'b')))
+  end)
+end)
+
+describe('core.context', function()
+  it('raises for another role, and without options', function()
+    assert.is_false((pcall(core.context, 'peer', {})))
+    assert.is_false((pcall(core.context, nil, {})))
+    assert.is_false((pcall(core.context, 'server')))
+  end)
+
+  it('gives nil and an error for garbage', function()
+    local made, err = context('server', { cert = { 'garbage' } })
+    assert.is_nil(made)
+    assert.equal('ERR_DTLS_CONFIG', err.code)
+    made, err = context('client', { ciphers = 'NO-SUCH-SUITE' })
+    assert.is_nil(made)
+    assert.equal('ERR_DTLS_CONFIG', err.code)
+  end)
+end)
+
+for _, demux in ipairs { 'connected', 'shared' } do
+  describe(('by hand (%s sockets)'):format(demux), function()
+    local ip = '127.0.0.1'
+    local udp, endpoint, port
+    local accepted -- owners: {association=, said=}
+
+    before_each(function()
+      udp = socket(ip)
+      port = udp:getsockname().port
+      endpoint = assert(core.endpoint(assert(context 'server'), core.fd(udp), demux))
+      accepted = {}
+    end)
+
+    after_each(function()
+      for _, owner in ipairs(accepted) do owner.association:close() end
+      endpoint:close()
+    end)
+
+    local function dial(options, name)
+      local handle = socket(ip)
+      assert(handle:connect(ip, port))
+      return assert(core.client(assert(context('client', options)), core.fd(handle), name)), handle
+    end
+
+    local function serve(owner)
+      local association = owner.association
+      if not owner.open then
+        local ok, err = association:handshake()
+        if not ok then
+          owner.err = err
+          return
+        end
+        owner.open = true
+      end
+      repeat
+        local message, more = association:read()
+        if message then owner.said[#owner.said + 1] = message else owner.err = more end
+      until not message
+    end
+
+    -- What an event loop would do: all that can be done now.
+    local function turn()
+      repeat
+        while true do
+          local kind, subject, known = endpoint:next()
+          if kind == 'hello' then
+            local association, displaced = assert(endpoint:accept())
+            local owner = { association = association, said = {}, peer = subject, known = known, displaced = displaced }
+            association:set_owner(owner)
+            accepted[#accepted + 1] = owner
+            serve(owner)
+          elseif kind == 'data' then
+            serve(subject)
+          else
+            break
+          end
+        end
+        for _, owner in ipairs(accepted) do
+          if not owner.closed and owner.association:fd() then serve(owner) end
+        end
+      until not endpoint:pending() -- what was read on one peer's socket and belongs to another
+    end
+
+    local function establish(client)
+      for _ = 1, 10 do
+        if client:handshake() then
+          turn()
+          return accepted[#accepted]
+        end
+        turn()
+      end
+      error 'the handshake does not complete'
+    end
+
+    it('a client and a server meet, talk and part', function()
+      local client = dial({ reject = false }, 'localhost')
+      assert.same({ nil, 'want_read' }, { client:handshake() })
+      local owner = establish(client)
+      assert.is_true(owner.open)
+      assert.is_false(owner.known)
+      assert.equal(ip, owner.peer.ip)
+      assert.equal('localhost', owner.association:servername())
+      assert.equal('DTLSv1.2', client:protocol())
+      assert.equal('ECDHE-ECDSA-AES128-GCM-SHA256', client:cipher().name)
+      assert.is_true(client:write 'hello')
+      turn()
+      assert.same({ 'hello' }, owner.said)
+      assert.is_true(owner.association:write 'one')
+      assert.is_true(owner.association:write 'two')
+      assert.equal('one', (client:read()))
+      assert.equal('two', (client:read()))
+      assert.same({ nil, 'want_read' }, { client:read() })
+      assert.is_true(client:shutdown())
+      turn()
+      assert.equal('closed', owner.err)
+      owner.association:shutdown()
+      assert.same({ nil, 'closed' }, { client:read() })
+      assert.same({ false, 'DEPTH_ZERO_SELF_SIGNED_CERT' }, { client:authorized() })
+      client:close()
+    end)
+
+    it('a server has a descriptor for each peer in the connected strategy alone', function()
+      local owner = establish((dial { reject = false }))
+      if demux == 'connected' then
+        assert.is_number(owner.association:fd())
+        assert.not_equal(core.fd(udp), owner.association:fd())
+      else
+        assert.is_nil(owner.association:fd())
+      end
+    end)
+
+    it('the verified hello may be ignored, which refuses it', function()
+      local client = dial { reject = false }
+      client:handshake()
+      assert.is_nil(endpoint:next())
+      client:handshake()
+      assert.equal('hello', (endpoint:next()))
+      assert.is_nil(endpoint:next())
+      local association, err = endpoint:accept()
+      assert.is_nil(association)
+      assert.equal('ERR_DTLS_PROTOCOL', err.code)
+      assert.equal(1, endpoint:stats().cookiesAccepted)
+      client:close()
+    end)
+
+    it('nothing is accepted twice, or after the context has changed', function()
+      local client = dial { reject = false }
+      client:handshake()
+      endpoint:next()
+      client:handshake()
+      assert.equal('hello', (endpoint:next()))
+      assert.is_true(endpoint:set_context(assert(context 'server')))
+      assert.is_nil((endpoint:accept()))
+      local other = dial { reject = false }
+      other:handshake()
+      endpoint:next()
+      other:handshake()
+      assert.equal('hello', (endpoint:next()))
+      local association = assert(endpoint:accept())
+      assert.is_nil((endpoint:accept()))
+      association:close()
+      client:close()
+      other:close()
+    end)
+
+    it('calls before the handshake say what is missing', function()
+      local client = dial { reject = false }
+      local ok, err = client:write 'early'
+      assert.is_nil(ok)
+      assert.equal('ENOTCONN', err.code)
+      ok, err = client:export_keying_material(8, 'EXPERIMENTAL')
+      assert.is_nil(ok)
+      assert.equal('ENOTCONN', err.code)
+      assert.equal(0, client:data_mtu())
+      assert.is_nil(client:cipher())
+      assert.is_nil(client:promote())
+      assert.is_true(client:shutdown())
+      assert.same({ false, 'HANDSHAKE_NOT_COMPLETE' }, { client:authorized() })
+      assert.equal(port, client:remote_address().port)
+      client:close()
+    end)
+
+    it('a flight that is due is repeated', function()
+      local client = dial { reject = false }
+      client:set_retransmit(1, 0)
+      client:handshake()
+      local deadline = uv.hrtime() + 5e9
+      repeat
+        local wait = client:timeout()
+        if wait == 0 then assert.is_true(client:handle_timeout()) end
+      until client:stats().retransmits > 0 or uv.hrtime() > deadline
+      assert.is_true(client:stats().retransmits > 0)
+      client:close()
+    end)
+
+    it('an idle association keeps working', function()
+      local client = dial { reject = false }
+      local owner = establish(client)
+      for i = 1, 100 do
+        assert.is_true(client:write('ping ' .. i))
+        turn()
+        assert.equal('ping ' .. i, owner.said[i])
+        assert.is_true(owner.association:write('pong ' .. i))
+        assert.equal('pong ' .. i, (client:read()))
+        client:read()
+      end
+      client:close()
+    end)
+
+    it('wrong arguments raise', function()
+      local client = dial { reject = false }
+      local owner = establish(client)
+      for _, call in ipairs {
+        function() client:write() end, function() client:write {} end, function() client:set_mtu() end, function() client:set_mtu 'x' end,
+        function() client:set_retransmit(0, 0) end, function() client:set_retransmit(60001, 0) end,
+        function() client:set_retransmit(1, -1) end,
+        function() client:export_keying_material(0, 'x') end, function() client:export_keying_material(1025, 'x') end,
+        function() client:export_keying_material(8) end, function() client:set_owner() end,
+        function() endpoint:set_context() end, function() endpoint:set_context(assert(context 'client')) end,
+        function() endpoint:set_context(client) end, function() endpoint:set_cookie_secret() end,
+        function() endpoint:set_cookie_secret(('x'):rep(31)) end, function() endpoint:set_cookie_secret(('x'):rep(32), 'short') end,
+        function() core.endpoint() end, function() core.endpoint(assert(context 'client'), core.fd(udp), demux) end,
+        function() core.endpoint(assert(context 'server'), 'x', demux) end,
+        function() core.endpoint(assert(context 'server'), core.fd(udp), 'x') end,
+        function() core.client() end, function() core.client(assert(context 'server'), core.fd(udp)) end,
+        function() core.client(assert(context 'client'), {}) end, function() core.client(assert(context 'client'), 1, {}) end,
+        function() client.write(endpoint, 'x') end, function() endpoint.next(client) end, function() client.read(7) end,
+        function() client.read(udp) end, function() endpoint.stats {} end,
+      } do
+        assert.is_false((pcall(call)))
+      end
+      assert.is_true(client:write 'unharmed')
+      turn()
+      assert.same({ 'unharmed' }, owner.said)
+      client:close()
+    end)
+
+    it('every method of a closed object raises, but close', function()
+      local client = dial { reject = false }
+      local owner = establish(client)
+      local association = owner.association
+      local function dead(object, ...)
+        local methods = getmetatable(object).__index
+        local tried = 0
+        for name, method in pairs(methods) do
+          if name ~= 'close' and name ~= '__gc' and name ~= '__index' and type(method) == 'function' then
+            local ok, err = pcall(method, object, ...)
+            assert.is_false(ok, name)
+            assert.truthy(err:find('closed', 1, true), name .. ': ' .. err)
+            tried = tried + 1
+          end
+        end
+        assert.is_true(tried >= 5)
+        assert.is_nil(object:close())
+        methods.__gc(object)
+      end
+      client:close()
+      dead(client, 'x', 'x')
+      association:close()
+      dead(association, 'x', 'x')
+      endpoint:close()
+      dead(endpoint, ('x'):rep(32))
+      accepted = {}
+    end)
+
+    it('associations outlive their endpoint', function()
+      local client = dial { reject = false }
+      local owner = establish(client)
+      endpoint:close()
+      collectgarbage()
+      local ok, err = owner.association:write 'after'
+      if demux == 'connected' then
+        assert.is_true(ok)
+        assert.equal('after', (client:read()))
+      else
+        assert.is_nil(ok)
+        assert.equal('EBADF', err.code)
+      end
+      assert.is_table(owner.association:stats())
+      owner.association:shutdown()
+      owner.association:close()
+      client:close()
+      accepted = {}
+    end)
+
+    it('an association that is closed with a datagram in hand leaves the endpoint well', function()
+      local client = dial { reject = false }
+      local owner = establish(client)
+      if demux == 'shared' then
+        client:write 'in hand'
+        assert.equal('data', (endpoint:next()))
+      end
+      owner.association:close()
+      accepted = {}
+      assert.is_nil((endpoint:next()))
+      local again = dial { reject = false }
+      assert.is_true(establish(again).open)
+      client:close()
+      again:close()
+    end)
+
+    it('the collector may take everything, in whatever order', function()
+      for _ = 1, 20 do
+        local client = dial { reject = false }
+        establish(client)
+        for _, owner in ipairs(accepted) do owner.association:set_owner(1) end
+      end
+      accepted, endpoint = {}, nil
+      collectgarbage()
+      collectgarbage()
+      endpoint = assert(core.endpoint(assert(context 'server'), core.fd(udp), demux))
+    end)
+
+    it('a parallel handshake takes its path over when it is promoted', function()
+      local client, handle = dial { reject = false }
+      local old = establish(client)
+      local address = handle:getsockname()
+      client:close()
+      handle:close()
+      uv.run()
+      local again = uv.new_udp()
+      open[#open + 1] = again
+      assert(again:bind(address.ip, address.port))
+      assert(again:connect(ip, port))
+      local second = assert(core.client(assert(context('client', { reject = false })), core.fd(again)))
+      local owner = establish(second)
+      assert.not_equal(old, owner)
+      assert.is_true(owner.known)
+      assert.is_nil(owner.displaced)
+      assert.is_true(owner.open)
+      assert.equal(old, owner.association:promote())
+      assert.is_nil(owner.association:promote())
+      assert.is_nil(old.association:close())
+      old.closed = true
+      second:write 'new'
+      turn()
+      assert.same({ 'new' }, owner.said)
+      second:close()
+    end)
+
+    it('an unfinished association is displaced by the one that follows', function()
+      local own = 0
+      -- A client that vanishes after its second hello.
+      local function vanish()
+        local handle = uv.new_udp()
+        assert(handle:bind(ip, own))
+        own = handle:getsockname().port
+        assert(handle:connect(ip, port))
+        local client = assert(core.client(assert(context('client', { reject = false })), core.fd(handle)))
+        client:handshake()
+        turn()
+        client:handshake()
+        turn()
+        client:close()
+        handle:close()
+        uv.run()
+        return accepted[#accepted]
+      end
+      local first = vanish()
+      assert.equal('want_read', first.err)
+      local second = vanish()
+      assert.equal(first, second.displaced)
+      assert.is_true(second.known)
+    end)
+
+    it('an endpoint needs a socket that is bound and has no peer', function()
+      local function refused(code, fd)
+        local made, err = core.endpoint(assert(context 'server'), fd, demux)
+        assert.is_nil(made)
+        assert.equal(code, err.code)
+      end
+      refused('EBADF', -1)
+      refused('EINVAL', core.fd(socket(nil, 'inet')))
+      local connected = socket(ip)
+      connected:connect(ip, port)
+      refused('EISCONN', core.fd(connected))
+    end)
+  end)
+end
+
+describe('core.client', function()
+  it('needs a socket that has a peer', function()
+    local made, err = core.client(assert(context 'client'), core.fd(socket '127.0.0.1'))
+    assert.is_nil(made)
+    assert.equal('ENOTCONN', err.code)
+    made, err = core.client(assert(context 'client'), -1)
+    assert.is_nil(made)
+    assert.equal('EBADF', err.code)
+  end)
+
+  it('needs a name that is one', function()
+    local udp = socket '127.0.0.1'
+    assert(udp:connect('127.0.0.1', 9))
+    local made, err = core.client(assert(context 'client'), core.fd(udp), ('x'):rep(300))
+    assert.is_nil(made)
+    assert.equal('ERR_DTLS_CONFIG', err.code)
+  end)
+end)

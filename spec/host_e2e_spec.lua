@@ -1,0 +1,128 @@
+-- The module as a luvit application has it: a folder in deps/ or libs/, loaded by luvit's own require, in a host that
+-- exports its OpenSSL. It must not only load there but talk.
+
+local build = os.getenv 'DTLS_BUILD' or 'build'
+
+local function shell(command)
+  local pipe = assert(io.popen('( unset LD_PRELOAD; ' .. command .. ' ) 2>&1; echo "status=$?"'))
+  local output = pipe:read '*a'
+  pipe:close()
+  local text, status = output:match '^(.*)status=(%d+)\n$'
+  return text, tonumber(status)
+end
+
+local root = shell('pwd'):match '[^\n]+'
+if build:sub(1, 1) ~= '/' then build = root .. '/' .. build end
+
+local script = [[
+local uv = require 'uv'
+local dtls = require 'dtls'
+local identity = assert(dtls.selfSigned())
+local ips = { '127.0.0.1', '::1' }
+
+local function echo(demux, ip, callback)
+  local server = assert(dtls.createServer({ cert = identity.cert, key = identity.key, demux = demux }, function(conn)
+    conn:on('message', function(data) conn:send(data:upper()) end)
+  end))
+  assert(server:listen(0, ip, function()
+    local conn = assert(dtls.connect { host = ip, port = server:address().port, fingerprint = identity.fingerprint })
+    conn:on('connection', function() conn:send('hello over ' .. ip) end)
+    conn:on('message', function(data)
+      print(demux, data, conn:getCipher().name)
+      conn:close()
+    end)
+    conn:on('error', function(err) print('error', err) end)
+    conn:on('close', function(failed)
+      assert(not failed)
+      server:close(callback)
+    end)
+  end))
+end
+
+-- A client whose handle is inside a table, as a luvit dgram socket's is.
+local function dgram(callback)
+  local socket = { _handle = uv.new_udp() }
+  assert(socket._handle:bind('127.0.0.1', 0))
+  local server = assert(dtls.createServer { cert = identity.cert, key = identity.key })
+  assert(server:listen(socket))
+  local port = socket._handle:getsockname().port
+  local conn = assert(dtls.connect { host = '127.0.0.1', port = port, fingerprint = identity.fingerprint })
+  conn:on('connection', function()
+    print('dgram', dtls.fd(socket) == socket._handle:fileno())
+    conn:close(function()
+      server:close(function()
+        print('handed back', not socket._handle:is_closing())
+        socket._handle:close()
+        callback()
+      end)
+    end)
+  end)
+end
+
+print(dtls.OPENSSL.linkage)
+echo('connected', ips[1], function()
+  echo('shared', ips[1], function()
+    echo('connected', ips[2], function()
+      echo('shared', ips[2], function()
+        dgram(function() print 'done' end)
+      end)
+    end)
+  end)
+end)
+]]
+
+local expected = [[
+%s
+connected	HELLO OVER 127.0.0.1	ECDHE-ECDSA-AES128-GCM-SHA256
+shared	HELLO OVER 127.0.0.1	ECDHE-ECDSA-AES128-GCM-SHA256
+connected	HELLO OVER ::1	ECDHE-ECDSA-AES128-GCM-SHA256
+shared	HELLO OVER ::1	ECDHE-ECDSA-AES128-GCM-SHA256
+dgram	true
+handed back	true
+done
+]]
+
+describe('an application in a host', function()
+  local tree
+
+  before_each(function()
+    tree = shell('mktemp -d'):match '[^\n]+'
+    shell('mkdir -p ' .. tree .. '/app/deps ' .. tree .. '/app/libs')
+    local file = assert(io.open(tree .. '/app/main.lua', 'w'))
+    file:write(script)
+    file:close()
+  end)
+
+  after_each(function() shell('rm -r ' .. tree) end)
+
+  local function run(host)
+    return shell(("cd / && LUA_PATH=';' LUA_CPATH=';' timeout 30 %s/host/%s %s/spec/host/init.lua %s/app/main.lua"):format(
+      build, host, root, tree))
+  end
+
+  for linkage, folder in pairs { host = '/luvit/dtls', static = '/static/luvit/dtls' } do
+    for _, place in ipairs { 'deps', 'libs' } do
+      it(('talks with the module in %s/, OpenSSL being the %s one'):format(place, linkage), function()
+        shell(('cp -r %s%s %s/app/%s/dtls'):format(build, folder, tree, place))
+        local output, status = run 'luvi'
+        assert.equal(expected:format(linkage), output)
+        assert.equal(0, status)
+      end)
+    end
+  end
+
+  for _, host in ipairs { 'luvi-partial', 'luvi-old' } do
+    it(('talks in %s with an OpenSSL of its own'):format(host), function()
+      shell(('cp -r %s/static/luvit/dtls %s/app/deps/dtls'):format(build, tree))
+      local output, status = run(host)
+      assert.equal(expected:format 'static', output)
+      assert.equal(0, status)
+    end)
+  end
+
+  it('is told what is missing when the module is not there', function()
+    local output, status = run 'luvi'
+    assert.equal(255, status)
+    assert.truthy(output:find("No such module 'dtls'", 1, true), output)
+  end)
+end)
