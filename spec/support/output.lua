@@ -2,6 +2,10 @@
 -- file that does not load, a failing setup) counts as failed, and so does a run without a single test.
 local busted = require 'busted'
 
+-- busted forgets what a spec required when it goes on to the next one, and a luv that is forgotten takes its loop along:
+-- the next require would find the old loop, freed. This file is loaded outside of all that.
+require 'luv'
+
 return function(options)
   local handler = require('busted.outputHandlers.' .. options.defaultOutput)(options)
   local passed, failed, skipped = 0, 0, 0
