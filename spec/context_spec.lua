@@ -289,7 +289,9 @@ describe('the secure profile', function()
   end
 
   for _, suite in ipairs {
-    'ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-ECDSA-CHACHA20-POLY1305', 'ECDHE-ECDSA-AES256-GCM-SHA384', 'ECDHE-ECDSA-AES128-CCM8',
+    'ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-ECDSA-CHACHA20-POLY1305', 'ECDHE-ECDSA-AES256-GCM-SHA384',
+    -- Since 3.2 OpenSSL rates a tag of 8 bytes below security level 2.
+    dtls.OPENSSL.number < 0x30200000 and 'ECDHE-ECDSA-AES128-CCM8' or 'ECDHE-ECDSA-AES128-CCM',
   } do
     it('speaks ' .. suite, loop.run(function()
       local server = pair.echo(pair.listening { ciphers = suite })

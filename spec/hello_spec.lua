@@ -1,3 +1,4 @@
+local dtls = require 'dtls'
 local uv = require 'luv'
 local hello = require 'spec.support.hello'
 local loop = require 'spec.support.loop'
@@ -99,7 +100,8 @@ pair.each(function(demux, ip)
       local record = hello.records(client.inbox[2])[1]
       assert.equal(22, record.type)
       assert.equal(2, record.body:byte()) -- ServerHello
-      assert.equal(7, record.sequence)
+      -- OpenSSL 3.2 and later forget it (openssl issue 32063).
+      assert.equal(dtls.OPENSSL.number < 0x30200000 and 7 or 1, record.sequence)
       assert.equal(1, #accepted)
       assert.same(client.port, accepted[1][2]:remoteAddress().port)
       local stats = server:stats()

@@ -281,7 +281,11 @@ static int association_write(lua_State *L) {
   bool idle = !a->buffered;
   int written = need_buffers(a) ? SSL_write(a->ssl, message, (int)size) : -1;
   if (written <= 0) {
-    unfinished(L, a, written, "write");
+    /* libssl 3.2 and later have an error of their own for a BIO that failed. */
+    if (a->write_error != 0)
+      dtls_error_system(L, a->write_error, "the message was not sent");
+    else
+      unfinished(L, a, written, "write");
     lua_pushboolean(L, 1);
     return 3;
   }

@@ -90,7 +90,7 @@ describe('mutual TLS:', function()
       its:take 'connection'
       assert(conn:send 'it is me\n')
       peer:receive 'it is me'
-      if tool == 'openssl' then peer.child:expect '(subject=CN = client)' end
+      if tool == 'openssl' then peer.child:expect '(subject=CN ?= ?client)' end
       conn:close()
       assert.is_false(its:take 'close')
     end))
