@@ -1,6 +1,7 @@
 local uv = require 'luv'
 local dtls = require 'dtls'
 local child = require 'spec.support.child'
+local hello = require 'spec.support.hello'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local proxy = require 'spec.support.proxy'
@@ -391,7 +392,7 @@ end)
 
 describe('a handshake', function()
   for _, ip in ipairs(pair.addresses) do
-    for _, mtu in ipairs { 228, 240, 256, 300, 363, 400, 512, 548, 576, 700, 1000, 1228, 1400 } do
+    for _, mtu in ipairs { 228, 256, 300, 312, 320, 328, 400, 512, 576, 600, 614, 626, 1000, 1228, 1400 } do
       it(('keeps every datagram of every flight within an MTU of %d (%s)'):format(mtu, ip), loop.run(function()
         for _, demux in ipairs(pair.strategies) do
           local identity = pair.identity
@@ -493,6 +494,15 @@ describe('a handshake', function()
       lossy(function(_, _, data) return { data, data } end)
     end))
 
+    it('completes when every record has a datagram of its own', loop.run(function()
+      local between = lossy(function(_, _, data)
+        local list = {}
+        for i, record in ipairs(hello.records(data)) do list[i] = record.whole end
+        return list
+      end)
+      assert.is_true(#between.passed.server > #between.recorded.server)
+    end))
+
     it('completes when neighbours change places', loop.run(function()
       local held = {}
       lossy(function(direction, _, data)
@@ -558,7 +568,9 @@ describe('a handshake', function()
     it('without a suite in common fails on both sides', loop.run(function()
       local server = pair.listening { demux = demux, ciphers = 'ECDHE-ECDSA-AES128-GCM-SHA256' }
       local failed = pair.record(server, 'clientError')
-      local conn = pair.client(server, { ciphers = 'ECDHE-ECDSA-CHACHA20-POLY1305', retransmitTimeout = 50, handshakeTimeout = 1000 * loop.patience })
+      local conn = pair.client(server, {
+        ciphers = 'ECDHE-ECDSA-CHACHA20-POLY1305', retransmitTimeout = 50, handshakeTimeout = 1000 * loop.patience,
+      })
       local err = loop.event(conn, 'error')[1]
       assert.is_true(err.alert == 'handshake_failure' or err.code == 'ERR_DTLS_HANDSHAKE_TIMEOUT', tostring(err))
       failed.wait 'clientError'

@@ -435,6 +435,26 @@ pair.each(function(demux, ip)
       pair.close(again, server)
     end))
 
+    it('may do so with every record in a datagram of its own, which says nothing about whose it is', loop.run(function()
+      local server = pair.echo(pair.listening({ demux = demux }, ip))
+      local between = proxy.new(server, { filter = function(_, _, data)
+        local list = {}
+        for i, record in ipairs(hello.records(data)) do list[i] = record.whole end
+        return list
+      end })
+      local conn, old = pair.open(server, between)
+      local address = conn:localAddress()
+      local fate = pair.record(old, 'error', 'close')
+      conn:destroy()
+      loop.event(conn, 'close')
+      local again, new = pair.open(server, between, { localPort = address.port })
+      assert.is_true(pair.roundTrip(again, 'back again'))
+      assert.equal('error', fate.wait 'error'[1])
+      assert.equal('ERR_DTLS_REPLACED', fate[1][2].code)
+      assert.equal(0, again:stats().retransmits + new:stats().retransmits)
+      pair.close(again, server, between)
+    end))
+
     it('may do so many times', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local port

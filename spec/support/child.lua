@@ -24,8 +24,9 @@ function child.run(script, preload)
   file:write(script)
   file:close()
   -- The sanitizers insist on being first.
-  local command = preload and ('LD_PRELOAD="$LD_PRELOAD %s" luajit'):format(preload) or 'luajit'
-  local pipe = assert(io.popen(('%s %s 2>%s </dev/null; echo status=$?'):format(command, source, errors)))
+  local environment = preload and ('LD_PRELOAD="$LD_PRELOAD %s"'):format(preload) or ''
+  local pipe = assert(io.popen(('timeout %d env %s luajit %s 2>%s </dev/null; echo status=$?'):format(
+    60 * patience, environment, source, errors)))
   local output = pipe:read '*a'
   pipe:close()
   local stderr = contents(errors)
