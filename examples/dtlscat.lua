@@ -188,7 +188,9 @@ end
 
 -- ── the conversation ──
 
+-- There is no connection when not even a socket could be had for it.
 local function describe(conn)
+  if not conn then return 'a client' end
   local address = conn:remoteAddress()
   return ('%s port %d'):format(address.ip, address.port)
 end

@@ -14,7 +14,9 @@ local function check(value, err)
   os.exit(1)
 end
 
+-- There is no connection when not even a socket could be had for it.
 local function name(conn)
+  if not conn then return 'a client' end
   local address = conn:remoteAddress()
   return address.ip .. ' port ' .. address.port
 end

@@ -120,6 +120,22 @@ describe('a connection', function()
       pair.close(server)
     end))
 
+    it('may be destroyed with any value, also before it has begun', loop.run(function()
+      local server = pair.listening({ demux = demux }, ip)
+      local early = pair.client(server)
+      local heard = pair.record(early, 'error', 'connection', 'close')
+      early:destroy { code = 'ECONNREFUSED' }
+      heard.wait 'close'
+      assert.equal('error close', heard.names())
+      local met = pair.record(server, 'clientError')
+      server:once('accept', function(conn) conn:destroy(true) end)
+      local refused = pair.client(server)
+      assert.is_true(met.wait 'clientError'[2])
+      assert.equal(1, server:stats().handshakesFailed)
+      refused:destroy()
+      pair.close(server)
+    end))
+
     it('calls back from close, also when it is closed already, or closed twice', loop.run(function()
       local server = pair.listening({ demux = demux }, ip)
       local conn = pair.open(server)
@@ -522,6 +538,28 @@ describe('a handshake', function()
       assert.is_true(#between.recorded.server >= 3)
     end))
 
+    it('is not locked out by junk that claims to be protected, whenever it comes', loop.run(function()
+      local record = '\23\254\253\0\1' .. ('\0'):rep(5) .. '\9\0\32' .. ('x'):rep(32)
+      local between, repeated = lossy(function(_, _, data) return { record:rep(17), data } end)
+      assert.is_true(#between.recorded.server >= 3)
+      assert.is_true(repeated < 20)
+    end))
+
+    it('lowers its MTU after two waits for the same answer, not for two in all', loop.run(function()
+      local lost = { [1] = true, [4] = true } -- its first hello, and its last flight
+      local server = pair.echo(pair.listening { demux = demux })
+      local between = proxy.new(server, {
+        filter = function(direction, index, data)
+          if direction == 'client' and lost[index] then return nil end
+          return data
+        end,
+      })
+      local conn = pair.open(server, between, { retransmitTimeout = 25 })
+      assert.is_true(conn:stats().retransmits >= 2)
+      assert.is_true(conn:getDataMtu() > 1000)
+      pair.close(conn, server, between)
+    end))
+
     it('is not disturbed by foreign records in plain text', loop.run(function()
       local function record(kind, body) return kind .. '\254\253' .. ('\0'):rep(7) .. '\9\0' .. string.char(#body) .. body end
       local foreign = {
@@ -713,7 +751,9 @@ describe('a listener', function()
         conn:send 'throws'
         conn:send 'passes'
       end)
-      conn:once('message', function(data) assert(data == 'passes') conn:close(function() fence(finish) end) end)]],
+      conn:on('message', function(data)
+        if data == 'passes' then conn:close(function() fence(finish) end) end
+      end)]],
     ['message (client)'] = [[
       local conn = dial()
       conn:once('connection', function() conn:send 'one' conn:send 'two' end)

@@ -152,6 +152,19 @@ describe('an emitter', function()
       assert.truthy(stderr:find 'guilty')
     end)
 
+    it('calls the listeners behind one that throws', function()
+      local stdout, stderr = child.run [[
+        local Emitter = require 'dtls.emitter'
+        local emitter = setmetatable({}, Emitter:extend())
+        emitter:on('x', function() error 'oops' end)
+        emitter:once('x', function(...) print(...) end)
+        emitter:fire('x', 'first', nil)
+        emitter:fire 'x'
+        print(emitter:listenerCount 'x')]]
+      assert.equal('first\tnil\n1\n', stdout)
+      assert.truthy(stderr:find 'oops')
+    end)
+
     it('reports an error that is no string, too', function()
       local stdout, stderr = child.run [[
         local Emitter = require 'dtls.emitter'

@@ -205,11 +205,12 @@ pair.each(function(demux, ip)
 
     it('must be long enough; a refused one changes nothing', met(function()
       local cookie = hello.cookie(client, server)
-      for _, secret in ipairs { 'short', {}, { old, 'short' }, { 'short', old }, 7 } do
-        local ok, err = pcall(server.setCookieSecret, server, secret)
-        assert.is_false(ok)
-        assert.truthy(err:find('setCookieSecret', 1, true))
+      for _, secret in ipairs { 'short', {}, { old, 'short' }, { 'short', old } } do
+        local ok, err = server:setCookieSecret(secret)
+        assert.is_nil(ok)
+        assert.equal('ERR_DTLS_CONFIG', err.code)
       end
+      assert.is_false((pcall(server.setCookieSecret, server, 7)))
       assert.equal(cookie, (hello.cookie(client, server)))
     end))
   end)

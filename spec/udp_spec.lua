@@ -6,7 +6,7 @@ local echo = [[
 local uv = require 'luv'
 local dtls = require 'dtls'
 local pair = assert(dtls.selfSigned())
-local server = assert(dtls.createServer { cert = pair.cert, key = pair.key, demux = 'shared' })
+local server = assert(dtls.createServer { cert = pair.cert, key = pair.key, demux = '%s' })
 server:on('connection', function(conn) conn:on('message', function(data) conn:send(data) end) end)
 assert(server:listen(0, '127.0.0.1'))
 local conn = assert(dtls.connect { host = '127.0.0.1', port = server:address().port, fingerprint = pair.fingerprint })
@@ -21,7 +21,7 @@ uv.run()
 
 describe('a batch of datagrams', function()
   it('is read one by one where there is no recvmmsg', function()
-    local output, errors, status = child.run(echo, build .. '/host/no_recvmmsg.so')
+    local output, errors, status = child.run(echo:format 'shared', build .. '/host/no_recvmmsg.so')
     assert.equal('', errors)
     assert.equal('hello\n', output)
     assert.equal(0, status)
@@ -29,6 +29,16 @@ describe('a batch of datagrams', function()
 end)
 
 describe('an ICMP error', function()
+  for _, demux in ipairs { 'connected', 'shared' } do
+    it(('of whatever kind does not end an open connection (%s sockets)'):format(demux), function()
+      -- Every second read reports one: EACCES, ENONET, EPROTO, …
+      local output, errors, status = child.run(echo:format(demux), build .. '/host/icmp_errors.so')
+      assert.equal('', errors)
+      assert.equal('hello\n', output)
+      assert.equal(0, status)
+    end)
+  end
+
   it('is an error of the connection and nothing that the event loop complains about', function()
     local output, errors, status = child.run [[
       local uv, dtls = require 'luv', require 'dtls'

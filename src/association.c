@@ -134,8 +134,12 @@ static int association_gc(lua_State *L) {
 /* Refuses what is no server name; sets the name to check and, for a DNS name, the one to send (RFC 6066 §3). */
 static bool set_server_name(SSL *ssl, const char *name) {
   struct in6_addr ip;
+  char literal[INET6_ADDRSTRLEN] = "";
   X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
-  if (inet_pton(AF_INET, name, &ip) == 1 || inet_pton(AF_INET6, name, &ip) == 1) return X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1;
+  size_t length = strcspn(name, "%"); /* a zone is no part of the address in a certificate */
+  if (length < sizeof literal) memcpy(literal, name, length);
+  if (inet_pton(AF_INET, literal, &ip) == 1 || inet_pton(AF_INET6, literal, &ip) == 1)
+    return X509_VERIFY_PARAM_set1_ip_asc(param, literal) == 1;
   X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
   return X509_VERIFY_PARAM_set1_host(param, name, 0) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
 }
@@ -143,7 +147,7 @@ static bool set_server_name(SSL *ssl, const char *name) {
 /* What arrived before connect() is from anybody, and a server says nothing before it is spoken to. */
 static void discard_queued(int fd) {
   uint8_t byte;
-  for (int i = 0; i < 1024 && (recv(fd, &byte, 1, MSG_DONTWAIT) >= 0 || errno == ECONNREFUSED || errno == EINTR); i++) continue;
+  for (int i = 0; i < DTLS_DRAIN_MAX && (recv(fd, &byte, 1, MSG_DONTWAIT) >= 0 || errno != EAGAIN); i++) continue;
 }
 
 /* core.client(context, fd[, servername]) → association | nil, err. fd: a connected UDP socket; it stays the caller's. */
@@ -157,7 +161,7 @@ int dtls_association_client(lua_State *L) {
   discard_queued(fd);
   ERR_clear_error();
   dtls_association *a = dtls_association_new(ctx, NULL, fd);
-  dtls_path *path = a ? dtls_path_new(NULL, &local, &peer, fd, false) : NULL;
+  dtls_path *path = a ? dtls_path_new(NULL, &local, &peer, fd) : NULL;
   if (path && !dtls_association_set_peer(a, path)) {
     dtls_path_free(path);
     path = NULL;
@@ -182,11 +186,10 @@ void dtls_association_suspect(dtls_association *a, int alert, int number) {
   a->suspect_deadline = dtls_now() + a->interval;
 }
 
-static void clear_suspicion(dtls_association *a) {
+void dtls_association_clear_suspicion(dtls_association *a) {
   a->suspect_deadline = 0;
   a->suspect_alert = -1;
   a->suspect_errno = 0;
-  a->timeouts = 0;
 }
 
 /* nil, 'want_read' | 'want_write' | 'closed', or nil, err for an SSL call that did not succeed. */
@@ -221,17 +224,19 @@ static void completed(dtls_association *a) {
   a->open = a->buffered = true;
   a->protected_min = dtls_screen_protected_min(a->ssl);
   a->data_mtu = DTLS_get_data_mtu(a->ssl);
-  clear_suspicion(a);
+  dtls_association_clear_suspicion(a);
 }
 
 /* association:handshake() → true | nil, 'want_read' | nil, err (SSL_do_handshake) */
 static int association_handshake(lua_State *L) {
   dtls_association *a = check(L);
+  OSSL_HANDSHAKE_STATE before = SSL_get_state(a->ssl);
   ERR_clear_error();
   errno = 0;
   int result = SSL_do_handshake(a->ssl);
+  if (SSL_get_state(a->ssl) != before) a->timeouts = 0;
   /* One call may do both, take a valid flight and then an alert: only what came after the alert counts. */
-  if (a->suspect_deadline != 0 && SSL_get_state(a->ssl) != a->suspect_state && result != 1) clear_suspicion(a);
+  if (a->suspect_deadline != 0 && SSL_get_state(a->ssl) != a->suspect_state && result != 1) dtls_association_clear_suspicion(a);
   if (result != 1 && SSL_get_error(a->ssl, result) == SSL_ERROR_ZERO_RETURN)
     return dtls_error(L, "ERR_DTLS_ALERT", "the peer closed the association during the handshake");
   if (result != 1) return unfinished(L, a, result, "handshake");
@@ -433,6 +438,7 @@ static int push_address(lua_State *L, const dtls_association *a, size_t offset) 
   return 1;
 }
 
+/* association:local_address(), remote_address() → {ip=, port=, family=} | nil */
 static int association_local_address(lua_State *L) { return push_address(L, check(L), offsetof(dtls_path, local)); }
 static int association_remote_address(lua_State *L) { return push_address(L, check(L), offsetof(dtls_path, peer)); }
 
@@ -500,6 +506,7 @@ static int association_export(lua_State *L) {
   return 1;
 }
 
+/* association:stats() → its counters */
 static int association_stats(lua_State *L) {
   dtls_counters_push(L, &check(L)->counters);
   return 1;

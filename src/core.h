@@ -33,7 +33,8 @@ enum {
   DTLS_MESSAGE_MAX = 16384,              /* plaintext of one record, RFC 6347 §4.1 */
   DTLS_RECORD_MAX = 16384 + 2048,        /* its ciphertext */
   DTLS_DATAGRAM_MAX = 13 + 16384 + 2048, /* the largest datagram that libssl can read in one piece */
-  DTLS_DEFAULT_MTU = 1228                /* UDP payload that every known peer can receive */
+  DTLS_DEFAULT_MTU = 1228,               /* UDP payload that every known peer can receive */
+  DTLS_DRAIN_MAX = 4096                  /* datagrams that may have queued up in a socket before it was connected */
 };
 
 static inline uint16_t dtls_u16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
@@ -168,19 +169,18 @@ typedef struct dtls_association dtls_association;
 typedef struct dtls_endpoint dtls_endpoint;
 typedef struct dtls_path dtls_path;
 
-typedef enum { DTLS_HELLO_DROPPED, DTLS_HELLO_ANSWERED, DTLS_HELLO_VERIFIED } dtls_hello_result;
-
 void dtls_hello_callbacks(SSL_CTX *ctx);
-/* Runs the datagram in hand through libssl on the association in waiting. Nothing is kept unless VERIFIED. */
-dtls_hello_result dtls_hello_untrusted(dtls_endpoint *ep);
+/* Runs the datagram in hand through libssl on the association in waiting: dropped, answered, or (true) verified.
+   Nothing is kept of it unless it is verified. */
+bool dtls_hello_untrusted(dtls_endpoint *ep);
 
 /* ── path.c: the quartet (local, peer) and the associations on it ────────────────────────────────────────── */
 
 struct dtls_path {
   dtls_endpoint *endpoint; /* NULL for a client */
   dtls_address local, peer;
-  int fd;                      /* the peer socket, or the client's; -1 when the endpoint's socket is shared */
-  bool owns_fd;
+  int fd;                      /* the peer socket (its own), or the client's; -1 when the endpoint's socket is shared */
+  uint64_t seed;               /* of the table that it is in */
   dtls_association *current;   /* reads the socket, if there is one of its own */
   dtls_association *successor; /* a parallel handshake (RFC 6347 §4.2.8) */
 };
@@ -188,7 +188,7 @@ struct dtls_path {
 /* Where a datagram on a path belongs. BOTH: only the keys can tell. */
 typedef enum { DTLS_TO_NOBODY, DTLS_TO_CURRENT, DTLS_TO_SUCCESSOR, DTLS_TO_BOTH, DTLS_TO_HELLO } dtls_destination;
 
-dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, int fd, bool owns_fd);
+dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, int fd);
 void dtls_path_free(dtls_path *path); /* for a path that no association is on; others go with their last one */
 dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8_t *data, size_t size);
 void dtls_path_attach(dtls_path *path, dtls_association *a);
@@ -241,13 +241,14 @@ struct dtls_association {
 };
 
 void dtls_association_init(lua_State *L);
-int dtls_association_client(lua_State *L); /* core.client(context, fd, options) */
+int dtls_association_client(lua_State *L); /* core.client(context, fd[, servername]) */
 dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd);
 void dtls_association_free(dtls_association *a);
 void dtls_association_push(lua_State *L, dtls_association *a); /* the userdata takes over ownership */
 bool dtls_association_set_peer(dtls_association *a, dtls_path *path);
 void dtls_association_release(dtls_association *a); /* its record buffers, until they are needed again */
 void dtls_association_suspect(dtls_association *a, int alert, int number);
+void dtls_association_clear_suspicion(dtls_association *a);
 static inline dtls_association *dtls_association_of(const SSL *ssl) { return SSL_get_app_data(ssl); }
 
 /* ── endpoint.c: the listening socket; every datagram of a server that no peer socket took ───────────────── */
@@ -279,7 +280,7 @@ struct dtls_endpoint {
 };
 
 void dtls_endpoint_init(lua_State *L);
-int dtls_endpoint_new(lua_State *L); /* core.endpoint(context, fd, options) */
+int dtls_endpoint_new(lua_State *L); /* core.endpoint(context, fd, demux) */
 void dtls_endpoint_unref(dtls_endpoint *ep);
 /* Copies a datagram for later dispatch. seen: the path's current association has had it. */
 void dtls_endpoint_stash(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data, size_t size, bool seen);

@@ -184,7 +184,7 @@ static int hand_to(lua_State *L, dtls_endpoint *ep, dtls_association *a) {
 
 /* A hello in hand. 1: verified, accept() may take it. 0: done with. */
 static int greet(lua_State *L, dtls_endpoint *ep) {
-  if (dtls_hello_untrusted(ep) != DTLS_HELLO_VERIFIED) return 0;
+  if (!dtls_hello_untrusted(ep)) return 0;
   ep->verified = true;
   lua_pushliteral(L, "hello");
   dtls_address_push(L, &ep->hand.peer);
@@ -245,7 +245,7 @@ static int endpoint_pending(lua_State *L) {
 /* What the new socket got between bind and connect is the port's other traffic (facts of the kernel: all of it). */
 static void drain(dtls_endpoint *ep, const dtls_path *path) {
   uint8_t data[DTLS_DATAGRAM_MAX];
-  for (;;) {
+  for (int i = 0; i < DTLS_DRAIN_MAX; i++) {
     dtls_address peer;
     socklen_t size = sizeof peer;
     ssize_t n = recvfrom(path->fd, data, sizeof data, MSG_DONTWAIT, &peer.sa, &size);
@@ -253,7 +253,7 @@ static void drain(dtls_endpoint *ep, const dtls_path *path) {
       ep->counters.datagrams_in++;
       ep->counters.bytes_in += (uint64_t)n;
       dtls_endpoint_stash(ep, path, &peer, data, (size_t)n, false);
-    } else if (errno != EINTR && errno != ECONNREFUSED) {
+    } else if (errno == EAGAIN) {
       return;
     }
   }
@@ -262,7 +262,7 @@ static void drain(dtls_endpoint *ep, const dtls_path *path) {
 static dtls_path *open_path(dtls_endpoint *ep) {
   int fd = ep->shared ? -1 : dtls_udp_peer_socket(&ep->hand.local, &ep->hand.peer);
   if (fd < 0 && !ep->shared) return NULL;
-  dtls_path *path = dtls_path_new(ep, &ep->hand.local, &ep->hand.peer, fd, fd >= 0);
+  dtls_path *path = dtls_path_new(ep, &ep->hand.local, &ep->hand.peer, fd);
   if (!path && fd >= 0) close(fd);
   if (!path) errno = ENOMEM;
   return path;
@@ -288,6 +288,9 @@ static int endpoint_accept(lua_State *L) {
 
   ep->waiting = NULL;
   ep->verified = false;
+  /* What strangers' hellos left on it is not its history. */
+  a->counters = (dtls_counters){.datagrams_in = 1, .bytes_in = ep->hand.size};
+  dtls_association_clear_suspicion(a);
   dtls_association_push(L, a);
   bool in_place = displaced && displaced == path->current;
   if (displaced && !in_place) dtls_path_detach(displaced);

@@ -100,7 +100,7 @@ static void push_alert_name(lua_State *L, int description) {
 int dtls_error_alert(lua_State *L, int description) {
   push_alert_name(L, description);
   int name = lua_gettop(L);
-  dtls_error(L, "ERR_DTLS_ALERT", "the peer ended the handshake with the alert %s", lua_tostring(L, name));
+  dtls_error(L, "ERR_DTLS_ALERT", "the peer ended the association with the alert %s", lua_tostring(L, name));
   lua_pushvalue(L, name);
   lua_setfield(L, -2, "alert");
   lua_remove(L, name);

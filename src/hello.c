@@ -60,16 +60,16 @@ void dtls_hello_callbacks(SSL_CTX *ctx) {
   SSL_CTX_set_cookie_verify_cb(ctx, verify_cookie);
 }
 
-dtls_hello_result dtls_hello_untrusted(dtls_endpoint *ep) {
+bool dtls_hello_untrusted(dtls_endpoint *ep) {
   if (!dtls_hello_parse_untrusted(ep->hand.data, ep->hand.size, &ep->hello)) {
     ep->counters.drops[DTLS_DROP_HELLO]++;
-    return DTLS_HELLO_DROPPED;
+    return false;
   }
   ep->stats.hellos++;
   if (!ep->waiting) ep->waiting = dtls_association_new(ep->ctx, ep, ep->fd);
   if (!ep->waiting) {
     ERR_clear_error();
-    return DTLS_HELLO_DROPPED;
+    return false;
   }
   dtls_association *a = ep->waiting;
   a->datagram = ep->hand.data;
@@ -81,9 +81,8 @@ dtls_hello_result dtls_hello_untrusted(dtls_endpoint *ep) {
   a->datagram = NULL;
   if (result == 1) {
     memcpy(a->random, ep->hello.random, DTLS_RANDOM_SIZE);
-    return DTLS_HELLO_VERIFIED;
+    return true;
   }
-  if (!ep->answered) return DTLS_HELLO_DROPPED;
-  ep->stats.cookies_sent++;
-  return DTLS_HELLO_ANSWERED;
+  if (ep->answered) ep->stats.cookies_sent++;
+  return false;
 }

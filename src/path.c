@@ -7,14 +7,13 @@
 #include <string.h>
 #include <unistd.h>
 
-dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, int fd, bool owns_fd) {
+dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, int fd) {
   dtls_path *path = OPENSSL_zalloc(sizeof *path);
   if (!path) return NULL;
   path->endpoint = ep;
   path->local = *local;
   path->peer = *peer;
   path->fd = fd;
-  path->owns_fd = owns_fd;
   if (ep && !dtls_paths_add(ep->paths, path)) {
     OPENSSL_free(path);
     return NULL;
@@ -24,7 +23,7 @@ dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtl
 
 void dtls_path_free(dtls_path *path) {
   if (path->endpoint && path->endpoint->paths) dtls_paths_remove(path->endpoint->paths, path);
-  if (path->owns_fd) close(path->fd);
+  if (path->endpoint && path->fd >= 0) close(path->fd);
   OPENSSL_free(path);
 }
 
@@ -79,15 +78,15 @@ dtls_association *dtls_path_detach(dtls_association *a) {
 
 struct dtls_paths {
   OPENSSL_LHASH *table;
+  uint64_t seed; /* whoever has many addresses could choose them to collide */
 };
 
-/* Only peers that proved their address get in, so a plain mixing hash is enough. */
 static unsigned long path_hash(const void *item) {
   const dtls_path *path = item;
   uint8_t bytes[36];
   dtls_address_bytes(&path->local, bytes);
   dtls_address_bytes(&path->peer, bytes + 18);
-  uint64_t hash = 0xcbf29ce484222325u;
+  uint64_t hash = path->seed;
   for (size_t i = 0; i < sizeof bytes; i += 4) {
     uint32_t word;
     memcpy(&word, bytes + i, sizeof word);
@@ -103,9 +102,9 @@ static int path_compare(const void *left, const void *right) {
 }
 
 dtls_paths *dtls_paths_new(void) {
-  dtls_paths *paths = OPENSSL_malloc(sizeof *paths);
+  dtls_paths *paths = OPENSSL_zalloc(sizeof *paths);
   if (!paths) return NULL;
-  paths->table = OPENSSL_LH_new(path_hash, path_compare);
+  if (RAND_bytes((unsigned char *)&paths->seed, sizeof paths->seed) == 1) paths->table = OPENSSL_LH_new(path_hash, path_compare);
   if (paths->table) return paths;
   OPENSSL_free(paths);
   return NULL;
@@ -118,6 +117,7 @@ void dtls_paths_free(dtls_paths *paths) {
 }
 
 bool dtls_paths_add(dtls_paths *paths, dtls_path *path) {
+  path->seed = paths->seed;
   OPENSSL_LH_insert(paths->table, path);
   return !OPENSSL_LH_error(paths->table);
 }
@@ -125,6 +125,6 @@ bool dtls_paths_add(dtls_paths *paths, dtls_path *path) {
 void dtls_paths_remove(dtls_paths *paths, dtls_path *path) { OPENSSL_LH_delete(paths->table, path); }
 
 dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, const dtls_address *peer) {
-  dtls_path key = {.local = *local, .peer = *peer};
+  dtls_path key = {.local = *local, .peer = *peer, .seed = paths->seed};
   return OPENSSL_LH_retrieve(paths->table, &key);
 }

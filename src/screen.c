@@ -48,7 +48,10 @@ static bool admit_protected(dtls_association *a, const uint8_t *record) {
   size_t min = a->open ? a->protected_min : dtls_screen_protected_min(a->ssl);
   if (min == 0) return drop(a, DTLS_DROP_EARLY); /* no suite yet, so it cannot be for us */
   if (dtls_record_size(record) < DTLS_RECORD_HEADER + min) return drop(a, DTLS_DROP_UNDERSIZED);
-  if (!a->open && ++a->early > EARLY_MAX) return drop(a, DTLS_DROP_EARLY);
+  /* libssl queues them only until it has read ChangeCipherSpec: a limit beyond that would lock Finished out. */
+  OSSL_HANDSHAKE_STATE state = SSL_get_state(a->ssl);
+  bool queued = !a->open && state != TLS_ST_SR_CHANGE && state != TLS_ST_CR_CHANGE;
+  if (queued && ++a->early > EARLY_MAX) return drop(a, DTLS_DROP_EARLY);
   return true;
 }
 
@@ -83,11 +86,10 @@ size_t dtls_screen_filter_untrusted(dtls_association *a, uint8_t *data, size_t s
 
 /* ── reading ── */
 
-static bool transient(int number) {
+/* The socket itself is beyond use. All else is the network's: ICMP alone can bring EACCES, ENONET and a dozen more. */
+static bool is_final(int number) {
   switch (number) {
-    case EAGAIN: case EINTR: case ENOBUFS: case ENOMEM: case EMSGSIZE: case EPERM:
-    case ECONNREFUSED: case ECONNRESET: case EHOSTUNREACH: case EHOSTDOWN: case ENETUNREACH: case ENETDOWN:
-    case ENOPROTOOPT: case EPROTO: case EADDRNOTAVAIL: return true;
+    case EBADF: case ENOTSOCK: case EFAULT: case EOPNOTSUPP: case ENOTCONN: case EDESTADDRREQ: return true;
     default: return false;
   }
 }
@@ -148,7 +150,7 @@ static int screen_read(BIO *bio, char *out, int capacity) {
       if (size > 0) return size;
     } else {
       if (errno == EAGAIN) break;
-      if (!transient(errno)) return -1;
+      if (is_final(errno)) return -1;
       socket_error(a, errno); /* the kernel reports it once; datagrams may wait behind it */
     }
   }
@@ -158,6 +160,7 @@ static int screen_read(BIO *bio, char *out, int capacity) {
 
 /* ── writing ── */
 
+/* Like send(2); 0: withheld. */
 static ssize_t put(BIO *bio, dtls_association *a, const char *data, size_t size) {
   dtls_endpoint *ep = a->endpoint;
   if (a->path && a->path->fd >= 0) return BIO_write(BIO_next(bio), data, (int)size);
@@ -166,8 +169,12 @@ static ssize_t put(BIO *bio, dtls_association *a, const char *data, size_t size)
     return -1;
   }
   if (a->path) return dtls_udp_send(ep->fd, &a->path->local, &a->path->peer, data, size);
+  if (a != ep->waiting) { /* displaced: its peer is another one's now */
+    errno = ENOTCONN;
+    return -1;
+  }
   /* Waiting for a hello: the answer must not be larger than what it answers. */
-  if (size > ep->hand.size) return (ssize_t)size;
+  if (size > ep->hand.size) return 0;
   ep->answered = true;
   return dtls_udp_send(ep->fd, &ep->hand.local, &ep->hand.peer, data, size);
 }
@@ -180,13 +187,14 @@ static bool send_datagram(BIO *bio, dtls_association *a, const char *data, size_
     socket_error(a, errno);
     sent = put(bio, a, data, size);
   }
-  if (sent >= 0) {
+  if (sent == 0) return true;
+  if (sent > 0) {
     DTLS_COUNT(a, datagrams_out, 1);
     DTLS_COUNT(a, bytes_out, (uint64_t)size);
     return true;
   }
   a->write_error = errno;
-  if (!transient(errno)) return false;
+  if (is_final(errno)) return false;
   socket_error(a, errno);
   return true;
 }

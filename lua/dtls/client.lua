@@ -4,6 +4,7 @@ local uv = require 'luv'
 local core = require 'dtls.core'
 local context = require 'dtls.context'
 local Connection = require 'dtls.connection'
+local socket = require 'dtls.socket'
 local tick = require 'dtls.tick'
 
 local new_error = core.error
@@ -11,20 +12,8 @@ local new_error = core.error
 -- The next address of a name is tried after these.
 local unreachable = { ECONNREFUSED = true, EHOSTUNREACH = true, ENETUNREACH = true, EADDRNOTAVAIL = true, EAFNOSUPPORT = true }
 
-local function luv_error(what, message, name)
-  name = name or tostring(message):match('^(%u[%u_]+):')
-  return new_error(name or 'ERR_DTLS_SYSTEM', ('%s: %s'):format(what, tostring(message):gsub('^%u[%u_]+: ', '')))
-end
-
 local function is_ip(host)
   return host:find(':', 1, true) ~= nil or host:find('^%d+%.%d+%.%d+%.%d+$') ~= nil
-end
-
--- luv raises for what is not an IP address.
-local function with_address(method, udp, ip, port)
-  local called, ok, message, name = pcall(method, udp, ip, port)
-  if called then return ok, message, name end
-  return nil, ip .. ' is not an IP address', 'EINVAL'
 end
 
 -- What a client's Connection needs beside itself.
@@ -33,23 +22,16 @@ Client.__index = Client
 
 -- ── sockets: each has close(callback) ──
 
-local function connect(udp, address)
-  local ok, message, name = with_address(udp.connect, udp, address.ip, address.port)
-  if ok then return udp end
-  return nil, luv_error(('cannot connect to %s port %d'):format(address.ip, address.port), message, name)
-end
-
 -- A socket of our own.
 local function new_socket(options, address)
-  local v6 = address.ip:find(':', 1, true) ~= nil
-  local udp, message, name = uv.new_udp(v6 and 'inet6' or 'inet')
-  if not udp then return nil, luv_error('cannot make a socket', message, name) end
-  local ok, err = true, nil
+  local udp, err = socket.new(address.ip)
+  if not udp then return nil, err end
+  local ok = true
   if options.localAddress or options.localPort then
-    ok, message, name = with_address(udp.bind, udp, options.localAddress or (v6 and '::' or '0.0.0.0'), options.localPort or 0)
-    if not ok then err = luv_error('cannot bind the local address', message, name) end
+    local any = address.ip:find(':', 1, true) and '::' or '0.0.0.0'
+    ok, err = socket.bind(udp, options.localAddress or any, options.localPort or 0)
   end
-  if ok then ok, err = connect(udp, address) end
+  if ok then ok, err = socket.connect(udp, address.ip, address.port) end
   if ok then return udp, udp end
   udp:close()
   return nil, err
@@ -64,7 +46,7 @@ local function given_socket(udp, address)
   if not connected and not address then return nil, new_error('EDESTADDRREQ', 'the handle is not connected: give host and port with it') end
   local own = udp:getsockname()
   if not connected then
-    local ok, err = connect(udp, address)
+    local ok, err = socket.connect(udp, address.ip, address.port)
     if not ok then return nil, err end
   end
   return udp, {
@@ -83,10 +65,10 @@ end
 
 function Client:_open(address)
   local conn = self.conn
-  local udp, socket
-  if self.handle then udp, socket = given_socket(self.handle, address) else udp, socket = new_socket(self.options, address) end
-  if not udp then return nil, socket end
-  conn._socket = socket
+  local udp, closer
+  if self.handle then udp, closer = given_socket(self.handle, address) else udp, closer = new_socket(self.options, address) end
+  if not udp then return nil, closer end
+  conn._socket = closer
   local fd, err = core.fd(udp)
   if not fd then return nil, err end
   local association
@@ -129,14 +111,14 @@ function Client:_start()
   local function resolved(failed, found)
     if conn._state == 'closed' then return end
     if failed or #found == 0 then
-      return conn:_fail(luv_error('cannot resolve ' .. host, failed or 'it has no address', failed and failed:match '^EAI_%u+'))
+      return conn:_fail(socket.failure('cannot resolve ' .. host, failed or 'it has no address', failed and failed:match '^EAI_%u+'))
     end
     for i, each in ipairs(found) do self.addresses[i] = { ip = each.addr, port = options.port } end
     self:_try()
   end
   local family = options.localAddress and (options.localAddress:find(':', 1, true) and 'inet6' or 'inet') or nil
   local request, message, name = uv.getaddrinfo(host, nil, { socktype = 'dgram', family = family }, resolved)
-  if not request then conn:_fail(luv_error('cannot resolve ' .. host, message, name)) end
+  if not request then conn:_fail(socket.failure('cannot resolve ' .. host, message, name)) end
 end
 
 local function config_error(message)
@@ -153,9 +135,10 @@ local function open(options, on_connection)
   if not made then return nil, settings end
   local handle = own.handle
   if handle then
-    local fd, err = core.fd(handle)
-    if not fd then return nil, err end
-    handle = type(handle) == 'table' and handle._handle or handle
+    local called, err
+    called, handle, err = pcall(socket.given, handle)
+    if not called then error("option 'handle': expected a luv UDP handle or a dgram socket", 2) end
+    if not handle then return nil, err end
     if own.localAddress or own.localPort then return config_error('localAddress and localPort are the handle\'s') end
   end
   if (own.host == nil) ~= (own.port == nil) then return config_error('host and port come together') end

@@ -83,6 +83,7 @@ function Connection:_begin(association)
   local settings = self._settings
   self._association = association
   self._state = 'handshaking'
+  self._nextWait = nil
   local ok, err
   if settings.linkMtu then ok, err = association:set_link_mtu(settings.linkMtu) else ok, err = association:set_mtu(settings.mtu) end
   if not ok then return self:_fail(err) end
@@ -233,7 +234,10 @@ function Connection:_letGo()
   local association, watch, heir = self._association, self:_giveWatch(), nil
   if watch then watch.poll:stop() end -- before the descriptor goes with the association
   if association then
-    self._final = { localAddress = association:local_address(), remoteAddress = association:remote_address(), stats = association:stats() }
+    self._final = {
+      localAddress = association:local_address(), remoteAddress = association:remote_address(),
+      stats = association:stats(), authorized = { association:authorized() },
+    }
     self._association = nil
     heir = association:close()
   end
@@ -287,6 +291,7 @@ end
 --- Closes without a word to the peer. `close` follows; with `err`, `error` comes before it.
 ---@param err any
 function Connection:destroy(err)
+  self._retry = nil -- an end that is wanted is no reason to try another address
   if err ~= nil then self:_fail(err) else self:_finish() end
 end
 
@@ -378,8 +383,9 @@ end
 ---@return boolean
 ---@return string? reason OpenSSL's and Node's name of what is wrong
 function Connection:authorized()
-  if not self._association then return false, 'HANDSHAKE_NOT_COMPLETE' end
-  return self._association:authorized()
+  if self._association then return self._association:authorized() end
+  if self._final then return unpack(self._final.authorized) end
+  return false, 'HANDSHAKE_NOT_COMPLETE'
 end
 
 --- The name that the client asked for (SNI).

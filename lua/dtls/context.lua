@@ -103,7 +103,7 @@ local fingerprints = text_list('a SHA-256 fingerprint in hexadecimal, or a list 
   return (hex:gsub('%x%x', function(byte) return string.char(tonumber(byte, 16)) end))
 end)
 
-local cookie_secrets = text_list('a string of at least 32 bytes, or {current, previous}', 1, 2, function(text)
+context.cookieSecrets = text_list('a string of at least 32 bytes, or {current, previous}', 1, 2, function(text)
   return #text >= 32 and text or nil
 end)
 
@@ -113,17 +113,12 @@ local function retransmit_timeout(value)
   return good, 'a function, or ' .. (expected or ''), right_type
 end
 
-local function psk_table(value)
-  if type(value) == 'table' then return value end
-  return nil, 'a table'
-end
-
 -- What makes an SSL_CTX.
 local credentials = {
   cert = pem_list, key = pem_list, passphrase = of_type 'string', ca = pem_list, crl = pem_list,
   ciphers = of_type 'string', groups = of_type 'string', sigalgs = of_type 'string',
   minVersion = of_type 'string', maxVersion = of_type 'string',
-  psk = psk_table, pskIdentityHint = of_type 'string',
+  psk = of_type 'table', pskIdentityHint = of_type 'string',
   requestCert = of_type 'boolean', rejectUnauthorized = of_type 'boolean', fingerprint = fingerprints,
 }
 
@@ -137,7 +132,7 @@ local settings = {
 -- What only one role has.
 local roles = {
   server = {
-    cookieSecret = cookie_secrets,
+    cookieSecret = context.cookieSecrets,
     demux = one_of('connected', 'shared'),
     maxConnections = whole_number(1, 2 ^ 31 - 1), maxConnectionsPerHost = whole_number(1, 2 ^ 31 - 1),
     maxHandshakes = whole_number(1, 2 ^ 31 - 1),
@@ -227,7 +222,7 @@ local function make(role, options)
   local reject = options.rejectUnauthorized ~= false
   return core.context(role, {
     cert = certs, key = keys, passphrase = options.passphrase, ca = options.ca, crl = options.crl,
-    system_ca = role == 'client' and reject and not (options.ca or options.fingerprint or options.psk),
+    system_ca = role == 'client' and not (options.ca or options.fingerprint or options.psk),
     pins = options.fingerprint, psk = psk, psk_hint = options.pskIdentityHint,
     ciphers = choose_ciphers(role, options), groups = options.groups or context.profile.groups,
     sigalgs = options.sigalgs or context.profile.sigalgs,
@@ -278,16 +273,16 @@ local function check_given(made, checked, role, level)
   end
 end
 
--- The settings of a connection: those of the call, then the context's, then the defaults.
-local function resolve_settings(made, checked)
+--- The settings of a connection: `first` where it says something, then `second`, then the defaults.
+function context.settle(first, second)
   local resolved = {}
   for name in pairs(settings) do
-    local value = checked[name]
-    if value == nil then value = made.settings[name] end
+    local value = first[name]
+    if value == nil then value = second[name] end
     if value == nil then value = context.defaults[name] end
     resolved[name] = value
   end
-  if checked.mtu then resolved.linkMtu = nil elseif resolved.linkMtu then resolved.mtu = nil end
+  if first.mtu then resolved.linkMtu = nil elseif resolved.linkMtu then resolved.mtu = nil end
   return resolved
 end
 
@@ -296,13 +291,15 @@ end
 ---@return dtls.Context? context
 ---@return table settings_or_err
 ---@return table? own
+---@return table? given the connection settings among the options
 function context.resolve(role, options)
   local checked, err = check(options, 4, credentials, settings, roles[role], { context = check_context })
   if not checked then return nil, err end
   local made = checked.context
   if made then check_given(made, checked, role, 4) else made, err = new_context(role, checked) end
   if not made then return nil, err end
-  return made, resolve_settings(made, checked), pick(checked, roles[role])
+  local given = pick(checked, settings)
+  return made, context.settle(given, made.settings), pick(checked, roles[role]), given
 end
 
 --- A server context from a Context or from options, for `setContext`.

@@ -59,20 +59,29 @@ local function swept(list)
   return kept
 end
 
---- Calls the listeners of `name` in the order in which they were added. A listener's error comes out of here.
----@param name string
----@return self?
-function Emitter:emit(name, ...)
+-- Calls call(listener, ...) for the listeners of `name`, in the order in which they were added.
+local function each(self, name, call, ...)
   local list = self.handlers and self.handlers[name]
   if not list then return end
   local holes = false
   for i = 1, #list do
     local handler = list[i]
-    if handler then handler(...) end
+    if handler then call(handler, ...) end
     holes = holes or not list[i]
   end
   if holes and self.handlers and self.handlers[name] == list then self.handlers[name] = swept(list) end
   return self
+end
+
+local function plainly(handler, ...)
+  handler(...)
+end
+
+--- Calls the listeners of `name` in the order in which they were added. A listener's error comes out of here.
+---@param name string
+---@return self?
+function Emitter:emit(name, ...)
+  return each(self, name, plainly, ...)
 end
 
 --- Removes a listener, or all of `name` when none is given.
@@ -138,10 +147,10 @@ function Emitter.protect(callback, ...)
   return xpcall(callback, report, ...)
 end
 
---- `emit`, with a listener's error reported instead of raised.
+--- `emit`, with a listener's error reported instead of raised; the other listeners are called all the same.
 ---@param name string
 function Emitter:fire(name, ...)
-  xpcall(self.emit, report, self, name, ...)
+  each(self, name, Emitter.protect, ...)
 end
 
 return Emitter

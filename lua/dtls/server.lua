@@ -5,6 +5,7 @@ local core = require 'dtls.core'
 local context = require 'dtls.context'
 local Connection = require 'dtls.connection'
 local Emitter = require 'dtls.emitter'
+local socket = require 'dtls.socket'
 local tick = require 'dtls.tick'
 
 local new_error = core.error
@@ -15,7 +16,7 @@ local DEFAULT_DEMUX = 'shared' -- README says why
 -- One socket takes in the hellos of everybody, so it asks for room; the kernel caps it.
 local DEFAULT_RECEIVE_BUFFER = 4 * 1024 * 1024
 
---- Events: `listening`, `accept(conn)`, `connection(conn)`, `clientError(err, conn)`, `error(err)`, `close`.
+--- Events: `listening`, `accept(conn)`, `connection(conn)`, `clientError(err, conn)`, `close`.
 ---@class dtls.Server: dtls.Emitter
 ---@field private _endpoint userdata? the core's object while listening
 local Server = Emitter:extend()
@@ -26,10 +27,10 @@ local Server = Emitter:extend()
 ---@return dtls.Server? server
 ---@return dtls.Error? err ERR_DTLS_CONFIG
 local function create(options, on_connection)
-  local made, settings, own = context.resolve('server', options)
+  local made, settings, own, given = context.resolve('server', options)
   if not made then return nil, settings end
   local self = setmetatable({
-    _context = made, _settings = settings, _options = own,
+    _context = made, _settings = settings, _given = given, _options = own,
     _state = 'new',
     _connections = {},              -- every one that is not closed
     _perHost = {},                  -- ip → how many of them
@@ -46,36 +47,26 @@ end
 
 -- ── listening ──
 
-local function luv_error(message, name)
-  return nil, new_error(name or 'ERR_DTLS_SYSTEM', message)
-end
-
 local function bound_socket(options, port, host)
-  local v6 = host:find(':', 1, true) ~= nil
-  local udp, message, name = uv.new_udp(v6 and 'inet6' or 'inet')
-  if not udp then return luv_error(message, name) end
-  local ok, err = core.configure_socket(core.fd(udp), {
+  local udp, err = socket.new(host)
+  if not udp then return nil, err end
+  local ok
+  ok, err = core.configure_socket(core.fd(udp), {
     reuse_port = options.reusePort,
     receive_buffer = options.recvBufferSize or DEFAULT_RECEIVE_BUFFER,
     send_buffer = options.sendBufferSize,
   })
-  if ok then
-    local called
-    called, ok, message, name = pcall(udp.bind, udp, host, port, { ipv6only = options.ipv6Only })
-    if not called then ok, message, name = nil, 'this is not an IP address', 'EINVAL' end -- luv raises
-    if not ok then err = new_error(name, ('cannot bind %s port %d: %s'):format(host, port, message:gsub('^%u+: ', ''))) end
-  end
+  if ok then ok, err = socket.bind(udp, host, port, { ipv6only = options.ipv6Only }) end
   if ok then return udp end
   udp:close()
   return nil, err
 end
 
-local function given_socket(handle)
-  local fd, err = core.fd(handle)
-  if not fd then return nil, err end
-  handle = type(handle) == 'table' and handle._handle or handle
-  handle:recv_stop() -- it would take the datagrams, and a poll on an active handle fails
-  return handle
+local function given_socket(value)
+  local udp, err = socket.given(value)
+  if not udp then return nil, err end
+  udp:recv_stop() -- it would take the datagrams, and a poll on an active handle fails
+  return udp
 end
 
 function Server:_start(udp)
@@ -90,7 +81,7 @@ function Server:_start(udp)
   local poll, message, name = uv.new_poll(fd)
   if not poll then
     endpoint:close()
-    return luv_error(message, name)
+    return nil, socket.failure('cannot watch the socket', message, name)
   end
   self._endpoint, self._poll = endpoint, poll
   local function readable(failed)
@@ -182,7 +173,6 @@ function Server:_evictOldest()
   while self._oldest <= self._newest and not self._handshakes[self._oldest] do self._oldest = self._oldest + 1 end
   local conn = self._handshakes[self._oldest]
   if not conn then return end
-  self._counts.evicted = self._counts.evicted + 1
   conn:_fail(new_error('ERR_DTLS_EVICTED', 'newer handshakes took its place (maxHandshakes)'))
 end
 
@@ -196,6 +186,7 @@ function Server:_meet(address, known)
   local association, displaced = self._endpoint:accept()
   if not association then
     counts.refused = counts.refused + 1
+    if self:listenerCount('clientError') == 0 then counts.unhandledErrors = counts.unhandledErrors + 1 end
     return self:fire('clientError', displaced)
   end
   local conn = Connection.new(self._settings, self)
@@ -203,7 +194,6 @@ function Server:_meet(address, known)
   conn._association = association -- from here on whoever closes the connection closes it, too
   self:_add(conn, address.ip)
   if displaced then
-    counts.replaced = counts.replaced + 1
     conn:_takeWatch(displaced:_giveWatch())
     displaced:_fail(new_error('ERR_DTLS_REPLACED', 'the peer started over with a new association'))
   elseif association:fd() then
@@ -243,6 +233,11 @@ function Server:_opened(conn)
   self._counts.connections = self._counts.connections + 1
 end
 
+-- What the end of an unfinished handshake counts as, if not as failed.
+local early_ends = {
+  ERR_DTLS_HANDSHAKE_TIMEOUT = 'handshakesTimedOut', ERR_DTLS_EVICTED = 'evicted', ERR_DTLS_REPLACED = 'replaced',
+}
+
 --- A connection is over; its handles are still closing.
 function Server:_lost(conn, opened, err)
   end_handshake(self, conn)
@@ -250,12 +245,9 @@ function Server:_lost(conn, opened, err)
   self._active = self._active - 1
   local left = self._perHost[conn._ip] - 1
   self._perHost[conn._ip] = left > 0 and left or nil
-  if not opened and err then
-    local name = err.code == 'ERR_DTLS_HANDSHAKE_TIMEOUT' and 'handshakesTimedOut' or 'handshakesFailed'
-    self._counts[name] = self._counts[name] + 1
-  elseif opened and type(err) == 'table' and err.code == 'ERR_DTLS_REPLACED' then
-    self._counts.replaced = self._counts.replaced + 1
-  end
+  local code = type(err) == 'table' and err.code -- destroy() takes any value
+  local counted = err and not opened and (early_ends[code] or 'handshakesFailed') or code == 'ERR_DTLS_REPLACED' and 'replaced'
+  if counted then self._counts[counted] = self._counts[counted] + 1 end
 end
 
 --- Announces a connection's error as the server's, if it is.
@@ -323,25 +315,26 @@ end
 
 -- ── the rest ──
 
---- New peers get this identity; those there are keep theirs.
+--- New peers get this identity, and the connection settings that come with it; those there are keep theirs.
 ---@param value dtls.Context|table
 ---@return true? ok
 ---@return dtls.Error? err the old one stays in use
 function Server:setContext(value)
   local made, err = context.coerce('server', value)
   if not made then return nil, err end
-  self._context = made
+  self._context, self._settings = made, context.settle(made.settings, self._given)
   if self._endpoint then self._endpoint:set_context(made.core) end
   return true
 end
 
 --- Cookies made with `secret` or with the previous one are good; from now on rotation is the caller's.
 ---@param secret string|string[] at least 32 bytes, or {current, previous}
+---@return true? ok
+---@return dtls.Error? err ERR_DTLS_CONFIG: too short
 function Server:setCookieSecret(secret)
-  local list = type(secret) == 'table' and secret or { secret }
-  for i = 1, math.max(#list, 1) do
-    if type(list[i]) ~= 'string' or #list[i] < 32 then error('setCookieSecret: expected at least 32 bytes', 2) end
-  end
+  local list, expected, right_type = context.cookieSecrets(secret)
+  if not list and not right_type then error('setCookieSecret: expected ' .. expected, 2) end
+  if not list then return nil, new_error('ERR_DTLS_CONFIG', 'cookieSecret: expected ' .. expected) end
   self._options.cookieSecret = list
   if self._endpoint then return self._endpoint:set_cookie_secret(list[1], list[2]) end
   return true

@@ -11,10 +11,12 @@
 #   linkage_unit.so           the version rule by itself
 #
 #   no_recvmmsg.so            a system without recvmmsg
+#   icmp_errors.so            a network that reports an error at every second read
 
 HOST_DIR := spec/host
 HOST_OUT = $(BUILD)/host
-HOSTS = $(addprefix $(HOST_OUT)/,luvi luvi-partial luvi-old preload.so libssl.so.0 linkage_unit.so no_recvmmsg.so)
+HOSTS = $(addprefix $(HOST_OUT)/,luvi luvi-partial luvi-old preload.so libssl.so.0 linkage_unit.so no_recvmmsg.so \
+  icmp_errors.so)
 
 # Everything that asks a tool does so in a recipe. The compiler answers with a path for an archive that it finds, else
 # with the bare name.
@@ -61,7 +63,7 @@ $(HOST_OUT)/preload.so $(HOST_OUT)/libssl.so.0: $(HOST_DIR)/preload.c
 	@mkdir -p $(@D)
 	$(HOST_LIBRARY)
 
-$(HOST_OUT)/no_recvmmsg.so: $(HOST_DIR)/no_recvmmsg.c
+$(HOST_OUT)/no_recvmmsg.so $(HOST_OUT)/icmp_errors.so: $(HOST_OUT)/%.so: $(HOST_DIR)/%.c
 	@mkdir -p $(@D)
 	$(HOST_LIBRARY)
 
