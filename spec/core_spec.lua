@@ -439,6 +439,9 @@ for _, demux in ipairs { 'connected', 'shared' } do
       assert.is_true(owner.open)
       assert.equal(old, owner.association:promote())
       assert.is_nil(owner.association:promote())
+      local sent = endpoint:stats().datagramsOut
+      old.association:shutdown() -- to nobody: the path is not its own any more
+      assert.equal(sent, endpoint:stats().datagramsOut)
       assert.is_nil(old.association:close())
       old.closed = true
       second:write 'new'
