@@ -1,15 +1,9 @@
 -- The module as a luvit application has it: a folder in deps/ or libs/, loaded by luvit's own require, in a host that
 -- exports its OpenSSL. It must not only load there but talk.
 
-local build = os.getenv 'DTLS_BUILD' or 'build'
+local shell = require 'spec.support.shell'
 
-local function shell(command)
-  local pipe = assert(io.popen('( unset LD_PRELOAD; ' .. command .. ' ) 2>&1; echo "status=$?"'))
-  local output = pipe:read '*a'
-  pipe:close()
-  local text, status = output:match '^(.*)status=(%d+)\n$'
-  return text, tonumber(status)
-end
+local build = os.getenv 'DTLS_BUILD' or 'build'
 
 local root = shell('pwd'):match '[^\n]+'
 if build:sub(1, 1) ~= '/' then build = root .. '/' .. build end

@@ -1,15 +1,9 @@
 -- Which OpenSSL the built module runs on, in every kind of program that may load it, and what it refuses.
 -- Runs from the root of the repository; DTLS_BUILD says where the builds are.
 
-local build = os.getenv 'DTLS_BUILD' or 'build'
+local shell = require 'spec.support.shell'
 
-local function shell(command)
-  local pipe = assert(io.popen('( unset LD_PRELOAD; ' .. command .. ' ) 2>&1; echo "status=$?"'))
-  local output = pipe:read '*a'
-  pipe:close()
-  local text, status = output:match '^(.*)status=(%d+)\n$'
-  return text, tonumber(status)
-end
+local build = os.getenv 'DTLS_BUILD' or 'build'
 
 local root = shell('pwd'):match '[^\n]+'
 local buildRoot = build:sub(1, 1) == '/' and build or root .. '/' .. build

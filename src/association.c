@@ -201,7 +201,10 @@ static int unfinished(lua_State *L, dtls_association *a, int result, const char 
     lua_pushstring(L, error == SSL_ERROR_WANT_READ ? "want_read" : error == SSL_ERROR_WANT_WRITE ? "want_write" : "closed");
     return 2;
   }
-  if (error == SSL_ERROR_SYSCALL && ERR_peek_error() == 0) return dtls_error_system(L, number, what);
+  if (error == SSL_ERROR_SYSCALL && ERR_peek_error() == 0) {
+    if (number == 0) return dtls_error(L, "ERR_DTLS_PROTOCOL", "%s: OpenSSL gave up without saying why", what);
+    return dtls_error_system(L, number, what);
+  }
   if (ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
     ERR_clear_error();
     return dtls_error_certificate(L, SSL_get_verify_result(a->ssl));
@@ -540,9 +543,5 @@ void dtls_association_init(lua_State *L) {
       {"stats", association_stats},
       {"__gc", association_gc},
       {NULL, NULL}};
-  luaL_newmetatable(L, TYPE);
-  lua_pushvalue(L, -1);
-  lua_setfield(L, -2, "__index");
-  luaL_register(L, NULL, methods);
-  lua_pop(L, 1);
+  dtls_register(L, TYPE, methods);
 }

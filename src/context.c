@@ -10,6 +10,8 @@
 #include <string.h>
 
 #define TYPE "dtls.context"
+#define TEXT_OF(x) #x
+#define TEXT(x) TEXT_OF(x)
 
 enum { PIN_SIZE = 32, SECURITY_LEVEL = 2, SERVER_CERT_LIST_MAX = 32 * 1024 };
 
@@ -309,8 +311,8 @@ static int compare_psk(const void *a, const void *b) { return strcmp(((const psk
 static const char *add_psk(lua_State *L, config *c) {
   size_t identity_size, key_size;
   const char *identity = luaL_checklstring(L, -2, &identity_size), *key = luaL_checklstring(L, -1, &key_size);
-  if (identity_size > PSK_MAX_IDENTITY_LEN || strlen(identity) != identity_size) return "psk: an identity has at most 128 bytes and no NUL among them";
-  if (key_size == 0 || key_size > PSK_MAX_PSK_LEN) return "psk: a key has 1 to 256 bytes";
+  if (identity_size > PSK_MAX_IDENTITY_LEN || strlen(identity) != identity_size) return "psk: an identity has at most " TEXT(PSK_MAX_IDENTITY_LEN) " bytes and no NUL among them";
+  if (key_size == 0 || key_size > PSK_MAX_PSK_LEN) return "psk: a key has 1 to " TEXT(PSK_MAX_PSK_LEN) " bytes";
   psk_entry *grown = OPENSSL_realloc(c->psk, (c->psks + 1) * sizeof *grown);
   if (!grown) return "out of memory";
   c->psk = grown;
@@ -458,8 +460,6 @@ static int context_gc(lua_State *L) {
 }
 
 void dtls_context_init(lua_State *L) {
-  luaL_newmetatable(L, TYPE);
-  lua_pushcfunction(L, context_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pop(L, 1);
+  static const luaL_Reg methods[] = {{"__gc", context_gc}, {NULL, NULL}};
+  dtls_register(L, TYPE, methods);
 }

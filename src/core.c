@@ -17,6 +17,14 @@ uint64_t dtls_now(void) {
   return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+void dtls_register(lua_State *L, const char *type, const luaL_Reg *methods) {
+  luaL_newmetatable(L, type);
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -2, "__index");
+  luaL_register(L, NULL, methods);
+  lua_pop(L, 1);
+}
+
 void *dtls_check(lua_State *L, int index, const char *type) {
   void **box = luaL_checkudata(L, index, type);
   if (!*box) luaL_argerror(L, index, lua_pushfstring(L, "the %s is closed", type));

@@ -53,6 +53,7 @@ static inline size_t dtls_record_size(const uint8_t *record) { return DTLS_RECOR
   X(LENGTH, "length")             /* length field that says more than there is, or more than is allowed */ \
   X(UNDERSIZED, "undersized")     /* protected record shorter than nonce and tag */ \
   X(UNPROTECTED, "unprotected")   /* application data in epoch 0 */ \
+  X(HANDSHAKE, "handshake")       /* plaintext handshake record or ChangeCipherSpec that cannot be genuine */ \
   X(ALERT, "alert")               /* unauthenticated alert; a fatal one is remembered, see association.c */ \
   X(EARLY, "early")               /* more protected records before the keys exist than a flight can hold */ \
   X(EPOCH, "epoch")               /* an epoch that never exists without renegotiation */ \
@@ -303,6 +304,7 @@ const char *dtls_linkage_check(char *buf, size_t size);
 /* ── shared helpers, core.c ──────────────────────────────────────────────────────────────────────────────── */
 
 uint64_t dtls_now(void); /* ms, monotonic */
+void dtls_register(lua_State *L, const char *type, const luaL_Reg *methods); /* makes the metatable of a type */
 void *dtls_check(lua_State *L, int index, const char *type); /* the object in a box of ours; raises for another or a closed one */
 /* An integer option of the table at index: its value, or fallback when absent; raises outside [min, max]. */
 long dtls_option_integer(lua_State *L, int index, const char *name, long fallback, long min, long max);

@@ -361,9 +361,5 @@ void dtls_endpoint_init(lua_State *L) {
                                      {"stats", endpoint_stats},
                                      {"__gc", endpoint_close},
                                      {NULL, NULL}};
-  luaL_newmetatable(L, TYPE);
-  lua_pushvalue(L, -1);
-  lua_setfield(L, -2, "__index");
-  luaL_register(L, NULL, methods);
-  lua_pop(L, 1);
+  dtls_register(L, TYPE, methods);
 }

@@ -21,10 +21,8 @@ static int error_tostring(lua_State *L) {
 }
 
 void dtls_error_init(lua_State *L) {
-  luaL_newmetatable(L, TYPE);
-  lua_pushcfunction(L, error_tostring);
-  lua_setfield(L, -2, "__tostring");
-  lua_pop(L, 1);
+  static const luaL_Reg methods[] = {{"__tostring", error_tostring}, {NULL, NULL}};
+  dtls_register(L, TYPE, methods);
 }
 
 /* Turns the message on top of the stack into nil and an error object. */

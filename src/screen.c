@@ -20,14 +20,39 @@ static bool drop(dtls_association *a, dtls_drop reason) {
   return false;
 }
 
+/* The plaintext handshake messages that each side may get (RFC 6347 §4.3.2). Finished is never in plain text. */
+#define BIT(type) (UINT32_C(1) << (type))
+static const uint32_t to_server = BIT(SSL3_MT_CLIENT_HELLO) | BIT(SSL3_MT_CERTIFICATE) | BIT(SSL3_MT_CLIENT_KEY_EXCHANGE) |
+                                  BIT(SSL3_MT_CERTIFICATE_VERIFY);
+static const uint32_t to_client = BIT(SSL3_MT_SERVER_HELLO) | BIT(DTLS1_MT_HELLO_VERIFY_REQUEST) | BIT(SSL3_MT_NEWSESSION_TICKET) |
+                                  BIT(SSL3_MT_CERTIFICATE) | BIT(SSL3_MT_SERVER_KEY_EXCHANGE) | BIT(SSL3_MT_CERTIFICATE_REQUEST) |
+                                  BIT(SSL3_MT_SERVER_DONE) | BIT(SSL3_MT_CERTIFICATE_STATUS);
+#undef BIT
+
+/* A fragment that contradicts itself or is larger than allowed would end the handshake, and anybody can send one. */
+static bool handshake_is_sound_untrusted(const dtls_association *a, const uint8_t *p, size_t size) {
+  uint32_t allowed = a->server ? to_server : to_client;
+  size_t max = (size_t)SSL_get_max_cert_list(a->ssl); /* libssl's own limit, too */
+  while (size >= DTLS_HANDSHAKE_HEADER) {
+    size_t length = dtls_u24(p + 1), offset = dtls_u24(p + 6), fragment = dtls_u24(p + 9);
+    if (p[0] > 31 || !(allowed >> p[0] & 1)) return false;
+    if (length > max || offset + fragment > length || fragment > size - DTLS_HANDSHAKE_HEADER || (fragment == 0) != (length == 0)) return false;
+    p += DTLS_HANDSHAKE_HEADER + fragment;
+    size -= DTLS_HANDSHAKE_HEADER + fragment;
+  }
+  return size == 0;
+}
+
 /* A record of epoch 0: nobody has authenticated it. */
 static bool admit_plain(dtls_association *a, const uint8_t *record) {
   const uint8_t *body = record + DTLS_RECORD_HEADER;
+  size_t size = dtls_record_size(record) - DTLS_RECORD_HEADER;
   switch (record[0]) {
+    case SSL3_RT_HANDSHAKE: return handshake_is_sound_untrusted(a, body, size) || drop(a, DTLS_DROP_HANDSHAKE);
+    case SSL3_RT_CHANGE_CIPHER_SPEC: return (size == 1 && body[0] == SSL3_MT_CCS) || drop(a, DTLS_DROP_HANDSHAKE);
     case SSL3_RT_APPLICATION_DATA: return drop(a, DTLS_DROP_UNPROTECTED);
     case SSL3_RT_ALERT:
-      if (!a->open && dtls_record_size(record) == DTLS_RECORD_HEADER + 2 && body[0] == SSL3_AL_FATAL)
-        dtls_association_suspect(a, body[1], 0);
+      if (!a->open && size == 2 && body[0] == SSL3_AL_FATAL) dtls_association_suspect(a, body[1], 0);
       return drop(a, DTLS_DROP_ALERT);
     default: return true;
   }

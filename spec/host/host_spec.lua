@@ -1,14 +1,8 @@
 -- The stand-in for luvi keeps luvit's rules: each of them, on a tree of files of its own.
 
-local build = os.getenv 'DTLS_BUILD' or 'build'
+local shell = require 'spec.support.shell'
 
-local function shell(command)
-  local pipe = assert(io.popen('( unset LD_PRELOAD; ' .. command .. ' ) 2>&1; echo "status=$?"'))
-  local output = pipe:read '*a'
-  pipe:close()
-  local text, status = output:match '^(.*)status=(%d+)\n$'
-  return text, tonumber(status)
-end
+local build = os.getenv 'DTLS_BUILD' or 'build'
 
 describe('the host', function()
   local tree
