@@ -336,11 +336,11 @@ describe('a connection', function()
     end))
 
     it('tells that it is idle, and stays open', loop.run(function()
-      local server = pair.echo(pair.listening({ demux = demux, timeout = 30 }, ip))
+      local server = pair.echo(pair.listening({ demux = demux, timeout = 150 * loop.patience }, ip))
       local conn, accepted = pair.open(server)
       loop.event(accepted, 'timeout')
       local called = 0
-      assert.equal(conn, conn:setTimeout(20, function() called = called + 1 end))
+      assert.equal(conn, conn:setTimeout(100 * loop.patience, function() called = called + 1 end))
       loop.till(function() return called == 1 end)
       assert.is_true(pair.roundTrip(conn, 'here I am'))
       loop.event(conn, 'timeout')
