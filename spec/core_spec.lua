@@ -148,7 +148,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
     local function dial(options, name)
       local handle = socket(ip)
       assert(handle:connect(ip, port))
-      return assert(core.client(assert(context('client', options)), core.fd(handle), name)), handle
+      return assert(core.client(assert(context('client', options)), core.fd(handle), { servername = name, check_name = true })), handle
     end
 
     local function serve(owner)
@@ -332,7 +332,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
         function() core.endpoint(assert(context 'server'), 'x', demux) end,
         function() core.endpoint(assert(context 'server'), core.fd(udp), 'x') end,
         function() core.client() end, function() core.client(assert(context 'server'), core.fd(udp)) end,
-        function() core.client(assert(context 'client'), {}) end, function() core.client(assert(context 'client'), 1, {}) end,
+        function() core.client(assert(context 'client'), {}) end, function() core.client(assert(context 'client'), 1, 'x') end,
         function() client.write(endpoint, 'x') end, function() endpoint.next(client) end, function() client.read(7) end,
         function() client.read(udp) end, function() endpoint.stats {} end,
       } do
@@ -503,7 +503,7 @@ describe('core.client', function()
   it('needs a name that is one', function()
     local udp = socket '127.0.0.1'
     assert(udp:connect('127.0.0.1', 9))
-    local made, err = core.client(assert(context 'client'), core.fd(udp), ('x'):rep(300))
+    local made, err = core.client(assert(context 'client'), core.fd(udp), { servername = ('x'):rep(300) })
     assert.is_nil(made)
     assert.equal('ERR_DTLS_CONFIG', err.code)
   end)

@@ -4,8 +4,8 @@
  */
 #include "core.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #define TYPE "dtls.association"
@@ -40,6 +40,8 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   if (!a) return NULL;
   a->owner = LUA_NOREF;
   a->server = ep != NULL;
+  a->base = dtls_config_of(ctx);
+  a->reject = a->base->reject;
   a->suspect_alert = -1;
   a->first_timeout = a->interval = FIRST_TIMEOUT;
   a->mtu = DTLS_DEFAULT_MTU;
@@ -59,6 +61,8 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   if (ep) {
     a->endpoint = ep;
     ep->refs++;
+    a->asks_hello = ep->asks_hello;
+    if (ep->stores_sessions) SSL_set_options(a->ssl, SSL_OP_NO_TICKET);
   }
   return a;
 fail:
@@ -76,6 +80,8 @@ void dtls_association_free(dtls_association *a) {
     if (a->endpoint->reader == a) a->endpoint->reader = NULL;
     dtls_endpoint_unref(a->endpoint);
   }
+  dtls_hold_free(a);
+  if (a->keylog) OPENSSL_clear_free(a->keylog, strlen(a->keylog));
   SSL_free(a->ssl);
   OPENSSL_free(a);
 }
@@ -102,7 +108,8 @@ void dtls_association_push(lua_State *L, dtls_association *a) {
   lua_setmetatable(L, -2);
 }
 
-static dtls_association *check(lua_State *L) { return dtls_check(L, 1, TYPE); }
+dtls_association *dtls_association_check(lua_State *L) { return dtls_check(L, 1, TYPE); }
+static dtls_association *check(lua_State *L) { return dtls_association_check(L); }
 
 static void disown(lua_State *L, dtls_association *a) {
   luaL_unref(L, LUA_REGISTRYINDEX, a->owner);
@@ -131,31 +138,42 @@ static int association_gc(lua_State *L) {
   return 0;
 }
 
-/* Refuses what is no server name; sets the name to check and, for a DNS name, the one to send (RFC 6066 §3). */
-static bool set_server_name(SSL *ssl, const char *name) {
-  struct in6_addr ip;
-  char literal[INET6_ADDRSTRLEN] = "";
-  X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
-  size_t length = strcspn(name, "%"); /* a zone is no part of the address in a certificate */
-  if (length < sizeof literal) memcpy(literal, name, length);
-  if (inet_pton(AF_INET, literal, &ip) == 1 || inet_pton(AF_INET6, literal, &ip) == 1)
-    return X509_VERIFY_PARAM_set1_ip_asc(param, literal) == 1;
-  X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-  return X509_VERIFY_PARAM_set1_host(param, name, 0) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
-}
-
 /* What arrived before connect() is from anybody, and a server says nothing before it is spoken to. */
 static void discard_queued(int fd) {
   uint8_t byte;
   for (int i = 0; i < DTLS_DRAIN_MAX && (recv(fd, &byte, 1, MSG_DONTWAIT) >= 0 || errno != EAGAIN); i++) continue;
 }
 
-/* core.client(context, fd[, servername]) → association | nil, err. fd: a connected UDP socket; it stays the caller's. */
+/* The name, the session to resume and the questions of a new client; the options are at index 3. */
+static bool prepare_client(lua_State *L, dtls_association *a) {
+  lua_getfield(L, 3, "servername");
+  lua_getfield(L, 3, "session");
+  lua_getfield(L, 3, "check_name");
+  size_t size;
+  const char *name = lua_tostring(L, -3), *blob = lua_tolstring(L, -2, &size);
+  if (name && !dtls_verify_name(a->ssl, name, lua_toboolean(L, -1))) return false;
+  if (!name) name = "";
+  SSL_SESSION *session = blob ? dtls_session_parse(blob, size) : NULL;
+  bool ok = dtls_session_bind(a->ssl, name, strlen(name)) && (!a->base->asks_psk || dtls_hold_watch(a));
+  if (ok && session) dtls_session_offer(a->ssl, session, name, a->mtu);
+  SSL_SESSION_free(session);
+  return ok;
+}
+
+/*
+ * core.client(context, fd[, {servername=, check_name=, session=}]) → association | nil, err
+ * fd: a connected UDP socket; it stays the caller's. check_name: the certificate must have the name. session: what
+ * association:session() gave; not offered when it has expired or belongs to another name or context.
+ */
 int dtls_association_client(lua_State *L) {
   SSL_CTX *ctx = dtls_context_check(L, 1, false);
   int fd = (int)luaL_checkinteger(L, 2);
-  const char *name = luaL_optstring(L, 3, NULL);
   dtls_address local, peer;
+  if (lua_isnoneornil(L, 3)) {
+    lua_settop(L, 2);
+    lua_newtable(L);
+  }
+  luaL_checktype(L, 3, LUA_TTABLE);
   if (!dtls_udp_local(fd, &local) || !dtls_udp_peer(fd, &peer)) return dtls_error_system(L, errno, "the socket has no peer");
   dtls_udp_announce_errors(fd);
   discard_queued(fd);
@@ -166,7 +184,7 @@ int dtls_association_client(lua_State *L) {
     dtls_path_free(path);
     path = NULL;
   }
-  if (!path || (name && !set_server_name(a->ssl, name))) {
+  if (!path || !prepare_client(L, a)) {
     dtls_association_free(a);
     return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a client");
   }
@@ -205,15 +223,17 @@ static int unfinished(lua_State *L, dtls_association *a, int result, const char 
     if (number == 0) return dtls_error(L, "ERR_DTLS_PROTOCOL", "%s: OpenSSL gave up without saying why", what);
     return dtls_error_system(L, number, what);
   }
-  if (ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_CERTIFICATE_VERIFY_FAILED) {
-    ERR_clear_error();
-    return dtls_error_certificate(L, SSL_get_verify_result(a->ssl));
+  switch (ERR_GET_REASON(ERR_peek_last_error())) {
+    case SSL_R_CERTIFICATE_VERIFY_FAILED: ERR_clear_error(); return dtls_error_certificate(L, SSL_get_verify_result(a->ssl));
+    case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: return dtls_error_openssl(L, "ERR_DTLS_CERTIFICATE", what);
+    case SSL_R_PSK_IDENTITY_NOT_FOUND: return dtls_error_openssl(L, "ERR_DTLS_PSK_IDENTITY", what);
+    default: return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", what);
   }
-  return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", what);
 }
 
 /* An idle peer would hold 34 KB of record buffers. */
 void dtls_association_release(dtls_association *a) {
+  if (a->open && !dtls_hold_pending(a)) dtls_hold_free(a);
   if (a->open && a->buffered && SSL_free_buffers(a->ssl) == 1) a->buffered = false;
 }
 
@@ -230,14 +250,30 @@ static void completed(dtls_association *a) {
   dtls_association_clear_suspicion(a);
 }
 
-/* association:handshake() → true | nil, 'want_read' | nil, err (SSL_do_handshake) */
+/*
+ * association:handshake() → true | nil, 'want_read' | nil, err (SSL_do_handshake)
+ *   → nil, 'ask_hello', servername or nil, session id or nil | nil, 'ask_psk', identity (a client: hint or nil) |
+ *     nil, 'ask_verify': answer with answer_hello() or refuse_hello(), answer_psk(), answer_verify(), now or later,
+ *     and call handshake() again
+ *   → nil, 'want_answer': the question is still open
+ */
 static int association_handshake(lua_State *L) {
   dtls_association *a = check(L);
+  if (dtls_hold_asks(a)) {
+    dtls_screen_collect(a);
+    lua_pushnil(L);
+    lua_pushliteral(L, "want_answer");
+    return 2;
+  }
   OSSL_HANDSHAKE_STATE before = SSL_get_state(a->ssl);
   ERR_clear_error();
   errno = 0;
   int result = SSL_do_handshake(a->ssl);
   if (SSL_get_state(a->ssl) != before) a->timeouts = 0;
+  if (dtls_hold_asks(a)) {
+    ERR_clear_error();
+    return dtls_hold_push(L, a);
+  }
   /* One call may do both, take a valid flight and then an alert: only what came after the alert counts. */
   if (a->suspect_deadline != 0 && SSL_get_state(a->ssl) != a->suspect_state && result != 1) dtls_association_clear_suspicion(a);
   if (result != 1 && SSL_get_error(a->ssl, result) == SSL_ERROR_ZERO_RETURN)
@@ -262,7 +298,7 @@ static int association_read(lua_State *L) {
   if (size > 0) {
     DTLS_COUNT(a, messages_in, 1);
     lua_pushlstring(L, message, (size_t)size);
-    lua_pushboolean(L, a->datagram || SSL_has_pending(a->ssl));
+    lua_pushboolean(L, a->datagram || dtls_hold_pending(a) || SSL_has_pending(a->ssl));
     return 2;
   }
   int results = unfinished(L, a, size, "read");
@@ -329,11 +365,12 @@ static int association_promote(lua_State *L) {
 
 /* ── timer (DTLSv1_get_timeout, DTLSv1_handle_timeout) ── */
 
-/* association:timeout() → ms until handle_timeout() wants to be called, or nil */
+/* association:timeout() → ms until handle_timeout() wants to be called, or nil: never, or not before an answer */
 static int association_timeout(lua_State *L) {
   dtls_association *a = check(L);
   struct timeval left;
   int64_t ms = INT64_MAX;
+  if (dtls_hold_asks(a)) return 0;
   if (DTLSv1_get_timeout(a->ssl, &left) == 1) ms = (int64_t)left.tv_sec * 1000 + (left.tv_usec + 999) / 1000;
   if (a->suspect_deadline != 0) {
     int64_t until = (int64_t)(a->suspect_deadline - dtls_now());
@@ -343,6 +380,25 @@ static int association_timeout(lua_State *L) {
   if (ms == INT64_MAX) return 0;
   lua_pushnumber(L, (lua_Number)ms);
   return 1;
+}
+
+/* A wrong key is silence: Finished cannot be decrypted, and what cannot be decrypted is dropped (RFC 6347 §4.1.2.7). */
+static bool looks_like_wrong_key(const dtls_association *a) {
+  OSSL_HANDSHAKE_STATE state = SSL_get_state(a->ssl);
+  return dtls_psk_suite(a->ssl) && !SSL_session_reused(a->ssl) && state == (a->server ? TLS_ST_SR_CHANGE : TLS_ST_CW_FINISHED);
+}
+
+static int timed_out(lua_State *L, const dtls_association *a, const char *what) {
+  if (looks_like_wrong_key(a)) return dtls_error(L, "ERR_DTLS_PSK_KEY", "%s; probably the two pre-shared keys are not the same", what);
+  return dtls_error(L, "ERR_DTLS_HANDSHAKE_TIMEOUT", "%s", what);
+}
+
+/* association:expired(ms) → nil, err: the error of a handshake that did not complete within ms */
+static int association_expired(lua_State *L) {
+  dtls_association *a = check(L);
+  char what[80];
+  snprintf(what, sizeof what, "the handshake did not complete within %.0f ms", luaL_checknumber(L, 2));
+  return timed_out(L, a, what);
 }
 
 /* association:handle_timeout() → true | nil, err. Repeats the last flight when it is due. */
@@ -362,7 +418,7 @@ static int association_handle_timeout(lua_State *L) {
   if (ERR_peek_error() == 0) return dtls_error_system(L, number, "cannot repeat a flight");
   if (ERR_GET_REASON(ERR_peek_last_error()) != SSL_R_READ_TIMEOUT_EXPIRED) return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", "cannot repeat a flight");
   ERR_clear_error();
-  return dtls_error(L, "ERR_DTLS_HANDSHAKE_TIMEOUT", "the peer did not answer any of the repeated flights");
+  return timed_out(L, a, "the peer did not answer any of the repeated flights");
 }
 
 /* association:set_retransmit(first_ms, next_ms): the first interval of a flight; the one after the current (0: double). */
@@ -509,6 +565,44 @@ static int association_export(lua_State *L) {
   return 1;
 }
 
+/* association:alpn() → the application protocol | nil (SSL_get0_alpn_selected) */
+static int association_alpn(lua_State *L) { return dtls_extension_alpn(L, check(L)->ssl); }
+
+/* association:srtp_profile() → OpenSSL's name of it | nil (SSL_get_selected_srtp_profile) */
+static int association_srtp_profile(lua_State *L) { return dtls_extension_srtp(L, check(L)->ssl); }
+
+/* association:extended_master_secret() → whether both sides have it (RFC 7627, SSL_get_extms_support) */
+static int association_extended_master_secret(lua_State *L) {
+  dtls_association *a = check(L);
+  lua_pushboolean(L, a->open && SSL_get_extms_support(a->ssl) == 1);
+  return 1;
+}
+
+/* association:peer_certificate([chain]) → table | nil, certificate.c */
+static int association_peer_certificate(lua_State *L) { return dtls_certificate_push(L, check(L)->ssl, lua_toboolean(L, 2)); }
+
+/* association:session() → id, blob | nil: what resumes it (i2d_SSL_SESSION). It holds the master secret. */
+static int association_session(lua_State *L) {
+  dtls_association *a = check(L);
+  return a->open ? dtls_session_push(L, a->ssl) : 0;
+}
+
+/* association:session_reused() → boolean (SSL_session_reused) */
+static int association_session_reused(lua_State *L) {
+  lua_pushboolean(L, SSL_session_reused(check(L)->ssl));
+  return 1;
+}
+
+/* association:keylog() → lines that nobody has taken yet, each with its newline | nil */
+static int association_keylog(lua_State *L) {
+  dtls_association *a = check(L);
+  if (!a->keylog) return 0;
+  lua_pushstring(L, a->keylog);
+  OPENSSL_clear_free(a->keylog, strlen(a->keylog));
+  a->keylog = NULL;
+  return 1;
+}
+
 /* association:stats() → its counters */
 static int association_stats(lua_State *L) {
   dtls_counters_push(L, &check(L)->counters);
@@ -525,6 +619,7 @@ void dtls_association_init(lua_State *L) {
       {"promote", association_promote},
       {"timeout", association_timeout},
       {"handle_timeout", association_handle_timeout},
+      {"expired", association_expired},
       {"set_retransmit", association_set_retransmit},
       {"set_mtu", association_set_mtu},
       {"set_link_mtu", association_set_link_mtu},
@@ -540,8 +635,17 @@ void dtls_association_init(lua_State *L) {
       {"servername", association_servername},
       {"psk_identity", association_psk_identity},
       {"export_keying_material", association_export},
+      {"alpn", association_alpn},
+      {"srtp_profile", association_srtp_profile},
+      {"extended_master_secret", association_extended_master_secret},
+      {"peer_certificate", association_peer_certificate},
+      {"session", association_session},
+      {"session_reused", association_session_reused},
+      {"keylog", association_keylog},
       {"stats", association_stats},
       {"__gc", association_gc},
       {NULL, NULL}};
   dtls_register(L, TYPE, methods);
+  dtls_register(L, TYPE, dtls_association_settings);
+  dtls_register(L, TYPE, dtls_hold_methods);
 }

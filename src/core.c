@@ -92,6 +92,7 @@ int luaopen_dtls_core(lua_State *L) {
                                        {"endpoint", dtls_endpoint_new},
                                        {"client", dtls_association_client},
                                        {"self_signed", dtls_selfsigned},
+                                       {"is_session", dtls_session_is},
                                        {"error", dtls_error_new},
                                        {"openssl", core_openssl},
                                        {NULL, NULL}};
@@ -100,6 +101,7 @@ int luaopen_dtls_core(lua_State *L) {
   if (sentence) return luaL_error(L, "dtls: %s", sentence);
   dtls_error_init(L);
   dtls_context_init(L);
+  dtls_certificate_init(L);
   dtls_association_init(L);
   dtls_endpoint_init(L);
   lua_newtable(L);

@@ -3,8 +3,9 @@
  *
  *   endpoint ──owns──> batch, stash, cookies, path table, the association in waiting
  *   path     ──owns──> the peer socket (connected strategy); lives as long as an association is on it
- *   association ─owns─> its SSL, and through it screen BIO and dgram BIO; holds a reference on its endpoint
- *   context  ──owns──> one reference on an SSL_CTX; what our callbacks need hangs on that SSL_CTX
+ *   association ─owns─> its SSL, and through it screen BIO and dgram BIO; what waits for an answer (hold); holds a
+ *                       reference on its endpoint
+ *   context  ──owns──> one reference on an SSL_CTX; its configuration hangs on that SSL_CTX
  *
  * A function whose name ends in _untrusted reads bytes that anybody may have sent: it takes (pointer, length),
  * never reads past them, and can only say "no".
@@ -22,6 +23,10 @@
 #include <lua.h>
 
 #include "openssl.h"
+
+typedef struct dtls_association dtls_association;
+typedef struct dtls_endpoint dtls_endpoint;
+typedef struct dtls_path dtls_path;
 
 /* ── records: the wire format that more than one file looks at (RFC 6347 §4.1, §4.2.2) ───────────────────── */
 
@@ -135,13 +140,127 @@ bool dtls_batch_receive(dtls_batch *batch, int fd, const dtls_address *bound); /
 bool dtls_batch_pending(const dtls_batch *batch);
 bool dtls_batch_next(dtls_batch *batch, dtls_datagram *out);
 
-/* ── context.c: SSL_CTX ──────────────────────────────────────────────────────────────────────────────────── */
+/* ── context.c: SSL_CTX and its configuration ────────────────────────────────────────────────────────────── */
+
+enum { DTLS_DIGEST_SIZE = 32, DTLS_TICKET_KEY_SIZE = 80 };
+
+typedef struct {
+  char *identity;
+  uint8_t *key;
+  size_t key_size;
+} dtls_psk;
+
+/* What our callbacks need. Hangs on the SSL_CTX and is freed with it. */
+typedef struct {
+  bool server;
+  unsigned revision; /* counts the changes since it was made */
+  char *groups;      /* OpenSSL's list; SSL_set_SSL_CTX does not take it along */
+  bool own_sigalgs;  /* what it signs with is not for others to set, see context.c */
+  int (*default_security)(const SSL *, const SSL_CTX *, int, int, int, void *, void *); /* NULL: still in use */
+  /* verify.c */
+  bool reject;      /* a peer that is not authorized ends the handshake */
+  bool has_ca;
+  bool asks_verify; /* the application looks at a good chain, too */
+  size_t pins;
+  uint8_t (*pin)[DTLS_DIGEST_SIZE];
+  /* psk.c */
+  bool asks_psk;  /* the application knows identities and keys */
+  size_t psks;
+  dtls_psk *psk; /* sorted by identity; a client has one */
+  /* extension.c: protocol names with their lengths before them (RFC 7301) */
+  uint8_t *alpn;
+  size_t alpn_size;
+  /* session.c */
+  uint8_t policy[DTLS_DIGEST_SIZE]; /* of all that decides who may resume */
+  bool own_ticket_keys;             /* random ones, rotated by themselves */
+  unsigned ticket_keys;             /* 0 to 2: the current one, the previous one */
+  uint8_t ticket_key[2][DTLS_TICKET_KEY_SIZE];
+  uint64_t ticket_keys_since; /* ms */
+  /* keylog.c */
+  bool keylog_event;
+  int keylog_fd; /* -1: none */
+} dtls_config;
+
+/* How an option is taken: from the table at index 2. NULL, or a sentence; OpenSSL's queue may say more. */
+typedef const char *dtls_option_taker(lua_State *L, SSL_CTX *ctx, dtls_config *c);
 
 void dtls_context_init(lua_State *L);
+dtls_config *dtls_config_of(const SSL_CTX *ctx);
+static inline const dtls_config *dtls_config_of_ssl(const SSL *ssl) { return dtls_config_of(SSL_get_SSL_CTX(ssl)); }
 SSL_CTX *dtls_context_check(lua_State *L, int index, bool server);
-int dtls_context_new(lua_State *L);     /* core.context(role, options) */
-int dtls_selfsigned(lua_State *L);      /* core.self_signed(options), selfsigned.c */
-bool dtls_selfsigned_ec(X509 **cert, EVP_PKEY **key); /* a nameless P-256 pair; the caller frees both, whatever is returned */
+SSL_CTX *dtls_context_self(lua_State *L); /* the one at index 1 */
+int dtls_context_new(lua_State *L); /* core.context(role, options) */
+/* The handshake goes on with another identity: all that SSL_set_SSL_CTX takes along, and all that it does not. */
+bool dtls_context_adopt(SSL *ssl, SSL_CTX *ctx);
+const char *dtls_option_string(lua_State *L, const char *name); /* of the table at index 2; NULL: absent */
+bool dtls_option_boolean(lua_State *L, const char *name);
+/* Pushes the list (or nil) of that name; returns its length. */
+size_t dtls_option_list(lua_State *L, const char *name);
+BIO *dtls_text_bio(lua_State *L, int index); /* reads the string there, which must stay alive */
+int dtls_no_passphrase(char *buffer, int size, int writing, void *secret); /* never asks at a terminal; secret may be NULL */
+bool dtls_at_end_of_pem(void); /* whether the last PEM read failed only because the text was at its end */
+
+int dtls_selfsigned(lua_State *L); /* core.self_signed(options), selfsigned.c */
+bool dtls_selfsigned_nameless(const char *type, X509 **cert, EVP_PKEY **key); /* the caller frees both, whatever is returned */
+
+/* ── settings.c: OpenSSL's setters, for a context or for one association ─────────────────────────────────── */
+
+typedef struct {
+  SSL_CTX *ctx;
+  SSL *ssl; /* NULL: the context itself */
+} dtls_target;
+
+typedef dtls_target dtls_target_check(lua_State *L); /* of the object at index 1 */
+extern const luaL_Reg dtls_context_settings[], dtls_association_settings[];
+dtls_option_taker dtls_settings_take;
+const char *dtls_settings_ciphers(dtls_target target, const char *list);
+
+/* ── verify.c: who the peer may be ───────────────────────────────────────────────────────────────────────── */
+
+dtls_option_taker dtls_verify_take;
+void dtls_verify_free(dtls_config *c);
+/* What a client calls its server: SNI unless it is an IP address; with check, the name that its certificate must have. */
+bool dtls_verify_name(SSL *ssl, const char *name, bool check);
+
+/* ── psk.c: pre-shared keys (RFC 4279, 5487, 5489, 8442) ─────────────────────────────────────────────────── */
+
+dtls_option_taker dtls_psk_take;
+void dtls_psk_free(dtls_config *c);
+unsigned dtls_psk_for_server(SSL *ssl, const char *identity, unsigned char *key, unsigned max);
+bool dtls_psk_suite(const SSL *ssl); /* whether the suite in use, or about to be, has a pre-shared key */
+
+/* ── extension.c: ALPN (RFC 7301) and SRTP (RFC 5764) ────────────────────────────────────────────────────── */
+
+dtls_option_taker dtls_extension_take;
+void dtls_extension_free(dtls_config *c);
+int dtls_extension_alpn(lua_State *L, const SSL *ssl); /* pushes the protocol or nothing; returns how many */
+int dtls_extension_srtp(lua_State *L, SSL *ssl);
+
+/* ── session.c: resumption ───────────────────────────────────────────────────────────────────────────────── */
+
+dtls_option_taker dtls_session_take;
+const char *dtls_session_take_keys(lua_State *L, int index, dtls_config *c); /* ticket keys from the list there */
+void dtls_session_free(dtls_config *c);
+/* Ties what this handshake makes or resumes to the name and to the identity context. */
+bool dtls_session_bind(SSL *ssl, const char *name, size_t size); /* ASCII letters in either case are the same */
+/* A session from its bytes; NULL: it is none. */
+SSL_SESSION *dtls_session_parse(const void *blob, size_t size);
+bool dtls_session_in_time(const SSL_SESSION *session);
+int dtls_session_is(lua_State *L); /* core.is_session(blob) */
+/* Whether a client may offer it now, which then is done: in time, made under the same name and context, and its hello fits a datagram. */
+bool dtls_session_offer(SSL *ssl, SSL_SESSION *session, const char *name, size_t mtu);
+int dtls_session_push(lua_State *L, SSL *ssl); /* pushes id, blob, or nothing when it cannot be resumed */
+
+/* ── keylog.c ────────────────────────────────────────────────────────────────────────────────────────────── */
+
+dtls_option_taker dtls_keylog_take;
+void dtls_keylog_free(dtls_config *c);
+
+/* ── certificate.c ───────────────────────────────────────────────────────────────────────────────────────── */
+
+void dtls_certificate_init(lua_State *L);
+/* Pushes a table with Node's fields; chain: with issuerCertificate as far as the peer's chain goes. */
+bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool chain);
 
 /* ── cookie.c: stateless cookies (RFC 6347 §4.2.1) ───────────────────────────────────────────────────────── */
 
@@ -165,10 +284,6 @@ struct dtls_hello {
 
 /* True for the first fragment of a ClientHello, complete up to its cipher suites. */
 bool dtls_hello_parse_untrusted(const uint8_t *data, size_t size, dtls_hello *out);
-
-typedef struct dtls_association dtls_association;
-typedef struct dtls_endpoint dtls_endpoint;
-typedef struct dtls_path dtls_path;
 
 void dtls_hello_callbacks(SSL_CTX *ctx);
 /* Runs the datagram in hand through libssl on the association in waiting: dropped, answered, or (true) verified.
@@ -203,11 +318,35 @@ bool dtls_paths_add(dtls_paths *paths, dtls_path *path);
 void dtls_paths_remove(dtls_paths *paths, dtls_path *path);
 dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, const dtls_address *peer);
 
+/* ── hold.c: what only the application can answer; the handshake is held meanwhile ───────────────────────── */
+
+typedef struct dtls_hold dtls_hold;
+
+void dtls_hold_callbacks(SSL_CTX *ctx); /* the one that asks about a hello */
+bool dtls_hold_watch(dtls_association *a); /* a client whose application knows identities and keys */
+void dtls_hold_free(dtls_association *a);
+bool dtls_hold_asks(const dtls_association *a); /* a question waits for its answer */
+/* How much of a datagram libssl may read now. The rest is kept and comes back through dtls_hold_next(). */
+size_t dtls_hold_untrusted(dtls_association *a, const uint8_t *data, size_t size);
+void dtls_hold_keep(dtls_association *a, const uint8_t *data, size_t size); /* behind what is kept already */
+bool dtls_hold_pending(const dtls_association *a);                          /* something is kept, and nothing asked */
+size_t dtls_hold_next(dtls_association *a, uint8_t *out, size_t capacity);
+/* For verify.c and psk.c. UNANSWERED: the question has been put, come back. */
+typedef enum { DTLS_UNANSWERED, DTLS_YES, DTLS_NO } dtls_answer;
+dtls_answer dtls_hold_ask_verify(dtls_association *a);
+/* The key that was answered, for this identity if it is not NULL; NULL: none. */
+const dtls_psk *dtls_hold_psk(const dtls_association *a, const char *identity);
+SSL_SESSION *dtls_hold_take_session(dtls_association *a, const uint8_t *id, size_t size); /* what the store answered, or NULL */
+int dtls_hold_push(lua_State *L, dtls_association *a); /* nil, kind, subject… of the question */
+extern const luaL_Reg dtls_hold_methods[];
+
 /* ── screen.c: the filter BIO between libssl and the dgram BIO ───────────────────────────────────────────── */
 
 BIO *dtls_screen_new(dtls_association *a);
 /* Removes from a datagram, in place, every record that can only do harm; returns what is left. */
 size_t dtls_screen_filter_untrusted(dtls_association *a, uint8_t *data, size_t size);
+
+void dtls_screen_collect(dtls_association *a); /* keeps what has arrived until the question is answered */
 
 /* The shortest protected record of the suite in use or about to be: nonce and tag. 0: no suite yet. */
 size_t dtls_screen_protected_min(const SSL *ssl);
@@ -223,8 +362,13 @@ struct dtls_association {
   bool server, open;
   bool buffered;           /* libssl holds record buffers for it (open ones only) */
   bool reads_socket;       /* false: only datagrams handed in are read */
+  bool reject;             /* as its context says, unless set for itself */
+  bool asks_hello;         /* the application looks at the hello: names, stored sessions */
+  dtls_config *base;       /* of the context that it was made with: its ticket keys hold for every name */
   const uint8_t *datagram; /* handed in; valid until the endpoint takes its next one */
   size_t datagram_size;
+  dtls_hold *hold;         /* while something is asked, or waits behind a question */
+  char *keylog;            /* lines that the application has not taken yet */
   uint8_t random[DTLS_RANDOM_SIZE]; /* of the hello that made it (server) */
   size_t mtu;                       /* UDP payload; caps every datagram */
   size_t data_mtu, protected_min;   /* once open */
@@ -242,7 +386,8 @@ struct dtls_association {
 };
 
 void dtls_association_init(lua_State *L);
-int dtls_association_client(lua_State *L); /* core.client(context, fd[, servername]) */
+int dtls_association_client(lua_State *L); /* core.client(context, fd[, options]) */
+dtls_association *dtls_association_check(lua_State *L); /* the one at index 1 */
 dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd);
 void dtls_association_free(dtls_association *a);
 void dtls_association_push(lua_State *L, dtls_association *a); /* the userdata takes over ownership */
@@ -258,6 +403,7 @@ struct dtls_endpoint {
   unsigned refs; /* the userdata and one per association */
   int fd;        /* borrowed; -1 once closed */
   bool shared;   /* the shared demux strategy */
+  bool asks_hello, stores_sessions; /* what its associations do */
   dtls_address bound;
   SSL_CTX *ctx;
   dtls_cookies *cookies;
@@ -270,6 +416,7 @@ struct dtls_endpoint {
   bool hand_again;           /* it has been to the current association, the successor is next */
   dtls_association *reader;  /* the association it was handed to */
   dtls_association *waiting; /* the one listening SSL */
+  unsigned waiting_revision; /* of the context when it was made */
   dtls_hello hello;          /* of the datagram in hand, while libssl looks at it */
   bool verified;             /* waiting holds a verified hello that accept() may take */
   bool answered;             /* libssl answered the hello in hand */
@@ -281,7 +428,7 @@ struct dtls_endpoint {
 };
 
 void dtls_endpoint_init(lua_State *L);
-int dtls_endpoint_new(lua_State *L); /* core.endpoint(context, fd, demux) */
+int dtls_endpoint_new(lua_State *L); /* core.endpoint(context, fd, demux[, options]) */
 void dtls_endpoint_unref(dtls_endpoint *ep);
 /* Copies a datagram for later dispatch. seen: the path's current association has had it. */
 void dtls_endpoint_stash(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data, size_t size, bool seen);

@@ -82,14 +82,22 @@ static bool allow_peer_sockets(int fd) {
 }
 
 /*
- * core.endpoint(context, fd, demux) → endpoint | nil, err. demux: 'connected' or 'shared'
+ * core.endpoint(context, fd, demux[, {asks_hello=, stores_sessions=}]) → endpoint | nil, err
+ * demux: 'connected' or 'shared'. asks_hello: handshake() asks for each hello. stores_sessions: sessions get ids and
+ * no tickets; the application keeps them.
  * fd: a bound, unconnected, non-blocking UDP socket. It stays the caller's, who closes the endpoint first.
  */
 int dtls_endpoint_new(lua_State *L) {
   SSL_CTX *ctx = dtls_context_check(L, 1, true);
   int fd = (int)luaL_checkinteger(L, 2);
   static const char *const strategies[] = {"connected", "shared", NULL};
-  bool shared = luaL_checkoption(L, 3, NULL, strategies) == 1;
+  bool shared = luaL_checkoption(L, 3, NULL, strategies) == 1, asks_hello = false, stores_sessions = false;
+  if (!lua_isnoneornil(L, 4)) {
+    lua_getfield(L, 4, "asks_hello");
+    lua_getfield(L, 4, "stores_sessions");
+    asks_hello = lua_toboolean(L, -2);
+    stores_sessions = lua_toboolean(L, -1);
+  }
   dtls_address bound, peer;
   if (!dtls_udp_local(fd, &bound) || !ask_for_local_addresses(fd, bound.sa.sa_family) || (!shared && !allow_peer_sockets(fd)))
     return dtls_error_system(L, errno, "cannot listen on this socket");
@@ -106,6 +114,8 @@ int dtls_endpoint_new(lua_State *L) {
   ep->refs = 1;
   ep->fd = fd;
   ep->shared = shared;
+  ep->asks_hello = asks_hello;
+  ep->stores_sessions = stores_sessions;
   ep->bound = bound;
   ep->stash_end = &ep->stash;
   ep->cookies = dtls_cookies_new();

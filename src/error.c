@@ -134,6 +134,14 @@ int dtls_error_certificate(lua_State *L, long verify_result) {
   return 2;
 }
 
+/* OpenSSL's SSL_R_… without its prefix: "no shared cipher" is NO_SHARED_CIPHER. */
+static void push_reason(lua_State *L, const char *text) {
+  char name[128];
+  snprintf(name, sizeof name, "%s", text);
+  for (char *p = name; *p; p++) *p = isalnum((unsigned char)*p) ? (char)toupper((unsigned char)*p) : '_';
+  lua_pushstring(L, name);
+}
+
 /* The first entry is where it went wrong; later ones are callers that gave up. */
 int dtls_error_openssl(lua_State *L, const char *code, const char *what) {
   unsigned long entry = ERR_get_error();
@@ -148,5 +156,12 @@ int dtls_error_openssl(lua_State *L, const char *code, const char *what) {
     ERR_error_string_n(entry, buffer, sizeof buffer);
     text = buffer;
   }
-  return dtls_error(L, code, "%s: %s", what, text);
+  dtls_error(L, code, "%s: %s", what, text);
+  if (ERR_GET_LIB(entry) != ERR_LIB_SSL) return 2;
+  if (ERR_GET_REASON(entry) == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)
+    lua_pushliteral(L, "NO_PEER_CERTIFICATE"); /* as authorized() says */
+  else
+    push_reason(L, text);
+  lua_setfield(L, -2, "reason");
+  return 2;
 }

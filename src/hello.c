@@ -66,7 +66,13 @@ bool dtls_hello_untrusted(dtls_endpoint *ep) {
     return false;
   }
   ep->stats.hellos++;
+  unsigned revision = dtls_config_of(ep->ctx)->revision;
+  if (ep->waiting && ep->waiting_revision != revision) {
+    dtls_association_free(ep->waiting); /* a setting of its context has changed */
+    ep->waiting = NULL;
+  }
   if (!ep->waiting) ep->waiting = dtls_association_new(ep->ctx, ep, ep->fd);
+  ep->waiting_revision = revision;
   if (!ep->waiting) {
     ERR_clear_error();
     return false;

@@ -19,7 +19,11 @@
 #error "luvit-dtls needs OpenSSL 3.0 or later"
 #endif
 
-/* Before 4.1 libssl takes a server's EdDSA key for DTLS only when there is an ECDSA key beside it, see context.c. */
-#define DTLS_EDDSA_NEEDS_ECDSA (OPENSSL_VERSION_NUMBER < 0x40100000L)
+/* When a session was made, in seconds; the older name of the function is deprecated from 3.4 on. */
+#if OPENSSL_VERSION_NUMBER >= 0x30300000L
+#define DTLS_SESSION_TIME(session) SSL_SESSION_get_time_ex(session)
+#else
+#define DTLS_SESSION_TIME(session) SSL_SESSION_get_time(session)
+#endif
 
 #endif

@@ -147,31 +147,30 @@ static bool is_for_me_untrusted(dtls_association *a, const uint8_t *data, size_t
 }
 
 /* One datagram into out: its size, or -1 (errno says why). */
-static int take(BIO *bio, dtls_association *a, char *out, int capacity) {
+static int take(dtls_association *a, uint8_t *out, size_t capacity) {
   if (a->datagram) {
-    int size = (int)(a->datagram_size < (size_t)capacity ? a->datagram_size : (size_t)capacity);
-    memcpy(out, a->datagram, (size_t)size);
+    size_t size = a->datagram_size < capacity ? a->datagram_size : capacity;
+    memcpy(out, a->datagram, size);
     a->datagram = NULL;
-    return size;
+    return (int)size;
   }
   errno = EAGAIN;
   if (!a->reads_socket) return -1;
-  int size = BIO_read(BIO_next(bio), out, capacity);
+  int size = BIO_read(a->dgram, out, (int)capacity);
   if (size < 0) return -1;
   DTLS_COUNT(a, datagrams_in, 1);
   DTLS_COUNT(a, bytes_in, (uint64_t)size);
   return size;
 }
 
-static int screen_read(BIO *bio, char *out, int capacity) {
-  dtls_association *a = BIO_get_data(bio);
-  BIO_clear_retry_flags(bio);
+/* The next datagram that is worth reading: its size; 0: there is none; -1: the socket is beyond use. */
+static int receive(dtls_association *a, uint8_t *out, size_t capacity) {
   for (int reads = 0; reads < READS_MAX; reads++) {
     bool handed_in = a->datagram != NULL;
-    int size = take(bio, a, out, capacity);
+    int size = take(a, out, capacity);
     if (size >= 0) {
-      if (!handed_in && !is_for_me_untrusted(a, (const uint8_t *)out, (size_t)size)) continue;
-      size = (int)dtls_screen_filter_untrusted(a, (uint8_t *)out, (size_t)size);
+      if (!handed_in && !is_for_me_untrusted(a, out, (size_t)size)) continue;
+      size = (int)dtls_screen_filter_untrusted(a, out, (size_t)size);
       if (size > 0) return size;
     } else {
       if (errno == EAGAIN) break;
@@ -179,16 +178,37 @@ static int screen_read(BIO *bio, char *out, int capacity) {
       socket_error(a, errno); /* the kernel reports it once; datagrams may wait behind it */
     }
   }
+  return 0;
+}
+
+/* What was kept back comes first; what asks a question is kept back. */
+static int screen_read(BIO *bio, char *out, int capacity) {
+  dtls_association *a = BIO_get_data(bio);
+  uint8_t *data = (uint8_t *)out;
+  BIO_clear_retry_flags(bio);
+  for (int reads = 0; reads < READS_MAX && !dtls_hold_asks(a); reads++) {
+    int size = dtls_hold_pending(a) ? (int)dtls_hold_next(a, data, (size_t)capacity) : receive(a, data, (size_t)capacity);
+    if (size < 0) return -1;
+    if (size == 0) break;
+    size = (int)dtls_hold_untrusted(a, data, (size_t)size);
+    if (size > 0) return size;
+  }
   BIO_set_retry_read(bio);
   return -1;
+}
+
+void dtls_screen_collect(dtls_association *a) {
+  uint8_t data[DTLS_DATAGRAM_MAX];
+  int size;
+  while ((size = receive(a, data, sizeof data)) > 0) dtls_hold_keep(a, data, (size_t)size);
 }
 
 /* ── writing ── */
 
 /* Like send(2); 0: withheld. */
-static ssize_t put(BIO *bio, dtls_association *a, const char *data, size_t size) {
+static ssize_t put(dtls_association *a, const char *data, size_t size) {
   dtls_endpoint *ep = a->endpoint;
-  if (a->path && a->path->fd >= 0) return BIO_write(BIO_next(bio), data, (int)size);
+  if (a->path && a->path->fd >= 0) return BIO_write(a->dgram, data, (int)size);
   if (!ep || ep->fd < 0) {
     errno = EBADF;
     return -1;
@@ -205,12 +225,12 @@ static ssize_t put(BIO *bio, dtls_association *a, const char *data, size_t size)
 }
 
 /* One datagram. False only when the socket itself is beyond use. */
-static bool send_datagram(BIO *bio, dtls_association *a, const char *data, size_t size) {
-  ssize_t sent = put(bio, a, data, size);
+static bool send_datagram(dtls_association *a, const char *data, size_t size) {
+  ssize_t sent = put(a, data, size);
   /* ECONNREFUSED is about an earlier datagram; reporting it has cleared it, and this one has not been sent. */
   if (sent < 0 && errno == ECONNREFUSED) {
     socket_error(a, errno);
-    sent = put(bio, a, data, size);
+    sent = put(a, data, size);
   }
   if (sent == 0) return true;
   if (sent > 0) {
@@ -243,7 +263,7 @@ static int screen_write(BIO *bio, const char *data, int size) {
   BIO_clear_retry_flags(bio);
   while (left > 0) {
     size_t part = left > a->mtu ? within_mtu(a, data, left) : left;
-    if (!send_datagram(bio, a, data, part)) return -1;
+    if (!send_datagram(a, data, part)) return -1;
     data += part;
     left -= part;
   }

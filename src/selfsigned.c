@@ -3,15 +3,26 @@
  */
 #include "core.h"
 
+#include <openssl/rsa.h>
+
 #include <stdio.h>
 #include <string.h>
 
-enum { SERIAL_BITS = 127, HOUR = 60 * 60, DAY = 24 * HOUR };
+enum { SERIAL_BITS = 127, HOUR = 60 * 60, RSA_BITS = 2048 };
+
+static EVP_PKEY *make_rsa_pss(void) {
+  EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA-PSS", NULL);
+  EVP_PKEY *key = NULL;
+  if (ctx && EVP_PKEY_keygen_init(ctx) == 1 && EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, RSA_BITS) == 1) EVP_PKEY_generate(ctx, &key);
+  EVP_PKEY_CTX_free(ctx);
+  return key;
+}
 
 static EVP_PKEY *make_key(const char *type) {
   if (strcmp(type, "ec") == 0) return EVP_EC_gen("P-256");
-  if (strcmp(type, "rsa") == 0) return EVP_RSA_gen(2048);
-  return EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+  if (strcmp(type, "rsa") == 0) return EVP_RSA_gen(RSA_BITS);
+  if (strcmp(type, "rsa-pss") == 0) return make_rsa_pss();
+  return EVP_PKEY_Q_keygen(NULL, NULL, strcmp(type, "ed448") == 0 ? "ED448" : "ED25519");
 }
 
 static bool set_serial(X509 *cert) {
@@ -80,10 +91,13 @@ static bool fill(X509 *cert, EVP_PKEY *key, const char *common_name, long days) 
          add_extension(cert, NID_basic_constraints, "critical,CA:FALSE") && add_extension(cert, NID_subject_key_identifier, "hash");
 }
 
-static bool sign(X509 *cert, EVP_PKEY *key) { return X509_sign(cert, key, EVP_PKEY_is_a(key, "ED25519") ? NULL : EVP_sha256()) > 0; }
+static bool sign(X509 *cert, EVP_PKEY *key) {
+  bool eddsa = EVP_PKEY_is_a(key, "ED25519") || EVP_PKEY_is_a(key, "ED448"); /* which has a digest of its own */
+  return X509_sign(cert, key, eddsa ? NULL : EVP_sha256()) > 0;
+}
 
-bool dtls_selfsigned_ec(X509 **cert, EVP_PKEY **key) {
-  *key = make_key("ec");
+bool dtls_selfsigned_nameless(const char *type, X509 **cert, EVP_PKEY **key) {
+  *key = make_key(type);
   *cert = X509_new();
   return *key && *cert && fill(*cert, *key, "-", 1) && sign(*cert, *key);
 }
@@ -106,8 +120,9 @@ static void set_fingerprint(lua_State *L, X509 *cert) {
 }
 
 /*
- * core.self_signed({type='ec'|'ed25519'|'rsa', common_name=, alt_names={...}, days=}) → {cert=, key=, fingerprint=} | nil, err
- * P-256, Ed25519 or RSA-2048; PEM (the key as PKCS #8); the fingerprint is SHA-256.
+ * core.self_signed({type='ec'|'ed25519'|'ed448'|'rsa'|'rsa-pss', common_name=, alt_names={...}, days=})
+ *   → {cert=, key=, fingerprint=} | nil, err
+ * P-256, an Edwards curve or RSA-2048; PEM (the key as PKCS #8); the fingerprint is SHA-256.
  */
 int dtls_selfsigned(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);

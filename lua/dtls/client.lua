@@ -72,7 +72,9 @@ function Client:_open(address)
   local fd, err = core.fd(udp)
   if not fd then return nil, err end
   local association
-  association, err = core.client(self.context.core, fd, self.name)
+  association, err = core.client(self.context.core, fd, {
+    servername = self.name, check_name = self.context.checksName, session = self.options.session,
+  })
   if not association then return nil, err end
   conn:_begin(association)
   if conn._state == 'closed' then return true end
@@ -145,7 +147,8 @@ local function open(options, on_connection)
   if not own.host and not handle then return config_error('a client needs host and port, or handle') end
   local name = own.servername or own.hostname or own.host
   if made.checksName and not name then return config_error('servername: there is no name to check the certificate against') end
-  local conn = Connection.new(settings)
+  local conn = Connection.new(made, settings)
+  conn._name, conn._resumed = name, own.session
   local self = setmetatable({ conn = conn, context = made, options = own, handle = handle, name = name }, Client)
   conn._retry = function(err) return self:_retry(err) end
   if on_connection then conn:on('connection', on_connection) end

@@ -3,7 +3,9 @@
 
 local uv = require 'luv'
 local core = require 'dtls.core'
+local context = require 'dtls.context'
 local Emitter = require 'dtls.emitter'
+local questions = require 'dtls.questions'
 local tick = require 'dtls.tick'
 
 local new_error = core.error
@@ -13,17 +15,19 @@ local max = math.max
 -- Datagrams read before other handles of the loop get their turn.
 local READ_BUDGET = 64
 
---- Events: `connection`, `message(data)`, `timeout`, `error(err)`, `close(hadError)`.
+--- Events: `connection`, `message(data)`, `session(blob)`, `timeout`, `keylog(line)`, `error(err)`, `close(hadError)`.
 ---@class dtls.Connection: dtls.Emitter
 ---@field private _association userdata? the core's object; nil before there is one and once closed
 ---@field private _watch table? {poll=, connection=}: the descriptor it reads; moves on when the peer starts over
 local Connection = Emitter:extend()
 
 --- For server.lua and client.lua.
+---@param made dtls.Context
 ---@param settings table what context.resolve gave
 ---@param server dtls.Server?
-function Connection.new(settings, server)
+function Connection.new(made, settings, server)
   local self = setmetatable({}, Connection)
+  self._context = made
   self._settings = settings
   self._server = server
   self._state = 'connecting'
@@ -122,8 +126,9 @@ end
 
 function Connection:_handshakeTick()
   if now() >= self._deadline then
-    return self:_fail(new_error('ERR_DTLS_HANDSHAKE_TIMEOUT',
-      ('the handshake did not complete within %d ms'):format(self._settings.handshakeTimeout)))
+    local limit = self._settings.handshakeTimeout
+    if self._association then return self:_fail(select(2, self._association:expired(limit))) end
+    return self:_fail(new_error('ERR_DTLS_HANDSHAKE_TIMEOUT', ('no way to the server was found within %d ms'):format(limit)))
   end
   local ok, err = self._association:handle_timeout()
   if not ok then return self:_fail(err) end
@@ -154,7 +159,41 @@ function Connection:_completed()
   self:_touch()
   if self._server then self._server:_opened(self) end
   if self._state == 'open' then self:fire('connection') end
-  if self._server and self._state == 'open' then self._server:fire('connection', self) end
+  if self._state ~= 'open' then return end
+  if self._server then
+    self._server:fire('connection', self)
+  elseif self:listenerCount('session') > 0 then
+    local blob = self:getSession()
+    if blob and blob ~= self._resumed then self:fire('session', blob) end -- the same one: it was resumed, not renewed
+  end
+end
+
+-- ── questions ──
+
+-- The handshake is held until the application has answered; what arrives meanwhile, the core keeps.
+function Connection:_ask(kind, ...)
+  local question, association, later = questions[kind], self._association, false
+  self:_armHandshake()
+  questions.run(question.ask, function(ok, ...)
+    if self._association ~= association then return end -- too late: it is closed
+    local good, err = ok, ...
+    if ok then good, err = question.answer(self, association, ...) end
+    if not good then
+      self._answerError = new_error('ERR_DTLS_CALLBACK', ('%s: %s'):format(question.name, tostring(err)))
+      question.refuse(association)
+    end
+    self:_serve()
+    if later and self._server then self._server:_dispatchPending() end
+  end, self, ...)
+  later = true
+end
+
+function Connection:_logKeys()
+  local lines = self._association:keylog() or ''
+  for line in lines:gmatch '[^\n]+' do
+    self:fire('keylog', line)
+    if self._server then self._server:fire('keylog', line, self) end
+  end
 end
 
 -- ── reading ──
@@ -163,13 +202,21 @@ end
 function Connection:_serve()
   local association = self._association
   if self._state == 'handshaking' then
-    local done, err = association:handshake()
+    local done, err, subject, id = association:handshake()
+    if self._context.keylogs then
+      self:_logKeys()
+      if self._state ~= 'handshaking' then return end
+    end
     if done then
       self:_completed()
     elseif err == 'want_read' then
       return self:_armHandshake()
+    elseif questions[err] then
+      return self:_ask(err, subject, id)
+    elseif err == 'want_answer' then
+      return
     else
-      return self:_fail(err)
+      return self:_fail(self._answerError or err) -- libssl only knows that the answer was no
     end
   end
   local count = 0
@@ -236,7 +283,7 @@ function Connection:_letGo()
   if association then
     self._final = {
       localAddress = association:local_address(), remoteAddress = association:remote_address(),
-      stats = association:stats(), authorized = { association:authorized() },
+      stats = association:stats(), authorized = { self:authorized() },
     }
     self._association = nil
     heir = association:close()
@@ -353,6 +400,65 @@ function Connection:getLinkMinMtu()
   return self._association and self._association:link_min_mtu()
 end
 
+-- ── OpenSSL's setters: for a server's connection in `accept`, before its handshake runs ──
+
+local function set(self, setter, ...)
+  if not self._association then return not_connected() end
+  return setter(self._association, ...)
+end
+
+--- Switches options on, for this connection (SSL_set_options). Names without their prefix.
+---@param names string[]
+---@return true? ok
+---@return dtls.Error? err ERR_DTLS_CONFIG, ENOTCONN
+function Connection:setOptions(names) return set(self, context.setNames, 'set_options', names) end
+
+--- Switches options off, for this connection (SSL_clear_options).
+---@param names string[]
+---@return true? ok
+---@return dtls.Error? err
+function Connection:clearOptions(names) return set(self, context.setNames, 'clear_options', names) end
+
+--- The options that are on (SSL_get_options).
+---@return string[]?
+---@return dtls.Error? err
+function Connection:options() return set(self, function(association) return association:get_options() end) end
+
+--- Switches modes on, for this connection (SSL_set_mode).
+---@param names string[]
+---@return true? ok
+---@return dtls.Error? err
+function Connection:setModes(names) return set(self, context.setNames, 'set_modes', names) end
+
+--- The modes that are on (SSL_get_mode).
+---@return string[]?
+---@return dtls.Error? err
+function Connection:modes() return set(self, function(association) return association:get_modes() end) end
+
+--- How this peer is verified, see Context:setVerify (SSL_set_verify, SSL_set_verify_depth).
+---@param given {mode?: string|string[], depth?: integer}
+---@return true? ok
+---@return dtls.Error? err
+function Connection:setVerify(given) return set(self, context.setVerify, given) end
+
+--- Suites for this connection (SSL_set_cipher_list).
+---@param list string
+---@return true? ok
+---@return dtls.Error? err
+function Connection:setCiphers(list) return set(self, context.setList, 'set_ciphers', list) end
+
+--- Groups for this connection (SSL_set1_groups_list).
+---@param list string
+---@return true? ok
+---@return dtls.Error? err
+function Connection:setGroups(list) return set(self, context.setList, 'set_groups', list) end
+
+--- Signature algorithms for this connection (SSL_set1_sigalgs_list).
+---@param list string
+---@return true? ok
+---@return dtls.Error? err
+function Connection:setSigalgs(list) return set(self, context.setList, 'set_sigalgs', list) end
+
 -- ── what is known about it ──
 
 ---@return dtls.Address?
@@ -381,9 +487,12 @@ end
 
 --- Whether the peer proved who it is: a good certificate, a pinned one, or a pre-shared key.
 ---@return boolean
----@return string? reason OpenSSL's and Node's name of what is wrong
+---@return string? reason OpenSSL's and Node's name of what is wrong, or what checkServerIdentity said
 function Connection:authorized()
-  if self._association then return self._association:authorized() end
+  if self._association then
+    local good, reason = self._association:authorized()
+    return good, reason == 'HOSTNAME_MISMATCH' and self._refusal or reason
+  end
   if self._final then return unpack(self._final.authorized) end
   return false, 'HANDSHAKE_NOT_COMPLETE'
 end
@@ -400,15 +509,56 @@ function Connection:pskIdentity()
   return self._association and self._association:psk_identity()
 end
 
+--- The peer's certificate with Node's fields: subject, issuer, subjectaltname, valid_from, valid_to, serialNumber,
+--- fingerprint (SHA-1), fingerprint256, fingerprint512, ext_key_usage, ca, bits, keyType ('EC', 'RSA', 'ED25519', …), pem, raw (DER).
+---@param chain boolean? with issuerCertificate, the next one of its chain, in each
+---@return table? nil when the peer has sent none
+function Connection:getPeerCertificate(chain)
+  return self._association and self._association:peer_certificate(chain) or nil
+end
+
+--- The application protocol that both sides have agreed on (ALPN, RFC 7301).
+---@return string?
+function Connection:alpnProtocol()
+  return self._association and self._association:alpn()
+end
+
+--- The SRTP profile that both sides have agreed on (RFC 5764), by OpenSSL's name. The keys:
+--- exportKeyingMaterial(length, 'EXTRACTOR-dtls_srtp').
+---@return string?
+function Connection:srtpProfile()
+  return self._association and self._association:srtp_profile()
+end
+
+--- Whether both sides bound the master secret to the handshake (RFC 7627); it is always asked for.
+---@return boolean
+function Connection:extendedMasterSecret()
+  return self._association ~= nil and self._association:extended_master_secret()
+end
+
+--- What resumes this session (`options.session`). It holds the master secret: keep it as you would keep a key.
+---@return string? blob nil before `connection`, and when the server gave nothing to resume with
+function Connection:getSession()
+  if not self._association then return nil end
+  local _, blob = self._association:session()
+  return blob
+end
+
+--- Whether the handshake resumed an earlier session instead of proving identities anew.
+---@return boolean
+function Connection:isSessionReused()
+  return self._association ~= nil and self._association:session_reused()
+end
+
 --- RFC 5705.
 ---@param length integer 1 to 1024 bytes
 ---@param label string
----@param context string?
+---@param extra string? the context of RFC 5705
 ---@return string? bytes
 ---@return dtls.Error? err
-function Connection:exportKeyingMaterial(length, label, context)
+function Connection:exportKeyingMaterial(length, label, extra)
   if not self._association then return not_connected() end
-  return self._association:export_keying_material(length, label, context)
+  return self._association:export_keying_material(length, label, extra)
 end
 
 --- Counters: messagesIn messagesOut datagramsIn datagramsOut bytesIn bytesOut retransmits, drops (reason → count).

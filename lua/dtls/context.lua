@@ -1,10 +1,10 @@
---- Options → core context. The secure profile is here, and what every option may be; OpenSSL's side is src/context.c.
+--- Options → core context. The secure profile is here; what an option may be says options.lua, and OpenSSL's side of it
+--- is src/context.c.
 
 local core = require 'dtls.core'
+local options = require 'dtls.options'
 
--- The LuaJIT of Debian 12 (2.1.0-beta3 of 2022) compiles some loops over pairs() wrongly: one connect in a thousand
--- then met an option named by a stray number. Nothing in this file is hot.
-jit.off(true, true)
+jit.off(true, true) -- see options.lua
 
 local context = {}
 
@@ -34,163 +34,37 @@ context.defaults = { handshakeTimeout = 30000, mtu = 1228, allowFragments = fals
 ---@field role 'server'|'client'
 ---@field package core userdata
 ---@field package settings table connection settings that came with it
+---@field package callbacks {psk?: function, checkServerIdentity?: function} what its handshakes ask
+---@field package keylogs boolean its connections emit `keylog`
 ---@field package carries table<string, boolean> the options that made it
 local Context = {}
 Context.__index = Context
 
--- ── what an option may be ──
--- A checker returns the value as it is used, or nil and what was expected; then also true when the type was right.
+-- ── making one ──
 
-local function of_type(expected)
-  return function(value)
-    if type(value) == expected then return value end
-    return nil, 'a ' .. expected
-  end
+local function config_error(message)
+  return nil, core.error('ERR_DTLS_CONFIG', message)
 end
-
-local function whole_number(min, max)
-  return function(value)
-    local number = type(value) == 'number'
-    if number and value % 1 == 0 and value >= min and value <= max then return value end
-    return nil, ('a whole number from %d to %d'):format(min, max), number
-  end
-end
-
-local function one_of(...)
-  local values = { ... }
-  return function(value)
-    for _, each in ipairs(values) do
-      if value == each then return value end
-    end
-    return nil, "'" .. table.concat(values, "' or '") .. "'", type(value) == 'string'
-  end
-end
-
--- PEM text, an object that exports it, or a list of either: as a list of texts.
-local function pem_list(value)
-  if type(value) ~= 'table' or value.export then value = { value } end
-  local list = {}
-  for i = 1, #value do
-    local item = value[i]
-    if type(item) ~= 'string' then
-      local indexable = type(item) == 'table' or type(item) == 'userdata'
-      local ok, text = pcall(function() return indexable and item:export() end)
-      item = ok and text
-    end
-    if type(item) ~= 'string' then return nil, 'PEM text, an object with an export method, or a list of them' end
-    list[i] = item
-  end
-  return list
-end
-
--- A text or a list of texts, as a list; convert(text) gives what is used, or nil.
-local function text_list(expected, min, max, convert)
-  return function(value)
-    local list = {}
-    for i, text in ipairs(type(value) == 'table' and value or { value }) do
-      if type(text) ~= 'string' then return nil, expected end
-      list[i] = convert(text)
-      if not list[i] then return nil, expected, true end
-    end
-    if #list < min or #list > max then return nil, expected, type(value) == 'table' end
-    return list
-  end
-end
-
-local fingerprints = text_list('a SHA-256 fingerprint in hexadecimal, or a list of them', 1, math.huge, function(text)
-  local hex = text:gsub(':', '')
-  if #hex ~= 64 or hex:find('%X') then return nil end
-  return (hex:gsub('%x%x', function(byte) return string.char(tonumber(byte, 16)) end))
-end)
-
-context.cookieSecrets = text_list('a string of at least 32 bytes, or {current, previous}', 1, 2, function(text)
-  return #text >= 32 and text or nil
-end)
-
-local function retransmit_timeout(value)
-  if type(value) == 'function' then return value end
-  local good, expected, right_type = whole_number(1, 60000)(value)
-  return good, 'a function, or ' .. (expected or ''), right_type
-end
-
--- What makes an SSL_CTX.
-local credentials = {
-  cert = pem_list, key = pem_list, passphrase = of_type 'string', ca = pem_list, crl = pem_list,
-  ciphers = of_type 'string', groups = of_type 'string', sigalgs = of_type 'string',
-  minVersion = of_type 'string', maxVersion = of_type 'string',
-  psk = of_type 'table', pskIdentityHint = of_type 'string',
-  requestCert = of_type 'boolean', rejectUnauthorized = of_type 'boolean', fingerprint = fingerprints,
-}
-
--- What a connection does; may come with a context, too.
-local settings = {
-  mtu = whole_number(228, 18445), linkMtu = whole_number(256, 18493),
-  handshakeTimeout = whole_number(1, 2 ^ 31 - 1), retransmitTimeout = retransmit_timeout,
-  timeout = whole_number(0, 2 ^ 31 - 1), allowFragments = of_type 'boolean',
-}
-
--- What only one role has.
-local roles = {
-  server = {
-    cookieSecret = context.cookieSecrets,
-    demux = one_of('connected', 'shared'),
-    maxConnections = whole_number(1, 2 ^ 31 - 1), maxConnectionsPerHost = whole_number(1, 2 ^ 31 - 1),
-    maxHandshakes = whole_number(1, 2 ^ 31 - 1),
-    reusePort = of_type 'boolean', ipv6Only = of_type 'boolean',
-    recvBufferSize = whole_number(1, 2 ^ 30), sendBufferSize = whole_number(1, 2 ^ 30),
-  },
-  client = {
-    host = of_type 'string', port = whole_number(1, 65535), servername = of_type 'string', hostname = of_type 'string',
-    localAddress = of_type 'string', localPort = whole_number(0, 65535),
-    handle = function(value)
-      if type(value) == 'userdata' or type(value) == 'table' then return value end
-      return nil, 'a luv UDP handle or a dgram socket'
-    end,
-  },
-}
 
 local function check_context(value)
   if getmetatable(value) == Context then return value end
   return nil, 'a Context'
 end
 
-local function config_error(message)
-  return nil, core.error('ERR_DTLS_CONFIG', message)
-end
-
--- Checks every option against the given tables of checkers. Raises for an unknown name or a wrong type; nil, err for a
--- value that cannot be.
-local function check(options, level, ...)
-  if type(options) ~= 'table' then error('options: expected a table, got ' .. type(options), level) end
-  local checked = {}
-  for name, value in pairs(options) do
-    local checker
-    for i = 1, select('#', ...) do checker = checker or select(i, ...)[name] end
-    if not checker then error(("unknown option '%s'"):format(tostring(name)), level) end
-    local good, expected, right_type = checker(value)
-    if right_type and good == nil then return config_error(('%s: expected %s'):format(name, expected)) end
-    if good == nil then error(("option '%s': expected %s, got %s"):format(name, expected, type(value)), level) end
-    checked[name] = good
-  end
-  if checked.mtu and checked.linkMtu then return config_error('mtu and linkMtu say the same thing: give one') end
-  return checked
-end
-
--- ── making one ──
-
-local function check_versions(options)
+local function check_versions(given)
   for _, name in ipairs { 'minVersion', 'maxVersion' } do
-    local version = options[name]
+    local version = given[name]
     if version and version ~= 'DTLSv1.2' then
-      return config_error(("%s: '%s' is not supported; DTLSv1.2 is the one version with AEAD suites"):format(name, version))
+      return config_error(("%s: '%s' is not supported; DTLSv1.2 is"):format(name, version))
     end
   end
   return true
 end
 
--- A client gives {identity=, key=}, a server {[identity] = key}.
+-- What the core takes: {[identity] = key}, of which a client has one, or true when there is a function to ask.
 local function psk_map(role, psk)
   if not psk then return {} end
+  if type(psk) == 'function' then return true end
   if role == 'client' then
     if type(psk.identity) ~= 'string' or type(psk.key) ~= 'string' then return config_error('psk: a client needs {identity=, key=}') end
     return { [psk.identity] = psk.key }
@@ -202,73 +76,103 @@ local function psk_map(role, psk)
   return psk
 end
 
-local function choose_ciphers(role, options)
+local function choose_ciphers(role, given)
   local profile = context.profile
-  if options.ciphers then return options.ciphers end
-  if not options.psk then return profile.ciphers end
+  if given.ciphers then return given.ciphers end
+  if not given.psk then return profile.ciphers end
   -- A client with a key and no CA must not let the server choose a certificate that nobody checks.
-  if role == 'client' and not (options.ca or options.fingerprint) then return profile.pskCiphers end
+  if role == 'client' and not (given.ca or given.fingerprint) then return profile.pskCiphers end
   return profile.pskCiphers .. ':' .. profile.ciphers
 end
 
-local function make(role, options)
-  local ok, err = check_versions(options)
+-- All that decides who a peer may be, as one string: a session must not be resumed where its handshake would have
+-- been refused.
+local function identity_context(given, psk)
+  local parts = { given.sessionIdContext or '', tostring(given.rejectUnauthorized), tostring(given.requestCert), tostring(psk == true) }
+  local function add(kind, list)
+    for _, each in ipairs(list or {}) do parts[#parts + 1] = kind .. each end
+  end
+  add('ca ', given.ca)
+  add('crl ', given.crl)
+  add('pin ', given.fingerprint)
+  local identities = {}
+  for identity in pairs(psk == true and {} or psk) do identities[#identities + 1] = identity end
+  table.sort(identities)
+  for _, identity in ipairs(identities) do add('psk ', { identity, psk[identity] }) end
+  for i, part in ipairs(parts) do parts[i] = #part .. ':' .. part end
+  return table.concat(parts)
+end
+
+local function keylog_file(keylog)
+  if keylog == 'env' then return os.getenv 'SSLKEYLOGFILE' end
+  return type(keylog) == 'string' and keylog or nil
+end
+
+local function make(role, given)
+  local ok, err = check_versions(given)
   if not ok then return nil, err end
-  local certs, keys = options.cert or {}, options.key or {}
+  local certs, keys = given.cert or {}, given.key or {}
   if #certs ~= #keys then return config_error(('cert and key come in pairs: there are %d and %d'):format(#certs, #keys)) end
-  if role == 'server' and #certs == 0 and not options.psk then return config_error('a server needs cert and key, or psk') end
-  local psk, psk_err = psk_map(role, options.psk)
+  if role == 'server' and #certs == 0 and not given.psk then return config_error('a server needs cert and key, or psk') end
+  local psk, psk_err = psk_map(role, given.psk)
   if not psk then return nil, psk_err end
-  local reject = options.rejectUnauthorized ~= false
   return core.context(role, {
-    cert = certs, key = keys, passphrase = options.passphrase, ca = options.ca, crl = options.crl,
-    system_ca = role == 'client' and not (options.ca or options.fingerprint or options.psk),
-    pins = options.fingerprint, psk = psk, psk_hint = options.pskIdentityHint,
-    ciphers = choose_ciphers(role, options), groups = options.groups or context.profile.groups,
-    sigalgs = options.sigalgs or context.profile.sigalgs,
-    request_cert = options.requestCert, reject = reject,
+    cert = certs, key = keys, passphrase = given.passphrase, ca = given.ca, crl = given.crl,
+    system_ca = role == 'client' and not (given.ca or given.fingerprint or given.psk),
+    pins = given.fingerprint, psk = psk, psk_hint = given.pskIdentityHint,
+    ciphers = choose_ciphers(role, given), groups = given.groups or context.profile.groups,
+    sigalgs = given.sigalgs or context.profile.sigalgs,
+    request_cert = given.requestCert, reject = given.rejectUnauthorized ~= false,
+    asks_verify = role == 'client' and given.checkServerIdentity ~= nil,
+    alpn = given.ALPNProtocols, srtp = given.srtpProfiles and table.concat(given.srtpProfiles, ':'),
+    ticket_keys = given.ticketKeys, session_timeout = given.sessionTimeout and math.floor(given.sessionTimeout / 1000),
+    session_context = identity_context(given, psk),
+    keylog_event = given.keylog == true, keylog_file = keylog_file(given.keylog),
+    options = given.options, modes = given.modes,
   })
 end
 
-local function pick(options, names)
+local function pick(given, names)
   local picked = {}
-  for name in pairs(names) do picked[name] = options[name] end
+  for name in pairs(names) do picked[name] = given[name] end
   return picked
 end
 
-local function new_context(role, options)
-  local made, err = make(role, options)
+local function new_context(role, given)
+  local made, err = make(role, given)
   if not made then return nil, err end
   local carries = {}
-  for name in pairs(options) do carries[name] = true end
-  -- With a pinned certificate, a key, or nobody to check, there is no name to check either.
-  local checks_name = role == 'client' and options.rejectUnauthorized ~= false and
-    (options.ca ~= nil or not (options.fingerprint or options.psk))
+  for name in pairs(given) do carries[name] = true end
+  -- With a pinned certificate, a key, or nobody to check, there is no name to check either; nor when the application does.
+  local checks_name = role == 'client' and given.rejectUnauthorized ~= false and not given.checkServerIdentity and
+    (given.ca ~= nil or not (given.fingerprint or given.psk))
   return setmetatable({
-    role = role, core = made, settings = pick(options, settings), carries = carries, checksName = checks_name,
+    role = role, core = made, settings = pick(given, options.settings), carries = carries, checksName = checks_name,
+    callbacks = { psk = type(given.psk) == 'function' and given.psk or nil, checkServerIdentity = given.checkServerIdentity },
+    keylogs = given.keylog == true,
   }, Context)
 end
 
-local function create(role, options, level)
-  local checked, err = check(options, level, credentials, settings)
+local function create(role, given, level)
+  local checked, err = options.check(given, level, options.credentials, options.settings)
   if not checked then return nil, err end
   return new_context(role, checked)
 end
 
---- A reusable SSL_CTX for `options.context` or `server:setContext`.
+--- A reusable SSL_CTX for `options.context`, `sni` or `server:setContext`.
 ---@param role 'server'|'client'
----@param options table the options that server, client and context share
+---@param given table the options that server, client and context share
 ---@return dtls.Context? context
 ---@return dtls.Error? err ERR_DTLS_CONFIG: a value of the right type but with the wrong content
-function context.create(role, options)
+function context.create(role, given)
   if role ~= 'server' and role ~= 'client' then error("role: expected 'server' or 'client'", 2) end
-  return create(role, options, 3) -- a tail call, which is no level
+  return create(role, given, 3) -- a tail call, which is no level
 end
 
 local function check_given(made, checked, role, level)
   if made.role ~= role then error(("option 'context': it is one for a %s"):format(made.role), level) end
   for name in pairs(checked) do
-    local twice = credentials[name] or made.carries[name]
+    local twice = options.credentials[name] or made.carries[name]
     if twice then error(("option '%s' belongs to the context that is given, too"):format(name), level) end
   end
 end
@@ -276,7 +180,7 @@ end
 --- The settings of a connection: `first` where it says something, then `second`, then the defaults.
 function context.settle(first, second)
   local resolved = {}
-  for name in pairs(settings) do
+  for name in pairs(options.settings) do
     local value = first[name]
     if value == nil then value = second[name] end
     if value == nil then value = context.defaults[name] end
@@ -292,22 +196,124 @@ end
 ---@return table settings_or_err
 ---@return table? own
 ---@return table? given the connection settings among the options
-function context.resolve(role, options)
-  local checked, err = check(options, 4, credentials, settings, roles[role], { context = check_context })
+function context.resolve(role, all)
+  local checked, err = options.check(all, 4, options.credentials, options.settings, options.roles[role], { context = check_context })
   if not checked then return nil, err end
   local made = checked.context
   if made then check_given(made, checked, role, 4) else made, err = new_context(role, checked) end
   if not made then return nil, err end
-  local given = pick(checked, settings)
-  return made, context.settle(given, made.settings), pick(checked, roles[role]), given
+  local given = pick(checked, options.settings)
+  return made, context.settle(given, made.settings), pick(checked, options.roles[role]), given
 end
 
---- A server context from a Context or from options, for `setContext`.
+--- A server context from a Context or from options, for `setContext` and `sni`.
 function context.coerce(role, value)
   local given = check_context(value)
   if not given then return create(role, value, 4) end
   if given.role ~= role then error(('context: it is one for a %s'):format(given.role), 3) end
   return given
+end
+
+-- ── setters: for the handshakes to come ──
+-- The methods call these by tail calls, which are no level.
+
+--- Runs a setter with a list of names; shared with connection.lua.
+function context.setNames(target, method, names)
+  local list, expected = options.names(names)
+  if not list then error(('%s: expected %s, got %s'):format(method, expected, type(names)), 2) end
+  return target[method](target, list)
+end
+
+--- Sets how to verify on a core context or association; shared with connection.lua.
+function context.setVerify(target, given)
+  if type(given) ~= 'table' then error('setVerify: expected {mode=, depth=}', 2) end
+  local mode = given.mode ~= nil and options.names(given.mode) or nil
+  if given.mode ~= nil and not mode then error('setVerify: mode: expected a name or a list of names', 2) end
+  local depth = given.depth
+  if depth ~= nil and (type(depth) ~= 'number' or depth < 0 or depth % 1 ~= 0) then
+    error('setVerify: depth: expected a whole number', 2)
+  end
+  return target:set_verify(mode, depth)
+end
+
+--- Sets a list of OpenSSL's on a core context or association; shared with connection.lua.
+function context.setList(target, method, list)
+  if type(list) ~= 'string' then error(('%s: expected a string, got %s'):format(method, type(list)), 2) end
+  return target[method](target, list)
+end
+
+--- Switches options on: names without their prefix, `{'NO_TICKET'}` (SSL_CTX_set_options).
+---@param names string[]
+---@return true? ok
+---@return dtls.Error? err ERR_DTLS_CONFIG: there is none of that name, or this module relies on it
+function Context:setOptions(names) return context.setNames(self.core, 'set_options', names) end
+
+--- Switches options off (SSL_CTX_clear_options).
+---@param names string[]
+---@return true? ok
+---@return dtls.Error? err
+function Context:clearOptions(names) return context.setNames(self.core, 'clear_options', names) end
+
+--- The options that are on (SSL_CTX_get_options).
+---@return string[]
+function Context:options() return self.core:get_options() end
+
+--- Switches modes on: names without their prefix (SSL_CTX_set_mode).
+---@param names string[]
+---@return true? ok
+---@return dtls.Error? err
+function Context:setModes(names) return context.setNames(self.core, 'set_modes', names) end
+
+--- The modes that are on (SSL_CTX_get_mode).
+---@return string[]
+function Context:modes() return self.core:get_modes() end
+
+--- How peers are verified, `mode` by OpenSSL's names: 'NONE', 'PEER', 'FAIL_IF_NO_PEER_CERT', 'CLIENT_ONCE'
+--- (SSL_CTX_set_verify), `depth`: how many certificates may stand between the peer's and the authority
+--- (SSL_CTX_set_verify_depth). A mode other than NONE refuses what does not verify.
+---@param given {mode?: string|string[], depth?: integer}
+---@return true? ok
+---@return dtls.Error? err
+function Context:setVerify(given) return context.setVerify(self.core, given) end
+
+--- Suites, as OpenSSL's list; only those with AEAD are kept (SSL_CTX_set_cipher_list).
+---@param list string
+---@return true? ok
+---@return dtls.Error? err
+function Context:setCiphers(list) return context.setList(self.core, 'set_ciphers', list) end
+
+--- Groups, as OpenSSL's list (SSL_CTX_set1_groups_list).
+---@param list string
+---@return true? ok
+---@return dtls.Error? err
+function Context:setGroups(list) return context.setList(self.core, 'set_groups', list) end
+
+--- Signature algorithms, as OpenSSL's list (SSL_CTX_set1_sigalgs_list).
+---@param list string
+---@return true? ok
+---@return dtls.Error? err
+function Context:setSigalgs(list) return context.setList(self.core, 'set_sigalgs', list) end
+
+--- Tickets are made with the current key and read with both; from then on rotation is the caller's.
+---@param keys string|string[] 80 bytes, or {current, previous}
+---@return true? ok
+---@return dtls.Error? err
+function Context:setTicketKeys(keys)
+  local list, expected, right_type = options.ticketKeys(keys)
+  if not list and not right_type then error('setTicketKeys: expected ' .. expected, 2) end
+  if not list then return config_error('ticketKeys: expected ' .. expected) end
+  if self.role ~= 'server' then return config_error('ticketKeys: a client has none') end
+  return self.core:set_ticket_keys(list)
+end
+
+--- What it is set to.
+---@return {role: string, ciphers: string[], options: string[], modes: string[], verify: {mode: string[], depth: integer?}}
+function Context:info()
+  local mode, depth = self.core:get_verify()
+  return {
+    role = self.role, ciphers = self.core:get_ciphers(), options = self:options(), modes = self:modes(),
+    verify = { mode = mode, depth = depth >= 0 and depth or nil }, minVersion = 'DTLSv1.2', maxVersion = 'DTLSv1.2',
+  }
 end
 
 return context

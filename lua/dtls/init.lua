@@ -17,10 +17,10 @@ local server = require 'dtls.server'
 ---@field family 'inet'|'inet6'
 
 local selfSignedOptions = { type = 'string', commonName = 'string', altNames = 'table', days = 'number' }
-local keyTypes = { ec = true, ed25519 = true, rsa = true }
+local keyTypes = { ec = true, ed25519 = true, ed448 = true, rsa = true, ['rsa-pss'] = true }
 
 --- A private key and a certificate that it signed itself, for tests and for peers that pin each other.
----@param options? {type?: 'ec'|'ed25519'|'rsa', commonName?: string, altNames?: string[], days?: integer}
+---@param options? {type?: 'ec'|'ed25519'|'ed448'|'rsa'|'rsa-pss', commonName?: string, altNames?: string[], days?: integer}
 ---   defaults: P-256, 'localhost', the common name, 365
 ---@return {cert: string, key: string, fingerprint: string}? pair PEM texts, and the SHA-256 of the certificate
 ---@return dtls.Error? err
@@ -32,7 +32,7 @@ local function selfSigned(options)
     if type(value) ~= expected then error(("option '%s': expected a %s, got %s"):format(name, expected, type(value)), 2) end
   end
   local kind, common_name = options.type or 'ec', options.commonName or 'localhost'
-  if not keyTypes[kind] then error("option 'type': expected 'ec', 'ed25519' or 'rsa'", 2) end
+  if not keyTypes[kind] then error("option 'type': expected 'ec', 'ed25519', 'ed448', 'rsa' or 'rsa-pss'", 2) end
   return core.self_signed {
     type = kind, common_name = common_name, alt_names = options.altNames or { common_name }, days = options.days,
   }

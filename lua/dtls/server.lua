@@ -3,8 +3,11 @@
 local uv = require 'luv'
 local core = require 'dtls.core'
 local context = require 'dtls.context'
+local options = require 'dtls.options'
 local Connection = require 'dtls.connection'
 local Emitter = require 'dtls.emitter'
+local questions = require 'dtls.questions'
+local sni = require 'dtls.sni'
 local socket = require 'dtls.socket'
 local tick = require 'dtls.tick'
 
@@ -16,19 +19,25 @@ local DEFAULT_DEMUX = 'shared' -- README says why
 -- One socket takes in the hellos of everybody, so it asks for room; the kernel caps it.
 local DEFAULT_RECEIVE_BUFFER = 4 * 1024 * 1024
 
---- Events: `listening`, `accept(conn)`, `connection(conn)`, `clientError(err, conn)`, `close`.
+--- Events: `listening`, `accept(conn)`, `connection(conn)`, `clientError(err, conn)`, `keylog(line, conn)`, `error(err)`, `close`.
 ---@class dtls.Server: dtls.Emitter
 ---@field private _endpoint userdata? the core's object while listening
 local Server = Emitter:extend()
 
 --- A server, not yet listening.
----@param options table
+---@param all table options
 ---@param on_connection fun(conn: dtls.Connection)? listens to `connection`
 ---@return dtls.Server? server
 ---@return dtls.Error? err ERR_DTLS_CONFIG
-local function create(options, on_connection)
-  local made, settings, own, given = context.resolve('server', options)
+local function create(all, on_connection)
+  local made, settings, own, given = context.resolve('server', all)
   if not made then return nil, settings end
+  if own.sni and own.SNICallback then return nil, new_error('ERR_DTLS_CONFIG', 'sni and SNICallback answer the same question: give one') end
+  if own.sni then
+    local names, err = sni.compile(own.sni)
+    if not names then return nil, err end
+    own.sni = names
+  end
   local self = setmetatable({
     _context = made, _settings = settings, _given = given, _options = own,
     _state = 'new',
@@ -47,16 +56,16 @@ end
 
 -- ── listening ──
 
-local function bound_socket(options, port, host)
+local function bound_socket(own, port, host)
   local udp, err = socket.new(host)
   if not udp then return nil, err end
   local ok
   ok, err = core.configure_socket(core.fd(udp), {
-    reuse_port = options.reusePort,
-    receive_buffer = options.recvBufferSize or DEFAULT_RECEIVE_BUFFER,
-    send_buffer = options.sendBufferSize,
+    reuse_port = own.reusePort,
+    receive_buffer = own.recvBufferSize or DEFAULT_RECEIVE_BUFFER,
+    send_buffer = own.sendBufferSize,
   })
-  if ok then ok, err = socket.bind(udp, host, port, { ipv6only = options.ipv6Only }) end
+  if ok then ok, err = socket.bind(udp, host, port, { ipv6only = own.ipv6Only }) end
   if ok then return udp end
   udp:close()
   return nil, err
@@ -72,11 +81,13 @@ end
 function Server:_start(udp)
   local fd, err = core.fd(udp)
   if not fd then return nil, err end
-  local options = self._options
+  local own = self._options
   local endpoint
-  endpoint, err = core.endpoint(self._context.core, fd, options.demux or DEFAULT_DEMUX)
+  endpoint, err = core.endpoint(self._context.core, fd, own.demux or DEFAULT_DEMUX, {
+    asks_hello = own.sni ~= nil or own.SNICallback ~= nil or own.sessionStore ~= nil, stores_sessions = own.sessionStore ~= nil,
+  })
   if not endpoint then return nil, err end
-  local secrets = options.cookieSecret
+  local secrets = own.cookieSecret
   if secrets then endpoint:set_cookie_secret(secrets[1], secrets[2]) end
   local poll, message, name = uv.new_poll(fd)
   if not poll then
@@ -164,9 +175,9 @@ end
 
 -- Over the limits: silence. A peer that starts over takes its own place and is not counted twice.
 function Server:_hasRoom(address)
-  local options = self._options
-  return self._active < (options.maxConnections or math.huge)
-    and (self._perHost[address.ip] or 0) < (options.maxConnectionsPerHost or math.huge)
+  local own = self._options
+  return self._active < (own.maxConnections or math.huge)
+    and (self._perHost[address.ip] or 0) < (own.maxConnectionsPerHost or math.huge)
 end
 
 function Server:_evictOldest()
@@ -189,7 +200,7 @@ function Server:_meet(address, known)
     if self:listenerCount('clientError') == 0 then counts.unhandledErrors = counts.unhandledErrors + 1 end
     return self:fire('clientError', displaced)
   end
-  local conn = Connection.new(self._settings, self)
+  local conn = Connection.new(self._context, self._settings, self)
   association:set_owner(conn)
   conn._association = association -- from here on whoever closes the connection closes it, too
   self:_add(conn, address.ip)
@@ -227,15 +238,58 @@ local function end_handshake(self, conn)
   conn._ticket = nil
 end
 
+-- ── names and stored sessions ──
+
+-- The context of a name; nil: the server's own; false: refused. May yield.
+local function context_of(self, name)
+  local own = self._options
+  if not name then return nil end
+  if own.sni then return sni.find(own.sni, name) end
+  if not own.SNICallback then return nil end
+  local answer = own.SNICallback(name)
+  if answer == nil or answer == false then return answer end
+  local made, err = context.coerce('server', answer)
+  return made or error(err, 0)
+end
+
+--- What a hello gets: its context (see context_of), the stored session of its id, and the id. May yield.
+function Server:_identify(name, id)
+  local chosen = context_of(self, name)
+  local store = self._options.sessionStore
+  if not (store and id) or chosen == false then return chosen end
+  local blob = store.get(id)
+  if blob ~= nil and type(blob) ~= 'string' then error('sessionStore.get: expected the blob or nil, got ' .. type(blob), 0) end
+  return chosen, blob, id
+end
+
+-- The store changes on its own time; a failure is the server's, no connection depends on it.
+local function change_store(self, method, ...)
+  questions.run(self._options.sessionStore[method], function(ok, err)
+    if ok then return end
+    if self:listenerCount('error') == 0 then self._counts.unhandledErrors = self._counts.unhandledErrors + 1 end
+    self:fire('error', new_error('ERR_DTLS_CALLBACK', ('sessionStore.%s: %s'):format(method, tostring(err))))
+  end, ...)
+end
+
+--- A session must not be resumed any more.
+function Server:_forget(id)
+  change_store(self, 'remove', id)
+end
+
 --- A connection's handshake is complete.
 function Server:_opened(conn)
   end_handshake(self, conn)
   self._counts.connections = self._counts.connections + 1
+  if not self._options.sessionStore then return end
+  local id, blob = conn._association:session()
+  conn._sessionId = id
+  if id and not conn:isSessionReused() then change_store(self, 'set', id, blob) end
 end
 
 -- What the end of an unfinished handshake counts as, if not as failed.
 local early_ends = {
-  ERR_DTLS_HANDSHAKE_TIMEOUT = 'handshakesTimedOut', ERR_DTLS_EVICTED = 'evicted', ERR_DTLS_REPLACED = 'replaced',
+  ERR_DTLS_HANDSHAKE_TIMEOUT = 'handshakesTimedOut', ERR_DTLS_PSK_KEY = 'handshakesTimedOut',
+  ERR_DTLS_EVICTED = 'evicted', ERR_DTLS_REPLACED = 'replaced',
 }
 
 --- A connection is over; its handles are still closing.
@@ -248,6 +302,8 @@ function Server:_lost(conn, opened, err)
   local code = type(err) == 'table' and err.code -- destroy() takes any value
   local counted = err and not opened and (early_ends[code] or 'handshakesFailed') or code == 'ERR_DTLS_REPLACED' and 'replaced'
   if counted then self._counts[counted] = self._counts[counted] + 1 end
+  -- RFC 5246 §7.2.2: a fatal alert, sent or received, ends the session, too.
+  if opened and conn._sessionId and (code == 'ERR_DTLS_ALERT' or code == 'ERR_DTLS_PROTOCOL') then self:_forget(conn._sessionId) end
 end
 
 --- Announces a connection's error as the server's, if it is.
@@ -332,12 +388,20 @@ end
 ---@return true? ok
 ---@return dtls.Error? err ERR_DTLS_CONFIG: too short
 function Server:setCookieSecret(secret)
-  local list, expected, right_type = context.cookieSecrets(secret)
+  local list, expected, right_type = options.cookieSecrets(secret)
   if not list and not right_type then error('setCookieSecret: expected ' .. expected, 2) end
   if not list then return nil, new_error('ERR_DTLS_CONFIG', 'cookieSecret: expected ' .. expected) end
   self._options.cookieSecret = list
   if self._endpoint then return self._endpoint:set_cookie_secret(list[1], list[2]) end
   return true
+end
+
+--- Tickets are made with the current key and read with both, see Context:setTicketKeys.
+---@param keys string|string[] 80 bytes, or {current, previous}
+---@return true? ok
+---@return dtls.Error? err ERR_DTLS_CONFIG
+function Server:setTicketKeys(keys)
+  return self._context:setTicketKeys(keys)
 end
 
 --- Iterates over the connections that are handshaking or open.

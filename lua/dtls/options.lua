@@ -1,0 +1,182 @@
+--- What an option may be. A wrong type or an unknown name raises; the right type with the wrong content is nil, err.
+
+local core = require 'dtls.core'
+
+-- The LuaJIT of Debian 12 (2.1.0-beta3 of 2022) compiles some loops over pairs() wrongly: one connect in a thousand
+-- then met an option named by a stray number. Nothing in this file is hot.
+jit.off(true, true)
+
+local options = {}
+
+local function config_error(message)
+  return nil, core.error('ERR_DTLS_CONFIG', message)
+end
+
+-- ── checkers ──
+-- Each returns the value as it is used, or nil and what was expected; then also true when the type was right.
+
+local function of_type(...)
+  local types = { ... }
+  return function(value)
+    for _, each in ipairs(types) do
+      if type(value) == each then return value end
+    end
+    return nil, 'a ' .. table.concat(types, ' or a ')
+  end
+end
+
+local function whole_number(min, max)
+  return function(value)
+    local number = type(value) == 'number'
+    if number and value % 1 == 0 and value >= min and value <= max then return value end
+    return nil, ('a whole number from %d to %d'):format(min, max), number
+  end
+end
+
+local function one_of(...)
+  local values = { ... }
+  return function(value)
+    for _, each in ipairs(values) do
+      if value == each then return value end
+    end
+    return nil, "'" .. table.concat(values, "' or '") .. "'", type(value) == 'string'
+  end
+end
+
+-- PEM text, an object that exports it, or a list of either: as a list of texts.
+local function pem_list(value)
+  if type(value) ~= 'table' or value.export then value = { value } end
+  local list = {}
+  for i = 1, #value do
+    local item = value[i]
+    if type(item) ~= 'string' then
+      local indexable = type(item) == 'table' or type(item) == 'userdata'
+      local ok, text = pcall(function() return indexable and item:export() end)
+      item = ok and text
+    end
+    if type(item) ~= 'string' then return nil, 'PEM text, an object with an export method, or a list of them' end
+    list[i] = item
+  end
+  return list
+end
+
+-- A text or a list of texts, as a list; convert(text) gives what is used, or nil.
+local function text_list(expected, min, max, convert)
+  return function(value)
+    local list = {}
+    if type(value) ~= 'table' and type(value) ~= 'string' then return nil, expected end
+    for i, text in ipairs(type(value) == 'table' and value or { value }) do
+      if type(text) ~= 'string' then return nil, expected end
+      list[i] = convert(text)
+      if not list[i] then return nil, expected, true end
+    end
+    if #list < min or #list > max then return nil, expected, type(value) == 'table' end
+    return list
+  end
+end
+
+local function as_it_is(text) return text end
+
+local function sized(min, max)
+  return function(text) return #text >= min and #text <= max and text or nil end
+end
+
+local fingerprints = text_list('a SHA-256 fingerprint in hexadecimal, or a list of them', 1, math.huge, function(text)
+  local hex = text:gsub(':', '')
+  if #hex ~= 64 or hex:find('%X') then return nil end
+  return (hex:gsub('%x%x', function(byte) return string.char(tonumber(byte, 16)) end))
+end)
+
+options.cookieSecrets = text_list('a string of at least 32 bytes, or {current, previous}', 1, 2, sized(32, math.huge))
+options.ticketKeys = text_list('a string of 80 bytes, or {current, previous}', 1, 2, sized(80, 80))
+options.names = text_list('a list of names', 0, math.huge, as_it_is)
+
+local function retransmit_timeout(value)
+  if type(value) == 'function' then return value end
+  local good, expected, right_type = whole_number(1, 60000)(value)
+  return good, 'a function, or ' .. (expected or ''), right_type
+end
+
+local function keylog(value)
+  if type(value) == 'boolean' or type(value) == 'string' then return value end
+  return nil, "true, a file name, or 'env'"
+end
+
+local function session(value)
+  local text = type(value) == 'string'
+  if text and core.is_session(value) then return value end
+  return nil, 'what getSession() gave', text
+end
+
+local function session_store(value)
+  local good = type(value) == 'table'
+  for _, name in ipairs { 'get', 'set', 'remove' } do good = good and type(value[name]) == 'function' end
+  if good then return value end
+  return nil, 'a table with the functions get, set and remove'
+end
+
+local function udp_handle(value)
+  if type(value) == 'userdata' or type(value) == 'table' then return value end
+  return nil, 'a luv UDP handle or a dgram socket'
+end
+
+-- ── the options ──
+
+--- What makes an SSL_CTX.
+options.credentials = {
+  cert = pem_list, key = pem_list, passphrase = of_type 'string', ca = pem_list, crl = pem_list,
+  ciphers = of_type 'string', groups = of_type 'string', sigalgs = of_type 'string',
+  minVersion = of_type 'string', maxVersion = of_type 'string',
+  psk = of_type('table', 'function'), pskIdentityHint = of_type 'string',
+  requestCert = of_type 'boolean', rejectUnauthorized = of_type 'boolean', fingerprint = fingerprints,
+  checkServerIdentity = of_type 'function',
+  ALPNProtocols = text_list("a protocol's name of 1 to 255 bytes, or a list of them", 1, math.huge, sized(1, 255)),
+  srtpProfiles = text_list('the name of an SRTP profile, or a list of them', 1, math.huge, as_it_is),
+  ticketKeys = options.ticketKeys, sessionTimeout = whole_number(1000, 24 * 60 * 60 * 1000),
+  sessionIdContext = of_type 'string', keylog = keylog, options = options.names, modes = options.names,
+}
+
+--- What a connection does; may come with a context, too.
+options.settings = {
+  mtu = whole_number(228, 18445), linkMtu = whole_number(256, 18493),
+  handshakeTimeout = whole_number(1, 2 ^ 31 - 1), retransmitTimeout = retransmit_timeout,
+  timeout = whole_number(0, 2 ^ 31 - 1), allowFragments = of_type 'boolean',
+}
+
+--- What only one role has.
+options.roles = {
+  server = {
+    sni = of_type 'table', SNICallback = of_type 'function', sessionStore = session_store,
+    cookieSecret = options.cookieSecrets,
+    demux = one_of('connected', 'shared'),
+    maxConnections = whole_number(1, 2 ^ 31 - 1), maxConnectionsPerHost = whole_number(1, 2 ^ 31 - 1),
+    maxHandshakes = whole_number(1, 2 ^ 31 - 1),
+    reusePort = of_type 'boolean', ipv6Only = of_type 'boolean',
+    recvBufferSize = whole_number(1, 2 ^ 30), sendBufferSize = whole_number(1, 2 ^ 30),
+  },
+  client = {
+    host = of_type 'string', port = whole_number(1, 65535), servername = of_type 'string', hostname = of_type 'string',
+    localAddress = of_type 'string', localPort = whole_number(0, 65535), handle = udp_handle, session = session,
+  },
+}
+
+--- Checks every option against the given tables of checkers. Raises, at `level`, for an unknown name or a wrong type.
+---@return table? checked
+---@return dtls.Error? err ERR_DTLS_CONFIG: a value that cannot be
+function options.check(given, level, ...)
+  if type(given) ~= 'table' then error('options: expected a table, got ' .. type(given), level) end
+  local checked = {}
+  for name, value in pairs(given) do
+    local checker
+    for i = 1, select('#', ...) do checker = checker or select(i, ...)[name] end
+    if not checker then error(("unknown option '%s'"):format(tostring(name)), level) end
+    local good, expected, right_type = checker(value)
+    if right_type and good == nil then return config_error(('%s: expected %s'):format(name, expected)) end
+    if good == nil then error(("option '%s': expected %s, got %s"):format(name, expected, type(value)), level) end
+    checked[name] = good
+  end
+  if checked.mtu and checked.linkMtu then return config_error('mtu and linkMtu say the same thing: give one') end
+  return checked
+end
+
+return options

@@ -1,0 +1,30 @@
+--- A server's identities by name: `sni` as it was given → what a name gets (RFC 6066 §3, RFC 9525 §6.3).
+
+local core = require 'dtls.core'
+local context = require 'dtls.context'
+
+local sni = {}
+
+--- Makes the contexts of a map.
+---@param given table<string, dtls.Context|table> 'host', '*.domain' (one label) and '*' (any name)
+---@return table<string, dtls.Context>? names in lower case
+---@return dtls.Error? err ERR_DTLS_CONFIG
+function sni.compile(given)
+  local names = {}
+  for name, value in pairs(given) do
+    if type(name) ~= 'string' then error('sni: expected names, got a ' .. type(name), 4) end
+    if type(value) ~= 'table' then error(("sni: '%s': expected a Context or options, got %s"):format(name, type(value)), 4) end
+    local made, err = context.coerce('server', value)
+    if not made then return nil, core.error('ERR_DTLS_CONFIG', ("sni: '%s': %s"):format(name, err.message)) end
+    names[name:lower()] = made
+  end
+  return names
+end
+
+--- The context of a name; false: there is none.
+function sni.find(names, name)
+  name = name:lower()
+  return names[name] or names[(name:gsub('^[^.]+', '*', 1))] or names['*'] or false
+end
+
+return sni

@@ -1,0 +1,205 @@
+/*
+ * The peer's certificate as a Lua table, with the fields of Node's getPeerCertificate().
+ */
+#include "core.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define TYPE "dtls.scratch"
+
+/* A memory BIO that the collector frees: Lua may raise at any push. */
+static BIO *push_scratch(lua_State *L) {
+  BIO **box = lua_newuserdata(L, sizeof *box);
+  *box = NULL;
+  luaL_getmetatable(L, TYPE);
+  lua_setmetatable(L, -2);
+  *box = BIO_new(BIO_s_mem());
+  return *box;
+}
+
+static int scratch_gc(lua_State *L) {
+  BIO **box = luaL_checkudata(L, 1, TYPE);
+  BIO_free(*box);
+  *box = NULL;
+  return 0;
+}
+
+void dtls_certificate_init(lua_State *L) {
+  static const luaL_Reg methods[] = {{"__gc", scratch_gc}, {NULL, NULL}};
+  dtls_register(L, TYPE, methods);
+}
+
+/* Sets a field of the table on top to what has been written to the BIO. */
+static void set_written(lua_State *L, BIO *scratch, const char *name) {
+  char *text;
+  long size = BIO_get_mem_data(scratch, &text);
+  lua_pushlstring(L, text, (size_t)(size > 0 ? size : 0));
+  lua_setfield(L, -2, name);
+  (void)BIO_reset(scratch);
+}
+
+/* {CN=, O=, …}; a name that comes more than once has a list. */
+static void set_name(lua_State *L, BIO *scratch, const X509_NAME *name, const char *field) {
+  lua_newtable(L);
+  for (int i = 0; i < X509_NAME_entry_count(name); i++) {
+    X509_NAME_ENTRY *entry = X509_NAME_get_entry(name, i);
+    char key[80];
+    int nid = OBJ_obj2nid(X509_NAME_ENTRY_get_object(entry));
+    if (nid != NID_undef)
+      snprintf(key, sizeof key, "%s", OBJ_nid2sn(nid));
+    else
+      OBJ_obj2txt(key, sizeof key, X509_NAME_ENTRY_get_object(entry), 1);
+    ASN1_STRING_print_ex(scratch, X509_NAME_ENTRY_get_data(entry), ASN1_STRFLGS_UTF8_CONVERT);
+    lua_getfield(L, -1, key);
+    if (lua_isnil(L, -1)) {
+      lua_pop(L, 1);
+      set_written(L, scratch, key);
+      continue;
+    }
+    if (!lua_istable(L, -1)) {
+      lua_createtable(L, 2, 0);
+      lua_insert(L, -2);
+      lua_rawseti(L, -2, 1);
+      lua_pushvalue(L, -1);
+      lua_setfield(L, -3, key);
+    }
+    char *text;
+    long size = BIO_get_mem_data(scratch, &text);
+    lua_pushlstring(L, text, (size_t)(size > 0 ? size : 0));
+    lua_rawseti(L, -2, (int)lua_objlen(L, -2) + 1);
+    (void)BIO_reset(scratch);
+    lua_pop(L, 1);
+  }
+  lua_setfield(L, -2, field);
+}
+
+/* A name that could be mistaken for two, or for one of another kind, is quoted as JSON would. */
+static void write_alt_text(BIO *scratch, const ASN1_STRING *string) {
+  const unsigned char *text = ASN1_STRING_get0_data(string);
+  int size = ASN1_STRING_length(string);
+  bool plain = true;
+  for (int i = 0; i < size; i++) plain = plain && text[i] > ' ' && text[i] < 0x7f && !strchr("\"\\,'", text[i]);
+  if (plain) {
+    BIO_write(scratch, text, size);
+    return;
+  }
+  BIO_puts(scratch, "\"");
+  for (int i = 0; i < size; i++) {
+    if (text[i] < ' ' || text[i] >= 0x7f || text[i] == '"' || text[i] == '\\')
+      BIO_printf(scratch, "\\u%04x", text[i]);
+    else
+      BIO_write(scratch, text + i, 1);
+  }
+  BIO_puts(scratch, "\"");
+}
+
+/* "DNS:a.example, IP Address:192.0.2.1" */
+static void set_alt_names(lua_State *L, BIO *scratch, const X509 *cert) {
+  GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+  bool first = true;
+  for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+    GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+    if (!first) BIO_puts(scratch, ", ");
+    first = false;
+    switch (name->type) {
+      case GEN_DNS: BIO_puts(scratch, "DNS:"); write_alt_text(scratch, name->d.dNSName); break;
+      case GEN_URI: BIO_puts(scratch, "URI:"); write_alt_text(scratch, name->d.uniformResourceIdentifier); break;
+      case GEN_EMAIL: BIO_puts(scratch, "email:"); write_alt_text(scratch, name->d.rfc822Name); break;
+      case GEN_IPADD: case GEN_RID: GENERAL_NAME_print(scratch, name); break;
+      default: BIO_puts(scratch, "othername:<unsupported>"); break;
+    }
+  }
+  GENERAL_NAMES_free(names);
+  if (!first) set_written(L, scratch, "subjectaltname");
+}
+
+static void set_fingerprint(lua_State *L, BIO *scratch, const X509 *cert, const EVP_MD *digest, const char *field) {
+  uint8_t bytes[EVP_MAX_MD_SIZE];
+  unsigned size = 0;
+  if (X509_digest(cert, digest, bytes, &size) != 1) return;
+  for (unsigned i = 0; i < size; i++) BIO_printf(scratch, i == 0 ? "%02X" : ":%02X", bytes[i]);
+  set_written(L, scratch, field);
+}
+
+static void set_serial(lua_State *L, BIO *scratch, const X509 *cert) {
+  BIGNUM *number = ASN1_INTEGER_to_BN(X509_get0_serialNumber(cert), NULL);
+  if (number) BN_print(scratch, number);
+  BN_free(number);
+  set_written(L, scratch, "serialNumber");
+}
+
+static void set_purposes(lua_State *L, const X509 *cert) {
+  EXTENDED_KEY_USAGE *purposes = X509_get_ext_d2i(cert, NID_ext_key_usage, NULL, NULL);
+  char oids[16][80];
+  int count = sk_ASN1_OBJECT_num(purposes);
+  if (count > 16) count = 16;
+  for (int i = 0; i < count; i++) OBJ_obj2txt(oids[i], sizeof oids[i], sk_ASN1_OBJECT_value(purposes, i), 1);
+  EXTENDED_KEY_USAGE_free(purposes);
+  if (count <= 0) return;
+  lua_createtable(L, count, 0);
+  for (int i = 0; i < count; i++) {
+    lua_pushstring(L, oids[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "ext_key_usage");
+}
+
+/* Leaves a table on the stack. */
+static void push_one(lua_State *L, BIO *scratch, X509 *cert) {
+  EVP_PKEY *key = X509_get0_pubkey(cert);
+  lua_createtable(L, 0, 16);
+  set_name(L, scratch, X509_get_subject_name(cert), "subject");
+  set_name(L, scratch, X509_get_issuer_name(cert), "issuer");
+  set_alt_names(L, scratch, cert);
+  ASN1_TIME_print(scratch, X509_get0_notBefore(cert));
+  set_written(L, scratch, "valid_from");
+  ASN1_TIME_print(scratch, X509_get0_notAfter(cert));
+  set_written(L, scratch, "valid_to");
+  set_serial(L, scratch, cert);
+  set_fingerprint(L, scratch, cert, EVP_sha1(), "fingerprint");
+  set_fingerprint(L, scratch, cert, EVP_sha256(), "fingerprint256");
+  set_fingerprint(L, scratch, cert, EVP_sha512(), "fingerprint512");
+  set_purposes(L, cert);
+  PEM_write_bio_X509(scratch, cert);
+  set_written(L, scratch, "pem");
+  i2d_X509_bio(scratch, cert);
+  set_written(L, scratch, "raw");
+  lua_pushboolean(L, X509_check_ca(cert) > 0);
+  lua_setfield(L, -2, "ca");
+  if (!key) return;
+  lua_pushstring(L, EVP_PKEY_get0_type_name(key));
+  lua_setfield(L, -2, "keyType");
+  lua_pushinteger(L, EVP_PKEY_get_bits(key));
+  lua_setfield(L, -2, "bits");
+}
+
+/* The peer's chain after the leaf: as it was verified, or as it was sent. */
+static STACK_OF(X509) *chain_of(const SSL *ssl) {
+  STACK_OF(X509) *verified = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
+  return verified ? verified : SSL_get_peer_cert_chain(ssl);
+}
+
+bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool whole) {
+  STACK_OF(X509) *chain = chain_of(ssl);
+  X509 *leaf = SSL_get0_peer_certificate(ssl);
+  if (!leaf && !SSL_is_server(ssl)) leaf = sk_X509_value(chain, 0); /* while a client verifies it */
+  if (!leaf) return false;
+  BIO *scratch = push_scratch(L);
+  if (!scratch) return false;
+  int box = lua_gettop(L);
+  push_one(L, scratch, leaf);
+  lua_pushvalue(L, -1);
+  for (int i = 0; whole && i < sk_X509_num(chain); i++) {
+    X509 *issuer = sk_X509_value(chain, i);
+    if (X509_cmp(issuer, leaf) == 0) continue;
+    push_one(L, scratch, issuer);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -3, "issuerCertificate");
+    lua_remove(L, -2);
+  }
+  lua_pop(L, 1);
+  lua_remove(L, box);
+  ERR_clear_error();
+  return true;
+}

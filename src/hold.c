@@ -1,0 +1,377 @@
+/*
+ * What only the application can answer: which identity a name has, a stored session, a pre-shared key, whether a good
+ * certificate is good enough. The handshake is held until it has, outside libssl: no Lua ever runs inside.
+ *
+ * libssl itself can wait at the hello (SSL_CLIENT_HELLO_RETRY) and at a server's certificate (SSL_set_retry_verify).
+ * It cannot wait for a pre-shared key, so there the datagram that would make it ask is kept back: a server's
+ * ClientKeyExchange, which has the identity in the clear, and a client's ServerHelloDone, which follows the hint.
+ * Datagrams that arrive meanwhile are kept behind it, in their order.
+ */
+#include "core.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+  KEPT_MAX = 32, /* datagrams; a flight is shorter, and what does not fit is repeated by the peer */
+  NAME_MAX_SIZE = 255,
+  ID_MAX_SIZE = SSL_MAX_SSL_SESSION_ID_LENGTH,
+  IDENTITY_PREFIX = 2 /* RFC 4279 §2: opaque psk_identity<0..2^16-1> */
+};
+
+typedef enum { NOTHING, HELLO, PSK, VERIFY } question;
+
+typedef struct kept {
+  struct kept *next;
+  size_t size;
+  uint8_t data[];
+} kept;
+
+struct dtls_hold {
+  question asked; /* and not answered yet */
+  unsigned answered; /* bits: 1 << question */
+  /* HELLO */
+  char name[NAME_MAX_SIZE + 1];
+  uint8_t id[ID_MAX_SIZE];
+  size_t name_size, id_size;
+  int alert; /* refused with it; -1: not refused */
+  SSL_SESSION *session;
+  /* PSK */
+  uint8_t identity[IDENTITY_PREFIX + PSK_MAX_IDENTITY_LEN]; /* as it is on the wire, gathered from fragments */
+  uint8_t have[IDENTITY_PREFIX + PSK_MAX_IDENTITY_LEN];
+  uint16_t next_seq; /* of the handshake message that a client expects */
+  dtls_psk psk;
+  /* VERIFY */
+  bool good;
+  kept *first, **end;
+  unsigned count;
+};
+
+/* ── life ── */
+
+static dtls_hold *need(dtls_association *a) {
+  if (!a->hold && (a->hold = OPENSSL_zalloc(sizeof *a->hold))) {
+    a->hold->end = &a->hold->first;
+    a->hold->alert = -1;
+  }
+  return a->hold;
+}
+
+void dtls_hold_free(dtls_association *a) {
+  dtls_hold *h = a->hold;
+  if (!h) return;
+  a->hold = NULL;
+  while (h->first) {
+    kept *next = h->first->next;
+    free(h->first);
+    h->first = next;
+  }
+  SSL_SESSION_free(h->session);
+  OPENSSL_free(h->psk.identity);
+  OPENSSL_clear_free(h->psk.key, h->psk.key_size);
+  OPENSSL_free(h);
+}
+
+bool dtls_hold_asks(const dtls_association *a) { return a->hold && a->hold->asked != NOTHING; }
+
+static bool has_answer(const dtls_association *a, question q) { return a->hold && a->hold->answered >> q & 1; }
+
+/* ── datagrams that wait ── */
+
+static kept *copy(dtls_association *a, const uint8_t *data, size_t size) {
+  kept *entry = a->hold->count < KEPT_MAX ? malloc(sizeof *entry + size) : NULL;
+  if (!entry) {
+    DTLS_DROP(a, STASH);
+    return NULL;
+  }
+  entry->next = NULL;
+  entry->size = size;
+  memcpy(entry->data, data, size);
+  a->hold->count++;
+  return entry;
+}
+
+void dtls_hold_keep(dtls_association *a, const uint8_t *data, size_t size) {
+  kept *entry = copy(a, data, size);
+  if (!entry) return;
+  *a->hold->end = entry;
+  a->hold->end = &entry->next;
+}
+
+static void keep_in_front(dtls_association *a, const uint8_t *data, size_t size) {
+  kept *entry = copy(a, data, size);
+  if (!entry) return;
+  entry->next = a->hold->first;
+  a->hold->first = entry;
+  if (!entry->next) a->hold->end = &entry->next;
+}
+
+bool dtls_hold_pending(const dtls_association *a) { return a->hold && a->hold->asked == NOTHING && a->hold->first; }
+
+size_t dtls_hold_next(dtls_association *a, uint8_t *out, size_t capacity) {
+  dtls_hold *h = a->hold;
+  kept *entry = h->first;
+  size_t size = entry->size < capacity ? entry->size : capacity;
+  memcpy(out, entry->data, size);
+  h->first = entry->next;
+  if (!h->first) h->end = &h->first;
+  h->count--;
+  free(entry);
+  return size;
+}
+
+/* ── the hello: a server's name, a stored session ── */
+
+/* The host_name of a server_name extension (RFC 6066 §3), if it is one; libssl refuses those that are malformed. */
+static const uint8_t *find_name_untrusted(SSL *ssl, size_t *size) {
+  enum { LIST_PREFIX = 2, ENTRY_PREFIX = 3 };
+  const uint8_t *p;
+  size_t total;
+  *size = 0;
+  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &p, &total) != 1 || total < LIST_PREFIX + ENTRY_PREFIX) return NULL;
+  size_t length = dtls_u16(p + LIST_PREFIX + 1);
+  if (p[LIST_PREFIX] != TLSEXT_NAMETYPE_host_name || length == 0 || length > NAME_MAX_SIZE || length > total - LIST_PREFIX - ENTRY_PREFIX) return NULL;
+  *size = length;
+  return p + LIST_PREFIX + ENTRY_PREFIX;
+}
+
+static int ask_hello(SSL *ssl, dtls_association *a, const uint8_t *name, size_t size) {
+  dtls_hold *h = need(a);
+  const unsigned char *id;
+  if (!h) return SSL_CLIENT_HELLO_ERROR;
+  if (size > 0) memcpy(h->name, name, size);
+  h->name_size = size;
+  h->id_size = SSL_client_hello_get0_session_id(ssl, &id);
+  if (h->id_size > ID_MAX_SIZE) h->id_size = 0;
+  if (h->id_size > 0) memcpy(h->id, id, h->id_size);
+  h->asked = HELLO;
+  return SSL_CLIENT_HELLO_RETRY;
+}
+
+static int on_hello(SSL *ssl, int *alert, void *argument) {
+  dtls_association *a = dtls_association_of(ssl);
+  size_t size;
+  const uint8_t *name = find_name_untrusted(ssl, &size);
+  (void)argument;
+  if (a->asks_hello && !has_answer(a, HELLO)) return ask_hello(ssl, a, name, size);
+  if (a->hold && a->hold->alert >= 0) {
+    *alert = a->hold->alert;
+    return SSL_CLIENT_HELLO_ERROR;
+  }
+  return dtls_session_bind(ssl, (const char *)name, size) ? SSL_CLIENT_HELLO_SUCCESS : SSL_CLIENT_HELLO_ERROR;
+}
+
+/* The name has been looked at above; saying so makes libssl acknowledge it and keep it with the session. */
+static int on_servername(SSL *ssl, int *alert, void *argument) {
+  (void)ssl, (void)alert, (void)argument;
+  return SSL_TLSEXT_ERR_OK;
+}
+
+void dtls_hold_callbacks(SSL_CTX *ctx) {
+  SSL_CTX_set_client_hello_cb(ctx, on_hello, NULL);
+  SSL_CTX_set_tlsext_servername_callback(ctx, on_servername);
+}
+
+SSL_SESSION *dtls_hold_take_session(dtls_association *a, const uint8_t *id, size_t size) {
+  dtls_hold *h = a->hold;
+  if (!h || !h->session) return NULL;
+  unsigned found_size;
+  const unsigned char *found = SSL_SESSION_get_id(h->session, &found_size);
+  if (found_size != size || memcmp(found, id, size) != 0) return NULL;
+  SSL_SESSION *session = h->session;
+  h->session = NULL;
+  return session;
+}
+
+/* ── the pre-shared key ── */
+
+/* A handshake message of epoch 0 in a datagram that the screen has found sound. */
+typedef struct {
+  size_t record; /* where its record begins */
+  const uint8_t *header;
+  const uint8_t *record_first; /* the first message of that record */
+} message;
+
+/* The next message of that type from a record at *at on; *at moves on to the following record. */
+static bool find_untrusted(const uint8_t *data, size_t size, uint8_t type, size_t *at, message *out) {
+  while (*at + DTLS_RECORD_HEADER <= size) {
+    const uint8_t *record = data + *at, *p = record + DTLS_RECORD_HEADER, *end = record + dtls_record_size(record);
+    out->record = *at;
+    out->record_first = p;
+    *at += dtls_record_size(record);
+    if (record[0] != SSL3_RT_HANDSHAKE || dtls_record_epoch(record) != 0) continue;
+    for (; end - p >= DTLS_HANDSHAKE_HEADER; p += DTLS_HANDSHAKE_HEADER + dtls_u24(p + 9))
+      if (p[0] == type) {
+        out->header = p;
+        return true;
+      }
+  }
+  return false;
+}
+
+/* Takes what a fragment of ClientKeyExchange says of the identity. True: it is complete. */
+static bool gather_untrusted(dtls_hold *h, const uint8_t *fragment) {
+  size_t offset = dtls_u24(fragment + 6), size = dtls_u24(fragment + 9);
+  for (size_t i = 0; i < size && offset + i < sizeof h->identity; i++) {
+    h->identity[offset + i] = fragment[DTLS_HANDSHAKE_HEADER + i];
+    h->have[offset + i] = 1;
+  }
+  if (!h->have[0] || !h->have[1]) return false;
+  size_t end = IDENTITY_PREFIX + (size_t)dtls_u16(h->identity);
+  return end <= sizeof h->identity && !memchr(h->have, 0, end); /* longer ones libssl refuses itself */
+}
+
+static size_t hold_key_exchange_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
+  size_t at = 0;
+  message found;
+  if (!dtls_psk_suite(a->ssl) || !find_untrusted(data, size, SSL3_MT_CLIENT_KEY_EXCHANGE, &at, &found) || !need(a)) return size;
+  do {
+    if (gather_untrusted(a->hold, found.header)) a->hold->asked = PSK;
+  } while (find_untrusted(data, size, SSL3_MT_CLIENT_KEY_EXCHANGE, &at, &found));
+  if (a->hold->asked != PSK) return size;
+  keep_in_front(a, data, size);
+  return 0;
+}
+
+/* Before the hint has been read, or with a message missing before it, ServerHelloDone is left to its repetition. */
+static size_t hold_hello_done_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
+  size_t at = 0;
+  message found;
+  if (!find_untrusted(data, size, SSL3_MT_SERVER_DONE, &at, &found)) return size;
+  if (found.record > 0) {
+    keep_in_front(a, data + found.record, size - found.record);
+    return found.record;
+  }
+  if (SSL_get_pending_cipher(a->ssl) && !dtls_psk_suite(a->ssl)) return size;
+  if (!dtls_psk_suite(a->ssl) || dtls_u16(found.record_first + 4) != a->hold->next_seq) {
+    DTLS_DROP(a, EARLY);
+    return 0;
+  }
+  a->hold->asked = PSK;
+  keep_in_front(a, data, size);
+  return 0;
+}
+
+size_t dtls_hold_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
+  if (a->open || !dtls_config_of_ssl(a->ssl)->asks_psk || has_answer(a, PSK)) return size;
+  return a->server ? hold_key_exchange_untrusted(a, data, size) : hold_hello_done_untrusted(a, data, size);
+}
+
+/* libssl shows each message as it is read, in order and whole. */
+static void on_message(int written, int version, int type, const void *data, size_t size, SSL *ssl, void *argument) {
+  dtls_association *a = dtls_association_of(ssl);
+  (void)version, (void)argument;
+  if (!written && type == SSL3_RT_HANDSHAKE && size >= DTLS_HANDSHAKE_HEADER && a->hold) a->hold->next_seq = (uint16_t)(dtls_u16((const uint8_t *)data + 4) + 1);
+}
+
+bool dtls_hold_watch(dtls_association *a) {
+  if (!need(a)) return false;
+  SSL_set_msg_callback(a->ssl, on_message);
+  return true;
+}
+
+const dtls_psk *dtls_hold_psk(const dtls_association *a, const char *identity) {
+  const dtls_psk *psk = has_answer(a, PSK) && a->hold->psk.key ? &a->hold->psk : NULL;
+  return psk && (!identity || strcmp(identity, psk->identity) == 0) ? psk : NULL;
+}
+
+/* ── a server's certificate ── */
+
+dtls_answer dtls_hold_ask_verify(dtls_association *a) {
+  if (has_answer(a, VERIFY)) return a->hold->good ? DTLS_YES : DTLS_NO;
+  if (!need(a)) return DTLS_NO;
+  a->hold->asked = VERIFY;
+  return DTLS_UNANSWERED;
+}
+
+/* ── asking and answering ── */
+
+int dtls_hold_push(lua_State *L, dtls_association *a) {
+  dtls_hold *h = a->hold;
+  const char *hint = SSL_get_psk_identity_hint(a->ssl);
+  lua_pushnil(L);
+  switch (h->asked) {
+    case HELLO:
+      lua_pushliteral(L, "ask_hello");
+      if (h->name_size > 0) lua_pushlstring(L, h->name, h->name_size); else lua_pushnil(L);
+      if (h->id_size > 0) lua_pushlstring(L, (const char *)h->id, h->id_size); else lua_pushnil(L);
+      return 4;
+    case PSK:
+      lua_pushliteral(L, "ask_psk");
+      if (a->server)
+        lua_pushlstring(L, (const char *)h->identity + IDENTITY_PREFIX, dtls_u16(h->identity));
+      else
+        lua_pushstring(L, hint);
+      return 3;
+    default: lua_pushliteral(L, "ask_verify"); return 2;
+  }
+}
+
+static dtls_association *answering(lua_State *L, question q) {
+  dtls_association *a = dtls_association_check(L);
+  if (!a->hold || a->hold->asked != q) luaL_error(L, "nothing of the kind was asked");
+  return a;
+}
+
+static int answered(dtls_association *a) {
+  a->hold->answered |= 1u << a->hold->asked;
+  a->hold->asked = NOTHING;
+  return 0;
+}
+
+/*
+ * association:answer_hello([context[, session]]) → true[, stale] | nil, err
+ * The identity to use (nil: its own), and what the store had for the id. stale: nobody can resume that any more.
+ */
+static int answer_hello(lua_State *L) {
+  dtls_association *a = answering(L, HELLO);
+  SSL_CTX *ctx = lua_isnoneornil(L, 2) ? NULL : dtls_context_check(L, 2, true);
+  size_t size;
+  const char *blob = luaL_optlstring(L, 3, NULL, &size);
+  ERR_clear_error();
+  if (ctx && !dtls_context_adopt(a->ssl, ctx)) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot use the context");
+  if (blob) a->hold->session = dtls_session_parse(blob, size);
+  answered(a);
+  lua_pushboolean(L, 1);
+  lua_pushboolean(L, blob && !(a->hold->session && dtls_session_in_time(a->hold->session)));
+  return 2;
+}
+
+/* association:refuse_hello(alert): 'unrecognized_name' or 'internal_error' */
+static int refuse_hello(lua_State *L) {
+  dtls_association *a = answering(L, HELLO);
+  static const char *const names[] = {"unrecognized_name", "internal_error", NULL};
+  a->hold->alert = luaL_checkoption(L, 2, NULL, names) == 0 ? SSL_AD_UNRECOGNIZED_NAME : SSL_AD_INTERNAL_ERROR;
+  return answered(a);
+}
+
+/* association:answer_psk([key[, identity]]): a client says its identity; a server's key is for the one that was asked. No key: refused. */
+static int answer_psk(lua_State *L) {
+  dtls_association *a = answering(L, PSK);
+  size_t key_size = 0, identity_size = 0;
+  const char *key = luaL_optlstring(L, 2, NULL, &key_size), *identity = luaL_optlstring(L, 3, NULL, &identity_size);
+  luaL_argcheck(L, !key || (key_size >= 1 && key_size <= PSK_MAX_PSK_LEN), 2, "a key has 1 to 512 bytes");
+  luaL_argcheck(L, !key || a->server || (identity && identity_size <= PSK_MAX_IDENTITY_LEN), 3, "an identity has at most 256 bytes");
+  dtls_psk *psk = &a->hold->psk;
+  if (key && a->server) {
+    psk->identity = OPENSSL_strndup((const char *)a->hold->identity + IDENTITY_PREFIX, dtls_u16(a->hold->identity));
+  } else if (key) {
+    psk->identity = OPENSSL_strdup(identity);
+  }
+  if (psk->identity) psk->key = OPENSSL_memdup(key, key_size);
+  if (psk->key) psk->key_size = key_size;
+  return answered(a);
+}
+
+/* association:answer_verify(good) */
+static int answer_verify(lua_State *L) {
+  dtls_association *a = answering(L, VERIFY);
+  a->hold->good = lua_toboolean(L, 2);
+  return answered(a);
+}
+
+const luaL_Reg dtls_hold_methods[] = {{"answer_hello", answer_hello},
+                                      {"refuse_hello", refuse_hello},
+                                      {"answer_psk", answer_psk},
+                                      {"answer_verify", answer_verify},
+                                      {NULL, NULL}};

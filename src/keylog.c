@@ -1,0 +1,49 @@
+/*
+ * The key log (SSLKEYLOGFILE's format): to a file that only its owner may read, and as lines for the application.
+ * Whoever reads it reads the traffic, so nothing is logged unless a context says so.
+ */
+#include "core.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* Appends a line to what the application has not taken yet. */
+static void remember(dtls_association *a, const char *line) {
+  size_t had = a->keylog ? strlen(a->keylog) : 0, size = strlen(line);
+  char *grown = OPENSSL_realloc(a->keylog, had + size + 2);
+  if (!grown) return;
+  a->keylog = grown;
+  snprintf(grown + had, size + 2, "%s\n", line);
+}
+
+static void log_line(const SSL *ssl, const char *line) {
+  const dtls_config *c = dtls_config_of_ssl(ssl);
+  if (c->keylog_fd >= 0) {
+    struct iovec parts[] = {{(void *)(uintptr_t)line, strlen(line)}, {(void *)(uintptr_t)"\n", 1}};
+    ssize_t written = writev(c->keylog_fd, parts, 2); /* O_APPEND: one line whole, whoever else writes there */
+    (void)written;                                    /* a full disk is no reason to refuse a peer */
+  }
+  if (c->keylog_event) remember(dtls_association_of(ssl), line);
+}
+
+const char *dtls_keylog_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
+  const char *file = dtls_option_string(L, "keylog_file");
+  c->keylog_event = dtls_option_boolean(L, "keylog_event");
+  if (file) {
+    c->keylog_fd = open(file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (c->keylog_fd < 0) {
+      lua_pushfstring(L, "keylog: cannot open %s: %s", file, strerror(errno));
+      return lua_tostring(L, -1);
+    }
+  }
+  if (file || c->keylog_event) SSL_CTX_set_keylog_callback(ctx, log_line);
+  return NULL;
+}
+
+void dtls_keylog_free(dtls_config *c) {
+  if (c->keylog_fd >= 0) close(c->keylog_fd);
+}

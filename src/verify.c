@@ -1,0 +1,135 @@
+/*
+ * Who the peer may be: authorities, revocation lists, pinned certificates, the name of a server. libssl asks `verify`;
+ * the verdict stays in SSL_get_verify_result.
+ */
+#include "core.h"
+
+#include <arpa/inet.h>
+#include <string.h>
+
+static bool pinned(const dtls_config *c, X509 *cert) {
+  uint8_t digest[EVP_MAX_MD_SIZE];
+  unsigned size = 0;
+  if (!cert || !X509_digest(cert, EVP_sha256(), digest, &size) || size != DTLS_DIGEST_SIZE) return false;
+  for (size_t i = 0; i < c->pins; i++)
+    if (memcmp(c->pin[i], digest, DTLS_DIGEST_SIZE) == 0) return true;
+  return false;
+}
+
+/* Pins without a CA replace the chain and the name; with one, both must hold. The application is asked last. */
+static int verify(X509_STORE_CTX *store, void *argument) {
+  SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+  dtls_association *a = dtls_association_of(ssl);
+  const dtls_config *c = dtls_config_of_ssl(ssl);
+  (void)argument;
+  bool good = true;
+  if (c->pins == 0 || c->has_ca) good = X509_verify_cert(store) == 1;
+  if (good && c->pins > 0) {
+    good = pinned(c, X509_STORE_CTX_get0_cert(store));
+    X509_STORE_CTX_set_error(store, good ? X509_V_OK : X509_V_ERR_APPLICATION_VERIFICATION);
+  }
+  if (good && c->asks_verify) {
+    dtls_answer answer = dtls_hold_ask_verify(a);
+    if (answer == DTLS_UNANSWERED) return SSL_set_retry_verify(ssl);
+    good = answer == DTLS_YES;
+    if (!good) X509_STORE_CTX_set_error(store, X509_V_ERR_HOSTNAME_MISMATCH);
+  }
+  return good || !a->reject;
+}
+
+bool dtls_verify_name(SSL *ssl, const char *name, bool check) {
+  struct in6_addr ip;
+  char literal[INET6_ADDRSTRLEN] = "";
+  X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+  size_t length = strcspn(name, "%"); /* a zone is no part of the address in a certificate */
+  if (length < sizeof literal) memcpy(literal, name, length);
+  if (inet_pton(AF_INET, literal, &ip) == 1 || inet_pton(AF_INET6, literal, &ip) == 1)
+    return !check || X509_VERIFY_PARAM_set1_ip_asc(param, literal) == 1;
+  X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+  return (!check || X509_VERIFY_PARAM_set1_host(param, name, 0) == 1) && SSL_set_tlsext_host_name(ssl, name) == 1;
+}
+
+/* ── options ── */
+
+static bool add_ca(SSL_CTX *ctx, BIO *bio, bool server) {
+  X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+  X509 *cert;
+  int count = 0;
+  bool ok = true;
+  while (ok && (cert = PEM_read_bio_X509(bio, NULL, dtls_no_passphrase, NULL))) {
+    ok = X509_STORE_add_cert(store, cert) == 1 && (!server || SSL_CTX_add_client_CA(ctx, cert) == 1);
+    X509_free(cert);
+    count++;
+  }
+  return ok && count > 0 && dtls_at_end_of_pem();
+}
+
+static bool add_crl(SSL_CTX *ctx, BIO *bio) {
+  X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+  X509_CRL *crl;
+  int count = 0;
+  bool ok = true;
+  while (ok && (crl = PEM_read_bio_X509_CRL(bio, NULL, dtls_no_passphrase, NULL))) {
+    ok = X509_STORE_add_crl(store, crl) == 1 && X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK) == 1;
+    X509_CRL_free(crl);
+    count++;
+  }
+  return ok && count > 0 && dtls_at_end_of_pem();
+}
+
+static const char *take_authorities(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
+  static const char *const names[] = {"ca", "crl"};
+  const char *failed = NULL;
+  for (int kind = 0; kind < 2 && !failed; kind++) {
+    size_t count = dtls_option_list(L, names[kind]);
+    for (size_t i = 1; i <= count && !failed; i++) {
+      lua_rawgeti(L, -1, (int)i);
+      BIO *bio = dtls_text_bio(L, -1);
+      if (!bio || !(kind == 0 ? add_ca(ctx, bio, c->server) : add_crl(ctx, bio)))
+        failed = kind == 0 ? "ca: this is not a list of PEM certificates" : "crl: this is not a list of PEM revocation lists";
+      BIO_free(bio);
+      lua_pop(L, 1);
+    }
+    if (kind == 0) c->has_ca = count > 0;
+    lua_pop(L, 1);
+  }
+  if (!failed && dtls_option_boolean(L, "system_ca")) {
+    if (SSL_CTX_set_default_verify_paths(ctx) != 1) failed = "ca: the system's certificates cannot be read";
+    c->has_ca = true;
+  }
+  return failed;
+}
+
+static const char *take_pins(lua_State *L, dtls_config *c) {
+  size_t count = dtls_option_list(L, "pins");
+  if (count > 0) {
+    c->pin = OPENSSL_zalloc(count * DTLS_DIGEST_SIZE);
+    if (!c->pin) return "out of memory";
+  }
+  for (size_t i = 0; i < count; i++) {
+    size_t size = 0;
+    lua_rawgeti(L, -1, (int)i + 1);
+    const char *pin = lua_tolstring(L, -1, &size);
+    if (!pin || size != DTLS_DIGEST_SIZE) return "fingerprint: a SHA-256 fingerprint has 32 bytes";
+    memcpy(c->pin[c->pins++], pin, DTLS_DIGEST_SIZE);
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  return NULL;
+}
+
+const char *dtls_verify_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
+  const char *failed = take_authorities(L, ctx, c);
+  if (!failed) failed = take_pins(L, c);
+  if (failed) return failed;
+  bool request = dtls_option_boolean(L, "request_cert");
+  c->reject = dtls_option_boolean(L, "reject");
+  c->asks_verify = dtls_option_boolean(L, "asks_verify");
+  int mode = !c->server || request ? SSL_VERIFY_PEER : SSL_VERIFY_NONE;
+  if (c->server && request && c->reject) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+  SSL_CTX_set_verify(ctx, mode, NULL);
+  SSL_CTX_set_cert_verify_callback(ctx, verify, NULL);
+  return NULL;
+}
+
+void dtls_verify_free(dtls_config *c) { OPENSSL_free(c->pin); }
