@@ -329,6 +329,8 @@ describe('a connection', function()
       over.wait 'close'
       pair.close(server, between)
       assert.equal(3, conn:stats().messagesIn)
+      assert.is_true(own.createdAt <= own.connectedAt and not own.closedAt)
+      assert.is_true(own.connectedAt <= conn:stats().closedAt and conn.destroyed)
       local all = server:stats()
       assert.same({ 3, 3 }, { all.messagesIn, all.messagesOut })
       assert.equal(#between.recorded.server, all.datagramsIn)

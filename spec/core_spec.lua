@@ -323,7 +323,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
         function() client:write() end, function() client:write {} end, function() client:set_mtu() end, function() client:set_mtu 'x' end,
         function() client:set_retransmit(0, 0) end, function() client:set_retransmit(60001, 0) end,
         function() client:set_retransmit(1, -1) end,
-        function() client:export_keying_material(0, 'x') end, function() client:export_keying_material(1025, 'x') end,
+        function() client:export_keying_material(0, 'x') end, function() client:export_keying_material(65537, 'x') end,
         function() client:export_keying_material(8) end, function() client:set_owner() end,
         function() endpoint:set_context() end, function() endpoint:set_context(assert(context 'client')) end,
         function() endpoint:set_context(client) end, function() endpoint:set_cookie_secret() end,

@@ -33,7 +33,7 @@ describe('what a server is made of', function()
   it('is refused by name when it is of the wrong type', function()
     local wrong = {
       cookieSecret = 7, demux = true, maxConnections = '7', maxConnectionsPerHost = false, maxHandshakes = {},
-      reusePort = 1, ipv6Only = 'yes', recvBufferSize = {}, sendBufferSize = '1',
+      reusePort = 1, ipv6Only = 'yes', recvBufferSize = {}, sendBufferSize = '1', udpTTL = '9',
     }
     for name, value in pairs(wrong) do
       local ok, err = pcall(dtls.createServer, { cert = pair.identity.cert, key = pair.identity.key, [name] = value })
@@ -616,6 +616,32 @@ pair.each(function(demux, ip)
       local three = pair.open(server)
       for _, conn in ipairs { two, three } do assert.is_true(pair.roundTrip(conn, 'inside')) end
       pair.close(two, three, server)
+    end))
+
+    it('of none is what a busy server has, until it is told otherwise', loop.run(function()
+      local server = pair.echo(pair.listening({ demux = demux }, ip))
+      local conn = pair.open(server)
+      assert.equal(server, server:setBusy(true))
+      assert.equal('ERR_DTLS_HANDSHAKE_TIMEOUT', outcome(pair.client(server, patience)).code)
+      assert.is_true(server:stats().refused > 0)
+      assert.is_true(pair.roundTrip(conn, 'undisturbed'))
+      server:setBusy(false)
+      local another = pair.open(server)
+      pair.close(conn, another, server)
+    end))
+
+    it('of hops holds for every socket', loop.run(function()
+      local server = pair.listening({ demux = demux, udpTTL = 9 }, ip)
+      local conn, accepted = pair.open(server, nil, { udpTTL = 11 })
+      assert.equal(11, raw.hops(conn._association:fd(), ip))
+      assert.equal(9, raw.hops(dtls.fd(server._udp), ip))
+      if demux == 'connected' then assert.equal(9, raw.hops(accepted._association:fd(), ip)) end
+      pair.close(conn, server)
+      local handle = raw.open(ip)
+      local made, err = dtls.connect { handle = handle.udp, host = ip, port = 9, fingerprint = pair.identity.fingerprint, udpTTL = 9 }
+      assert.is_nil(made)
+      assert.equal('ERR_DTLS_CONFIG', err.code)
+      pair.close(handle)
     end))
 
     it('of connections counts those that are handshaking', loop.run(function()

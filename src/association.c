@@ -10,7 +10,7 @@
 
 #define TYPE "dtls.association"
 
-enum { FIRST_TIMEOUT = 1000, TIMEOUT_MAX = 60000, TIMEOUTS_BEFORE_FALLBACK = 2 };
+enum { FIRST_TIMEOUT = 1000, TIMEOUT_MAX = 60000, TIMEOUTS_BEFORE_FALLBACK = 2, EXPORT_MAX = 65536 };
 
 /* ── life ── */
 
@@ -554,14 +554,14 @@ static int association_export(lua_State *L) {
   lua_Integer length = luaL_checkinteger(L, 2);
   size_t label_size, context_size = 0;
   const char *label = luaL_checklstring(L, 3, &label_size), *context = luaL_optlstring(L, 4, NULL, &context_size);
-  uint8_t out[1024];
-  luaL_argcheck(L, length >= 1 && (size_t)length <= sizeof out, 2, "expected 1 to 1024 bytes");
+  luaL_argcheck(L, length >= 1 && length <= EXPORT_MAX, 2, "expected 1 to 65536 bytes");
   if (!a->open) return dtls_error(L, "ENOTCONN", "the handshake is not complete");
   ERR_clear_error();
+  unsigned char *out = lua_newuserdata(L, (size_t)length);
   if (SSL_export_keying_material(a->ssl, out, (size_t)length, label, label_size, (const uint8_t *)context, context_size, context != NULL) != 1)
     return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", "cannot export keying material");
   lua_pushlstring(L, (const char *)out, (size_t)length);
-  OPENSSL_cleanse(out, sizeof out);
+  OPENSSL_cleanse(out, (size_t)length);
   return 1;
 }
 

@@ -268,10 +268,13 @@ int dtls_context_new(lua_State *L) {
    SSL_CTX itself; the rest was copied when the SSL was made. Tickets and stored sessions stay with the first one. */
 bool dtls_context_adopt(SSL *ssl, SSL_CTX *ctx) {
   const dtls_config *c = dtls_config_of(ctx);
+  uint64_t before = SSL_CTX_get_options(SSL_get_SSL_CTX(ssl)), after = SSL_CTX_get_options(ctx);
   if (SSL_set_SSL_CTX(ssl, ctx) != ctx) return false;
+  SSL_clear_options(ssl, before & ~after); /* what the SSL got for itself stays */
+  SSL_set_options(ssl, after);
+  SSL_set_mode(ssl, SSL_CTX_get_mode(ctx));
   SSL_set_verify(ssl, SSL_CTX_get_verify_mode(ctx), NULL);
   SSL_set_verify_depth(ssl, SSL_CTX_get_verify_depth(ctx));
-  SSL_set_options(ssl, SSL_CTX_get_options(ctx));
   SSL_set_psk_server_callback(ssl, c->psks > 0 || c->asks_psk ? dtls_psk_for_server : NULL);
   dtls_association_of(ssl)->reject = c->reject;
   return !c->groups || SSL_set1_groups_list(ssl, c->groups) == 1;

@@ -130,8 +130,8 @@ int dtls_udp_socket_lua(lua_State *L);    /* core.configure_socket(fd, options) 
 void dtls_udp_announce_errors(int fd); /* a pending error (ICMP) then is an ordinary event for a poll on POLLPRI */
 bool dtls_udp_local(int fd, dtls_address *out);
 bool dtls_udp_peer(int fd, dtls_address *out);
-/* A non-blocking socket bound to local and connected to peer; -1 and errno on failure. */
-int dtls_udp_peer_socket(const dtls_address *local, const dtls_address *peer);
+/* A non-blocking socket bound to local and connected to peer, otherwise like the listening one; -1 and errno on failure. */
+int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_address *peer);
 ssize_t dtls_udp_send(int fd, const dtls_address *local, const dtls_address *peer, const void *data, size_t size);
 
 dtls_batch *dtls_batch_new(void);

@@ -270,7 +270,7 @@ static void drain(dtls_endpoint *ep, const dtls_path *path) {
 }
 
 static dtls_path *open_path(dtls_endpoint *ep) {
-  int fd = ep->shared ? -1 : dtls_udp_peer_socket(&ep->hand.local, &ep->hand.peer);
+  int fd = ep->shared ? -1 : dtls_udp_peer_socket(ep->fd, &ep->hand.local, &ep->hand.peer);
   if (fd < 0 && !ep->shared) return NULL;
   dtls_path *path = dtls_path_new(ep, &ep->hand.local, &ep->hand.peer, fd);
   if (!path && fd >= 0) close(fd);

@@ -145,8 +145,20 @@ void dtls_udp_announce_errors(int fd) {
 #endif
 }
 
+/* How many hops a datagram may take. An IPv6 socket may carry IPv4, too. */
+static bool set_ttl(int fd, int family, int ttl) {
+  return set(fd, IPPROTO_IP, IP_TTL, ttl) && (family != AF_INET6 || set(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, ttl));
+}
+
+static bool copy_ttl(int from, int to, int family) {
+  int ttl;
+  socklen_t size = sizeof ttl;
+  bool known = family == AF_INET6 ? getsockopt(from, IPPROTO_IPV6, IPV6_UNICAST_HOPS, &ttl, &size) == 0 : getsockopt(from, IPPROTO_IP, IP_TTL, &ttl, &size) == 0;
+  return known && set_ttl(to, family, ttl);
+}
+
 /*
- * core.configure_socket(fd, {reuse_port=bool, receive_buffer=bytes, send_buffer=bytes}) → true | nil, err
+ * core.configure_socket(fd, {reuse_port=bool, receive_buffer=bytes, send_buffer=bytes, ttl=hops}) → true | nil, err
  * Buffer sizes are wishes: the kernel caps them (net.core.rmem_max, wmem_max).
  */
 int dtls_udp_socket_lua(lua_State *L) {
@@ -154,15 +166,18 @@ int dtls_udp_socket_lua(lua_State *L) {
   luaL_checktype(L, 2, LUA_TTABLE);
   int receive = (int)dtls_option_integer(L, 2, "receive_buffer", 0, 0, INT32_MAX / 2);
   int send = (int)dtls_option_integer(L, 2, "send_buffer", 0, 0, INT32_MAX / 2);
+  int ttl = (int)dtls_option_integer(L, 2, "ttl", 0, 0, 255);
+  dtls_address bound;
   lua_getfield(L, 2, "reuse_port");
   if ((lua_toboolean(L, -1) && !set(fd, SOL_SOCKET, SO_REUSEPORT, 1)) || (receive && !set(fd, SOL_SOCKET, SO_RCVBUF, receive)) ||
-      (send && !set(fd, SOL_SOCKET, SO_SNDBUF, send)))
+      (send && !set(fd, SOL_SOCKET, SO_SNDBUF, send)) ||
+      (ttl && !(dtls_udp_local(fd, &bound) && set_ttl(fd, bound.sa.sa_family, ttl))))
     return dtls_error_system(L, errno, "cannot set a socket option");
   lua_pushboolean(L, 1);
   return 1;
 }
 
-int dtls_udp_peer_socket(const dtls_address *local, const dtls_address *peer) {
+int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_address *peer) {
   int fd = socket(local->sa.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -1;
   /* SO_REUSEPORT and not SO_REUSEADDR: the latter would let another user's process take the port. */
@@ -170,7 +185,7 @@ int dtls_udp_peer_socket(const dtls_address *local, const dtls_address *peer) {
   if (ok && local->sa.sa_family == AF_INET6)
     ok = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, !IN6_IS_ADDR_V4MAPPED(&local->v6.sin6_addr));
   dtls_udp_announce_errors(fd);
-  ok = ok && bind(fd, &local->sa, dtls_address_size(local)) == 0 && connect(fd, &peer->sa, dtls_address_size(peer)) == 0;
+  ok = ok && copy_ttl(listening, fd, local->sa.sa_family) && bind(fd, &local->sa, dtls_address_size(local)) == 0 && connect(fd, &peer->sa, dtls_address_size(peer)) == 0;
   if (!ok) {
     int saved = errno;
     close(fd);

@@ -27,7 +27,8 @@ local function new_socket(options, address)
   local udp, err = socket.new(address.ip)
   if not udp then return nil, err end
   local ok = true
-  if options.localAddress or options.localPort then
+  if options.udpTTL then ok, err = core.configure_socket(core.fd(udp), { ttl = options.udpTTL }) end
+  if ok and (options.localAddress or options.localPort) then
     local any = address.ip:find(':', 1, true) and '::' or '0.0.0.0'
     ok, err = socket.bind(udp, options.localAddress or any, options.localPort or 0)
   end
@@ -141,11 +142,12 @@ local function open(options, on_connection)
     called, handle, err = pcall(socket.given, handle)
     if not called then error("option 'handle': expected a luv UDP handle or a dgram socket", 2) end
     if not handle then return nil, err end
-    if own.localAddress or own.localPort then return config_error('localAddress and localPort are the handle\'s') end
+    if own.localAddress or own.localPort or own.udpTTL then return config_error('localAddress, localPort and udpTTL are the handle\'s') end
   end
   if (own.host == nil) ~= (own.port == nil) then return config_error('host and port come together') end
   if not own.host and not handle then return config_error('a client needs host and port, or handle') end
   local name = own.servername or own.hostname or own.host
+  if name == '' then name = nil end -- no SNI
   if made.checksName and not name then return config_error('servername: there is no name to check the certificate against') end
   local conn = Connection.new(made, settings)
   conn._name, conn._resumed = name, own.session

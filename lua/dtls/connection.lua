@@ -17,6 +17,7 @@ local READ_BUDGET = 64
 
 --- Events: `connection`, `message(data)`, `session(blob)`, `timeout`, `keylog(line)`, `error(err)`, `close(hadError)`.
 ---@class dtls.Connection: dtls.Emitter
+---@field destroyed boolean? true once it has ended, however it did
 ---@field private _association userdata? the core's object; nil before there is one and once closed
 ---@field private _watch table? {poll=, connection=}: the descriptor it reads; moves on when the peer starts over
 local Connection = Emitter:extend()
@@ -34,7 +35,8 @@ function Connection.new(made, settings, server)
   self._idle = settings.timeout or 0
   self._closing = 0 -- handles that are being closed
   self._timer = uv.new_timer()
-  self._deadline = now() + settings.handshakeTimeout
+  self._createdAt = now()
+  self._deadline = self._createdAt + settings.handshakeTimeout
   self._onTimer = function() self:_tick() end
   self._onClosed = function()
     self._closing = self._closing - 1
@@ -149,6 +151,7 @@ end
 
 function Connection:_completed()
   self._state = 'open'
+  self._connectedAt = now()
   self._timer:stop()
   local displaced = self._association:promote()
   if displaced then
@@ -303,6 +306,8 @@ function Connection:_finish(err)
   if self._state == 'closed' then return end
   local opened = self._state == 'open'
   self._state = 'closed'
+  self.destroyed = true
+  self._closedAt = now()
   self._error = err
   self:_letGo()
   self:_close(self._timer)
@@ -561,11 +566,13 @@ function Connection:exportKeyingMaterial(length, label, extra)
   return self._association:export_keying_material(length, label, extra)
 end
 
---- Counters: messagesIn messagesOut datagramsIn datagramsOut bytesIn bytesOut retransmits, drops (reason → count).
----@return table?
+--- Counters: messagesIn messagesOut datagramsIn datagramsOut bytesIn bytesOut retransmits, drops (reason → count); and
+--- times of the loop's clock, in ms: createdAt, connectedAt, closedAt.
+---@return table
 function Connection:stats()
-  if self._association then return self._association:stats() end
-  return self._final and self._final.stats
+  local stats = self._association and self._association:stats() or self._final and self._final.stats or { drops = {} }
+  stats.createdAt, stats.connectedAt, stats.closedAt = self._createdAt, self._connectedAt, self._closedAt
+  return stats
 end
 
 local function each_handle(self, method)

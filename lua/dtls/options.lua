@@ -152,11 +152,12 @@ options.roles = {
     maxConnections = whole_number(1, 2 ^ 31 - 1), maxConnectionsPerHost = whole_number(1, 2 ^ 31 - 1),
     maxHandshakes = whole_number(1, 2 ^ 31 - 1),
     reusePort = of_type 'boolean', ipv6Only = of_type 'boolean',
-    recvBufferSize = whole_number(1, 2 ^ 30), sendBufferSize = whole_number(1, 2 ^ 30),
+    recvBufferSize = whole_number(1, 2 ^ 30), sendBufferSize = whole_number(1, 2 ^ 30), udpTTL = whole_number(1, 255),
   },
   client = {
     host = of_type 'string', port = whole_number(1, 65535), servername = of_type 'string', hostname = of_type 'string',
     localAddress = of_type 'string', localPort = whole_number(0, 65535), handle = udp_handle, session = session,
+    udpTTL = whole_number(1, 255),
   },
 }
 

@@ -64,6 +64,7 @@ local function bound_socket(own, port, host)
     reuse_port = own.reusePort,
     receive_buffer = own.recvBufferSize or DEFAULT_RECEIVE_BUFFER,
     send_buffer = own.sendBufferSize,
+    ttl = own.udpTTL,
   })
   if ok then ok, err = socket.bind(udp, host, port, { ipv6only = own.ipv6Only }) end
   if ok then return udp end
@@ -176,7 +177,7 @@ end
 -- Over the limits: silence. A peer that starts over takes its own place and is not counted twice.
 function Server:_hasRoom(address)
   local own = self._options
-  return self._active < (own.maxConnections or math.huge)
+  return not self._busy and self._active < (own.maxConnections or math.huge)
     and (self._perHost[address.ip] or 0) < (own.maxConnectionsPerHost or math.huge)
 end
 
@@ -402,6 +403,14 @@ end
 ---@return dtls.Error? err ERR_DTLS_CONFIG
 function Server:setTicketKeys(keys)
   return self._context:setTicketKeys(keys)
+end
+
+--- Turns new peers away, in silence and counted as `refused`, until it is told otherwise.
+---@param busy boolean
+---@return self
+function Server:setBusy(busy)
+  self._busy = busy
+  return self
 end
 
 --- Iterates over the connections that are handshaking or open.

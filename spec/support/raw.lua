@@ -1,6 +1,10 @@
 --- A plain UDP socket for tests that speak without DTLS: what it receives is kept, in order.
 
+local ffi = require 'ffi'
 local uv = require 'luv'
+
+-- A second definition, after busted has unloaded this module, would raise.
+pcall(ffi.cdef, 'int getsockopt(int fd, int level, int name, void *value, unsigned *size);')
 
 local Raw = {}
 Raw.__index = Raw
@@ -35,6 +39,15 @@ function raw.freePort(ip)
   local port = udp:getsockname().port
   udp:close()
   return port
+end
+
+--- How many hops the datagrams of a descriptor may take.
+function raw.hops(fd, ip)
+  local IPPROTO_IP, IP_TTL, IPPROTO_IPV6, IPV6_UNICAST_HOPS = 0, 2, 41, 16
+  local value, size = ffi.new 'int[1]', ffi.new('unsigned[1]', 4)
+  local v6 = ip:find(':', 1, true)
+  assert(ffi.C.getsockopt(fd, v6 and IPPROTO_IPV6 or IPPROTO_IP, v6 and IPV6_UNICAST_HOPS or IP_TTL, value, size) == 0)
+  return value[0]
 end
 
 return raw
