@@ -254,6 +254,17 @@ describe('a client', function()
       assert.is_true(heard[2][2])
     end))
 
+    it('has all its time for the handshake, however long its maker was busy before', loop.run(function()
+      local silent = raw.open(ip)
+      local began = uv.hrtime()
+      repeat until uv.hrtime() - began > 60e6
+      began = uv.hrtime()
+      local conn = pair.client(silent, { handshakeTimeout = 50 })
+      loop.event(conn, 'error')
+      assert.is_true(uv.hrtime() - began >= 49e6)
+      pair.close(conn, silent)
+    end))
+
     it(('gives up a server that never answers (%s)'):format(ip), loop.run(function()
       local silent = raw.open(ip)
       local heard = fate(pair.client(silent, { handshakeTimeout = 60 }))

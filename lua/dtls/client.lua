@@ -149,6 +149,7 @@ local function open(options, on_connection)
   local name = own.servername or own.hostname or own.host
   if name == '' then name = nil end -- no SNI
   if made.checksName and not name then return config_error('servername: there is no name to check the certificate against') end
+  uv.update_time() -- the loop's clock stands still while the caller works, and the deadline would be that much too short
   local conn = Connection.new(made, settings)
   conn._name, conn._resumed = name, own.session
   local self = setmetatable({ conn = conn, context = made, options = own, handle = handle, name = name }, Client)
