@@ -13,7 +13,7 @@ local new_error = core.error
 local unreachable = { ECONNREFUSED = true, EHOSTUNREACH = true, ENETUNREACH = true, EADDRNOTAVAIL = true, EAFNOSUPPORT = true }
 
 local function is_ip(host)
-  return host:find(':', 1, true) ~= nil or host:find('^%d+%.%d+%.%d+%.%d+$') ~= nil
+  return socket.isV6(host) or host:find('^%d+%.%d+%.%d+%.%d+$') ~= nil
 end
 
 -- What a client's Connection needs beside itself.
@@ -29,7 +29,7 @@ local function new_socket(options, address)
   local ok = true
   if options.udpTTL then ok, err = core.configure_socket(core.fd(udp), { ttl = options.udpTTL }) end
   if ok and (options.localAddress or options.localPort) then
-    local any = address.ip:find(':', 1, true) and '::' or '0.0.0.0'
+    local any = socket.isV6(address.ip) and '::' or '0.0.0.0'
     ok, err = socket.bind(udp, options.localAddress or any, options.localPort or 0)
   end
   if ok then ok, err = socket.connect(udp, address.ip, address.port) end
@@ -119,7 +119,7 @@ function Client:_start()
     for i, each in ipairs(found) do self.addresses[i] = { ip = each.addr, port = options.port } end
     self:_try()
   end
-  local family = options.localAddress and (options.localAddress:find(':', 1, true) and 'inet6' or 'inet') or nil
+  local family = options.localAddress and (socket.isV6(options.localAddress) and 'inet6' or 'inet') or nil
   local request, message, name = uv.getaddrinfo(host, nil, { socktype = 'dgram', family = family }, resolved)
   if not request then conn:_fail(socket.failure('cannot resolve ' .. host, message, name)) end
 end

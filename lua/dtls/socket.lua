@@ -5,7 +5,8 @@ local core = require 'dtls.core'
 
 local socket = {}
 
-local function is_v6(ip)
+--- Whether a text that is an IP address is one of IPv6.
+function socket.isV6(ip)
   return ip:find(':', 1, true) ~= nil
 end
 
@@ -17,7 +18,7 @@ end
 
 --- A new UDP handle with a socket for the family of `ip`.
 function socket.new(ip)
-  local udp, message, name = uv.new_udp(is_v6(ip) and 'inet6' or 'inet')
+  local udp, message, name = uv.new_udp(socket.isV6(ip) and 'inet6' or 'inet')
   if udp then return udp end
   return nil, socket.failure('cannot make a socket', message, name)
 end
