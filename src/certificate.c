@@ -43,7 +43,7 @@ static void set_written(lua_State *L, BIO *scratch, const char *name) {
 static void set_name(lua_State *L, BIO *scratch, const X509_NAME *name, const char *field) {
   lua_newtable(L);
   for (int i = 0; i < X509_NAME_entry_count(name); i++) {
-    X509_NAME_ENTRY *entry = X509_NAME_get_entry(name, i);
+    const X509_NAME_ENTRY *entry = X509_NAME_get_entry(name, i);
     char key[80];
     int nid = OBJ_obj2nid(X509_NAME_ENTRY_get_object(entry));
     if (nid != NID_undef)

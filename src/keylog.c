@@ -14,7 +14,7 @@
 /* Appends a line to what the application has not taken yet. */
 static void remember(dtls_association *a, const char *line) {
   size_t had = a->keylog ? strlen(a->keylog) : 0, size = strlen(line);
-  char *grown = OPENSSL_realloc(a->keylog, had + size + 2);
+  char *grown = OPENSSL_clear_realloc(a->keylog, had, had + size + 2);
   if (!grown) return;
   a->keylog = grown;
   snprintf(grown + had, size + 2, "%s\n", line);

@@ -3,9 +3,9 @@
 
 local uv = require 'luv'
 local core = require 'dtls.core'
-local context = require 'dtls.context'
 local Emitter = require 'dtls.emitter'
 local questions = require 'dtls.questions'
+local setters = require 'dtls.setters'
 local tick = require 'dtls.tick'
 
 local new_error = core.error
@@ -16,11 +16,12 @@ local max = math.max
 local READ_BUDGET = 64
 
 --- Events: `connection`, `message(data)`, `session(blob)`, `timeout`, `keylog(line)`, `error(err)`, `close(hadError)`.
----@class dtls.Connection: dtls.Emitter
+---@class dtls.Connection: dtls.Emitter, dtls.Setters
 ---@field destroyed boolean? true once it has ended, however it did
 ---@field private _association userdata? the core's object; nil before there is one and once closed
 ---@field private _watch table? {poll=, connection=}: the descriptor it reads; moves on when the peer starts over
 local Connection = Emitter:extend()
+for name, method in pairs(setters) do Connection[name] = method end
 
 --- For server.lua and client.lua.
 ---@param made dtls.Context
@@ -405,64 +406,10 @@ function Connection:getLinkMinMtu()
   return self._association and self._association:link_min_mtu()
 end
 
--- ── OpenSSL's setters: for a server's connection in `accept`, before its handshake runs ──
-
-local function set(self, setter, ...)
+function Connection:_target()
   if not self._association then return not_connected() end
-  return setter(self._association, ...)
+  return self._association
 end
-
---- Switches options on, for this connection (SSL_set_options). Names without their prefix.
----@param names string[]
----@return true? ok
----@return dtls.Error? err ERR_DTLS_CONFIG, ENOTCONN
-function Connection:setOptions(names) return set(self, context.setNames, 'set_options', names) end
-
---- Switches options off, for this connection (SSL_clear_options).
----@param names string[]
----@return true? ok
----@return dtls.Error? err
-function Connection:clearOptions(names) return set(self, context.setNames, 'clear_options', names) end
-
---- The options that are on (SSL_get_options).
----@return string[]?
----@return dtls.Error? err
-function Connection:options() return set(self, function(association) return association:get_options() end) end
-
---- Switches modes on, for this connection (SSL_set_mode).
----@param names string[]
----@return true? ok
----@return dtls.Error? err
-function Connection:setModes(names) return set(self, context.setNames, 'set_modes', names) end
-
---- The modes that are on (SSL_get_mode).
----@return string[]?
----@return dtls.Error? err
-function Connection:modes() return set(self, function(association) return association:get_modes() end) end
-
---- How this peer is verified, see Context:setVerify (SSL_set_verify, SSL_set_verify_depth).
----@param given {mode?: string|string[], depth?: integer}
----@return true? ok
----@return dtls.Error? err
-function Connection:setVerify(given) return set(self, context.setVerify, given) end
-
---- Suites for this connection (SSL_set_cipher_list).
----@param list string
----@return true? ok
----@return dtls.Error? err
-function Connection:setCiphers(list) return set(self, context.setList, 'set_ciphers', list) end
-
---- Groups for this connection (SSL_set1_groups_list).
----@param list string
----@return true? ok
----@return dtls.Error? err
-function Connection:setGroups(list) return set(self, context.setList, 'set_groups', list) end
-
---- Signature algorithms for this connection (SSL_set1_sigalgs_list).
----@param list string
----@return true? ok
----@return dtls.Error? err
-function Connection:setSigalgs(list) return set(self, context.setList, 'set_sigalgs', list) end
 
 -- ── what is known about it ──
 

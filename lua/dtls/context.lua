@@ -3,6 +3,7 @@
 
 local core = require 'dtls.core'
 local options = require 'dtls.options'
+local setters = require 'dtls.setters'
 
 jit.off(true, true) -- see options.lua
 
@@ -30,7 +31,7 @@ context.profile = {
 --- What holds when nothing is said.
 context.defaults = { handshakeTimeout = 30000, mtu = 1228, allowFragments = false }
 
----@class dtls.Context
+---@class dtls.Context: dtls.Setters
 ---@field role 'server'|'client'
 ---@field package core userdata
 ---@field package settings table connection settings that came with it
@@ -39,6 +40,7 @@ context.defaults = { handshakeTimeout = 30000, mtu = 1228, allowFragments = fals
 ---@field package carries table<string, boolean> the options that made it
 local Context = {}
 Context.__index = Context
+for name, method in pairs(setters) do Context[name] = method end
 
 -- ── making one ──
 
@@ -214,85 +216,9 @@ function context.coerce(role, value)
   return given
 end
 
--- ── setters: for the handshakes to come ──
--- The methods call these by tail calls, which are no level.
+-- ── setters ──
 
---- Runs a setter with a list of names; shared with connection.lua.
-function context.setNames(target, method, names)
-  local list, expected = options.names(names)
-  if not list then error(('%s: expected %s, got %s'):format(method, expected, type(names)), 2) end
-  return target[method](target, list)
-end
-
---- Sets how to verify on a core context or association; shared with connection.lua.
-function context.setVerify(target, given)
-  if type(given) ~= 'table' then error('setVerify: expected {mode=, depth=}', 2) end
-  local mode = given.mode ~= nil and options.names(given.mode) or nil
-  if given.mode ~= nil and not mode then error('setVerify: mode: expected a name or a list of names', 2) end
-  local depth = given.depth
-  if depth ~= nil and (type(depth) ~= 'number' or depth < 0 or depth % 1 ~= 0) then
-    error('setVerify: depth: expected a whole number', 2)
-  end
-  return target:set_verify(mode, depth)
-end
-
---- Sets a list of OpenSSL's on a core context or association; shared with connection.lua.
-function context.setList(target, method, list)
-  if type(list) ~= 'string' then error(('%s: expected a string, got %s'):format(method, type(list)), 2) end
-  return target[method](target, list)
-end
-
---- Switches options on: names without their prefix, `{'NO_TICKET'}` (SSL_CTX_set_options).
----@param names string[]
----@return true? ok
----@return dtls.Error? err ERR_DTLS_CONFIG: there is none of that name, or this module relies on it
-function Context:setOptions(names) return context.setNames(self.core, 'set_options', names) end
-
---- Switches options off (SSL_CTX_clear_options).
----@param names string[]
----@return true? ok
----@return dtls.Error? err
-function Context:clearOptions(names) return context.setNames(self.core, 'clear_options', names) end
-
---- The options that are on (SSL_CTX_get_options).
----@return string[]
-function Context:options() return self.core:get_options() end
-
---- Switches modes on: names without their prefix (SSL_CTX_set_mode).
----@param names string[]
----@return true? ok
----@return dtls.Error? err
-function Context:setModes(names) return context.setNames(self.core, 'set_modes', names) end
-
---- The modes that are on (SSL_CTX_get_mode).
----@return string[]
-function Context:modes() return self.core:get_modes() end
-
---- How peers are verified, `mode` by OpenSSL's names: 'NONE', 'PEER', 'FAIL_IF_NO_PEER_CERT', 'CLIENT_ONCE'
---- (SSL_CTX_set_verify), `depth`: how many certificates may stand between the peer's and the authority
---- (SSL_CTX_set_verify_depth). A mode other than NONE refuses what does not verify.
----@param given {mode?: string|string[], depth?: integer}
----@return true? ok
----@return dtls.Error? err
-function Context:setVerify(given) return context.setVerify(self.core, given) end
-
---- Suites, as OpenSSL's list; only those with AEAD are kept (SSL_CTX_set_cipher_list).
----@param list string
----@return true? ok
----@return dtls.Error? err
-function Context:setCiphers(list) return context.setList(self.core, 'set_ciphers', list) end
-
---- Groups, as OpenSSL's list (SSL_CTX_set1_groups_list).
----@param list string
----@return true? ok
----@return dtls.Error? err
-function Context:setGroups(list) return context.setList(self.core, 'set_groups', list) end
-
---- Signature algorithms, as OpenSSL's list (SSL_CTX_set1_sigalgs_list).
----@param list string
----@return true? ok
----@return dtls.Error? err
-function Context:setSigalgs(list) return context.setList(self.core, 'set_sigalgs', list) end
+function Context:_target() return self.core end
 
 --- Tickets are made with the current key and read with both; from then on rotation is the caller's.
 ---@param keys string|string[] 80 bytes, or {current, previous}

@@ -1,0 +1,88 @@
+--- OpenSSL's setters by its own names: of a Context, for the handshakes to come, and of a Connection, for itself (a
+--- server's in `accept`, before its handshake runs). One that fails leaves everything as it was.
+
+local options = require 'dtls.options'
+
+--- A class that has them has `_target()`, which gives its core object, or nil, err.
+---@class dtls.Setters
+local Setters = {}
+
+local function set(self, method, ...)
+  local target, err = self:_target()
+  if not target then return nil, err end
+  return target[method](target, ...)
+end
+
+local function names_or_error(method, names)
+  local list, expected = options.names(names)
+  return list or error(('%s: expected %s, got %s'):format(method, expected, type(names)), 3)
+end
+
+local function list_or_error(method, list)
+  if type(list) == 'string' then return list end
+  error(('%s: expected a string, got %s'):format(method, type(list)), 3)
+end
+
+--- Switches options on: names without their prefix, `{'NO_TICKET'}` (SSL_CTX_set_options, SSL_set_options).
+---@param names string|string[]
+---@return true? ok
+---@return dtls.Error? err ERR_DTLS_CONFIG: there is none of that name, or this module relies on it; ENOTCONN
+function Setters:setOptions(names) return set(self, 'set_options', (names_or_error('setOptions', names))) end
+
+--- Switches options off (SSL_CTX_clear_options, SSL_clear_options).
+---@param names string|string[]
+---@return true? ok
+---@return dtls.Error? err
+function Setters:clearOptions(names) return set(self, 'clear_options', (names_or_error('clearOptions', names))) end
+
+--- The options that are on (SSL_CTX_get_options, SSL_get_options).
+---@return string[]?
+---@return dtls.Error? err
+function Setters:options() return set(self, 'get_options') end
+
+--- Switches modes on: names without their prefix (SSL_CTX_set_mode, SSL_set_mode).
+---@param names string|string[]
+---@return true? ok
+---@return dtls.Error? err
+function Setters:setModes(names) return set(self, 'set_modes', (names_or_error('setModes', names))) end
+
+--- The modes that are on (SSL_CTX_get_mode, SSL_get_mode).
+---@return string[]?
+---@return dtls.Error? err
+function Setters:modes() return set(self, 'get_modes') end
+
+--- How peers are verified. `mode`, by OpenSSL's names: 'NONE', 'PEER', 'FAIL_IF_NO_PEER_CERT', 'CLIENT_ONCE'
+--- (SSL_CTX_set_verify, SSL_set_verify); any but NONE refuses what does not verify. `depth`: how many certificates may stand
+--- between the peer's and the authority's (SSL_CTX_set_verify_depth, SSL_set_verify_depth).
+---@param given {mode?: string|string[], depth?: integer}
+---@return true? ok
+---@return dtls.Error? err
+function Setters:setVerify(given)
+  if type(given) ~= 'table' then error('setVerify: expected {mode=, depth=}, got ' .. type(given), 2) end
+  local mode = given.mode ~= nil and names_or_error('setVerify: mode', given.mode) or nil
+  local depth = given.depth
+  if depth ~= nil and (type(depth) ~= 'number' or depth < 0 or depth > 100 or depth % 1 ~= 0) then
+    error('setVerify: depth: expected a whole number from 0 to 100', 2)
+  end
+  return set(self, 'set_verify', mode, depth)
+end
+
+--- Suites, as OpenSSL's list; only those with AEAD are kept (SSL_CTX_set_cipher_list, SSL_set_cipher_list).
+---@param list string
+---@return true? ok
+---@return dtls.Error? err
+function Setters:setCiphers(list) return set(self, 'set_ciphers', (list_or_error('setCiphers', list))) end
+
+--- Groups, as OpenSSL's list (SSL_CTX_set1_groups_list, SSL_set1_groups_list).
+---@param list string
+---@return true? ok
+---@return dtls.Error? err
+function Setters:setGroups(list) return set(self, 'set_groups', (list_or_error('setGroups', list))) end
+
+--- Signature algorithms, as OpenSSL's list (SSL_CTX_set1_sigalgs_list, SSL_set1_sigalgs_list).
+---@param list string
+---@return true? ok
+---@return dtls.Error? err
+function Setters:setSigalgs(list) return set(self, 'set_sigalgs', (list_or_error('setSigalgs', list))) end
+
+return Setters
