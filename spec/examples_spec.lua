@@ -6,7 +6,7 @@ local process = require 'spec.support.process'
 local root = uv.cwd()
 local build = assert(uv.fs_realpath(os.getenv 'DTLS_BUILD' or 'build'))
 
-local scripts = { 'demo.lua', 'echo_server.lua', 'echo_client.lua', 'dtlscat.lua' }
+local scripts = { 'demo.lua', 'echo_server.lua', 'echo_client.lua', 'psk_server.lua', 'dtlscat.lua' }
 local variants = { shared = build, static = build .. '/static' }
 
 -- ── ways to run an example: each is a function(script, …) → child ──
@@ -167,6 +167,24 @@ describe('the examples:', function()
         assertEnds(client)
         assert.truthy(client:printed 'PSK[A-Z0-9-]+, authorized\n')
         assert.truthy(listener:printed 'PSK[A-Z0-9-]+, authorized\n')
+      end))
+
+      it('psk_server: a device gets in as soon as its key is in the file', test(function()
+        local keys = write('keys', 'another:00112233\n')
+        local server = run[here]('psk_server.lua', keys, '0')
+        local port = server:expect 'listening on port (%d+)\n'
+        local psk = { '--psk-identity', 'device 7', '--psk-key', '00112233445566778899aabbccddeeff' }
+        assertEnds(connect(there, port, unpack(psk)), 1)
+        server:expect 'did not get in: [^\n]*identity not found\n'
+        write('keys', 'another:00112233\ndevice 7:00112233445566778899aabbccddeeff\n')
+        local client = connect(there, port, unpack(psk))
+        client:write 'hello\n'
+        client:expect 'device 7 said hello\n'
+        client:finish()
+        assertEnds(client)
+        server:expect 'closed: device 7\n'
+        server.handle:kill 'sigint'
+        assertEnds(server)
       end))
 
       it('dtlscat: a wrong fingerprint is refused in one sentence', test(function()
