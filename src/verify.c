@@ -70,7 +70,7 @@ static bool add_crl(SSL_CTX *ctx, BIO *bio) {
   int count = 0;
   bool ok = true;
   while (ok && (crl = PEM_read_bio_X509_CRL(bio, NULL, dtls_no_passphrase, NULL))) {
-    ok = X509_STORE_add_crl(store, crl) == 1 && X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK) == 1;
+    ok = X509_STORE_add_crl(store, crl) == 1 && X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL) == 1;
     X509_CRL_free(crl);
     count++;
   }
