@@ -145,9 +145,8 @@ local function new_context(role, given)
   if not made then return nil, err end
   local carries = {}
   for name in pairs(given) do carries[name] = true end
-  -- With a pinned certificate, a key, or nobody to check, there is no name to check either; nor when the application does.
-  local checks_name = role == 'client' and given.rejectUnauthorized ~= false and not given.checkServerIdentity and
-    (given.ca ~= nil or not (given.fingerprint or given.psk))
+  -- With a pinned certificate or a key there is no name to check; nor when the application does that.
+  local checks_name = role == 'client' and not given.checkServerIdentity and (given.ca ~= nil or not (given.fingerprint or given.psk))
   return setmetatable({
     role = role, core = made, settings = pick(given, options.settings), carries = carries, checksName = checks_name,
     callbacks = { psk = type(given.psk) == 'function' and given.psk or nil, checkServerIdentity = given.checkServerIdentity },

@@ -87,6 +87,23 @@ function pair.open(server, target, options)
   return conn, accepted
 end
 
+--- One handshake, to its end at either side: {client =, server =}, each true when it completed, or its error. `inspect`
+--- may look at the two connections of one that did.
+---@param inspect fun(conn: dtls.Connection, accepted: dtls.Connection)?
+function pair.attempt(serverOptions, clientOptions, inspect)
+  local server = pair.listening(merged({ retransmitTimeout = 50 }, serverOptions))
+  local ours = pair.record(server, 'connection', 'clientError')
+  local conn = pair.client(server, merged({ retransmitTimeout = 50 }, clientOptions))
+  local theirs = pair.record(conn, 'connection', 'error')
+  loop.till(function() return ours[1] and theirs[1] end, 'both ends to be done')
+  local outcome = {
+    server = ours[1][1] == 'connection' or ours[1][2], client = theirs[1][1] == 'connection' or theirs[1][2],
+  }
+  if inspect and outcome.client == true and outcome.server == true then inspect(conn, ours[1][2]) end
+  pair.close(conn, server)
+  return outcome
+end
+
 --- Closes connections, servers, proxies and sockets in this order, each once the one before is closed.
 function pair.close(...)
   for i = 1, select('#', ...) do

@@ -40,34 +40,97 @@ function Pki:write(name, text)
   return path
 end
 
---- A certificate and its key as files: {cert=, key=} are paths, {pem={cert=, key=}, fingerprint=} the texts.
----@param name string of the files
----@param options? {type?: 'ec'|'rsa', commonName?: string, altNames?: string[], authority?: boolean, issuer?: table}
----   issuer: what this gave before; without one the certificate signs itself
-function Pki:certificate(name, options)
-  options = options or {}
-  local ca = options.authority
-  local algorithm = options.type == 'rsa' and 'rsa:2048' or 'ec -pkeyopt ec_paramgen_curve:P-256'
-  local names = {}
-  for i, each in ipairs(options.altNames or { 'localhost' }) do names[i] = 'DNS:' .. each end
+-- What openssl calls a kind of key: arguments of genpkey.
+local kinds = {
+  ec = '-algorithm EC -pkeyopt ec_paramgen_curve:P-256',
+  rsa = '-algorithm RSA -pkeyopt rsa_keygen_bits:2048',
+  ['rsa-1024'] = '-algorithm RSA -pkeyopt rsa_keygen_bits:1024',
+  ['rsa-pss'] = '-algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048',
+  ed25519 = '-algorithm ED25519',
+  ed448 = '-algorithm ED448',
+}
+
+-- The lines of a section with a certificate's alternative names, addresses among them.
+local function alternatives(names)
+  local lines = {}
+  for i, name in ipairs(names) do
+    local kind = (name:find '^[%d.]+$' or name:find(':', 1, true)) and 'IP' or 'DNS'
+    lines[i] = ('%s.%d = %s'):format(kind, i, (name:gsub('["\\$#]', '\\%0')))
+  end
+  return table.concat(lines, '\n')
+end
+
+local function configure(self, name, options)
+  local ca, names = options.authority, options.altNames or { 'localhost' }
   self:write(name .. '.cnf', table.concat({
     '[req]', 'distinguished_name = dn', '[dn]', '[extensions]',
     'basicConstraints = critical, CA:' .. (ca and 'TRUE' or 'FALSE'),
     'keyUsage = critical, ' .. (ca and 'keyCertSign, cRLSign, digitalSignature' or 'digitalSignature'),
     'subjectKeyIdentifier = hash',
     options.issuer and 'authorityKeyIdentifier = keyid' or '',
-    'subjectAltName = ' .. table.concat(names, ', '),
+    options.purposes and 'extendedKeyUsage = ' .. options.purposes or '',
+    options.altDer and 'subjectAltName = DER:' .. options.altDer or #names > 0 and 'subjectAltName = @names' or '',
+    '[names]', alternatives(names),
+    '[ca]', 'default_ca = issuer',
+    '[issuer]', 'database = ' .. name .. '.index', 'new_certs_dir = .', 'rand_serial = yes', 'default_md = default', 'policy = policy',
+    '[policy]', 'commonName = supplied',
   }, '\n') .. '\n')
-  local what = ('-newkey %s -nodes -keyout %s.key -config %s.cnf -subj "/CN=%s"')
-    :format(algorithm, name, name, options.commonName or name)
-  if options.issuer then
-    openssl(self, 'req -new %s -out %s.csr', what, name)
-    local from = ('-CA %s -CAkey %s -CAcreateserial'):format(options.issuer.cert, options.issuer.key)
-    openssl(self, 'x509 -req -in %s.csr %s -days 7 -sha256 -extfile %s.cnf -extensions extensions -out %s.crt', name, from, name, name)
+end
+
+--- A certificate and its key as files: {cert=, key=} are paths, {pem={cert=, key=}, fingerprint=} the texts.
+---@param name string of the files
+---@param options? {type?: 'ec'|'rsa'|'rsa-1024'|'rsa-pss'|'ed25519'|'ed448', commonName?: string, subject?: string,
+---   altNames?: string[], altDer?: string, purposes?: string, authority?: boolean, issuer?: table, serial?: string,
+---   from?: string, to?: string}
+---   subject: all of it, '/CN=…/OU=…'; altDer: the names' extension in hexadecimal; from, to: YYYYMMDDHHMMSSZ (a week
+---   from now on); issuer: what this gave before, without one the certificate signs itself
+function Pki:certificate(name, options)
+  options = options or {}
+  configure(self, name, options)
+  openssl(self, 'genpkey %s -out %s.key', kinds[options.type or 'ec'], name)
+  openssl(self, 'req -new -utf8 -key %s.key -config %s.cnf -subj "%s" -out %s.csr', name, name,
+    options.subject or '/CN=' .. (options.commonName or name), name)
+  local issuer = options.issuer
+  local made = ('-in %s.csr -out %s.crt -extfile %s.cnf -extensions extensions'):format(name, name, name)
+  if options.from then
+    self:write(name .. '.index', '')
+    openssl(self, 'ca -batch -notext -config %s.cnf %s %s -startdate %s -enddate %s', name, made,
+      issuer and ('-cert %s -keyfile %s'):format(issuer.cert, issuer.key) or ('-selfsign -keyfile %s.key'):format(name),
+      options.from, options.to)
   else
-    openssl(self, 'req -x509 %s -days 7 -extensions extensions -out %s.crt', what, name)
+    openssl(self, 'x509 -req -days 7 %s %s %s', made,
+      issuer and ('-CA %s -CAkey %s -CAserial %s.srl'):format(issuer.cert, issuer.key, name) or ('-signkey %s.key'):format(name),
+      options.serial and '-set_serial ' .. options.serial or issuer and '-CAcreateserial' or '')
   end
   return self:_entry(name, openssl(self, 'x509 -in %s.crt -noout -fingerprint -sha256', name):match '=([%x:]+)')
+end
+
+--- The revocation list of an authority, for a week from now on, or for another time.
+---@param name string
+---@param issuer table what certificate() gave
+---@param revoked table[] the same
+---@param options? {from: string, to: string} YYYYMMDDHHMMSSZ
+---@return string pem
+function Pki:crl(name, issuer, revoked, options)
+  configure(self, name, {})
+  self:write(name .. '.index', '')
+  local authority = ('-config %s.cnf -cert %s -keyfile %s'):format(name, issuer.cert, issuer.key)
+  for _, each in ipairs(revoked) do openssl(self, 'ca -batch %s -revoke %s', authority, each.cert) end
+  local time = options and ('-crl_lastupdate %s -crl_nextupdate %s'):format(options.from, options.to) or '-crldays 7'
+  openssl(self, 'ca %s -gencrl %s -out %s.crl', authority, time, name)
+  return read(self:path(name .. '.crl'))
+end
+
+--- The key of a certificate, encrypted.
+---@return string pem
+function Pki:encrypt(entry, passphrase)
+  openssl(self, "pkcs8 -topk8 -v2 aes-256-cbc -in %s -passout 'pass:%s' -out encrypted.key", entry.key, passphrase)
+  return read(self:path 'encrypted.key')
+end
+
+--- What `openssl x509 -noout` says about a certificate.
+function Pki:examine(entry, arguments)
+  return openssl(self, 'x509 -noout -in %s %s', entry.cert, arguments)
 end
 
 function Pki:_entry(name, fingerprint)
