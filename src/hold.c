@@ -363,10 +363,11 @@ static int answer_psk(lua_State *L) {
   return answered(a);
 }
 
-/* association:answer_verify(good) */
+/* association:answer_verify(good[, strict]); strict: a no ends the handshake whatever its context says */
 static int answer_verify(lua_State *L) {
   dtls_association *a = answering(L, VERIFY);
   a->hold->good = lua_toboolean(L, 2);
+  a->reject = a->reject || lua_toboolean(L, 3);
   return answered(a);
 }
 

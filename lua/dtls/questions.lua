@@ -56,7 +56,7 @@ questions.ask_verify = {
     association:answer_verify(reason == nil)
     return true
   end,
-  refuse = function(association) association:answer_verify(false) end,
+  refuse = function(association) association:answer_verify(false, true) end,
 }
 
 -- The name of a hello has an identity, and its session id may have a session; server.lua knows both.
