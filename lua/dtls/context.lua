@@ -90,7 +90,10 @@ end
 -- All that decides who a peer may be, as one string: a session must not be resumed where its handshake would have
 -- been refused.
 local function identity_context(given, psk)
-  local parts = { given.sessionIdContext or '', tostring(given.rejectUnauthorized), tostring(given.requestCert), tostring(psk == true) }
+  local parts = {
+    given.sessionIdContext or '', tostring(given.rejectUnauthorized), tostring(given.requestCert), tostring(psk == true),
+    tostring(given.checkServerIdentity ~= nil), -- which does without the check of the name
+  }
   local function add(kind, list)
     for _, each in ipairs(list or {}) do parts[#parts + 1] = kind .. each end
   end
