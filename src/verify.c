@@ -41,6 +41,7 @@ bool dtls_verify_name(SSL *ssl, const char *name, bool check) {
   struct in6_addr ip;
   char literal[INET6_ADDRSTRLEN] = "";
   X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+  if (name[0] == '.') return false; /* X509_check_host: any name that ends so */
   size_t length = strcspn(name, "%"); /* a zone is no part of the address in a certificate */
   if (length < sizeof literal) memcpy(literal, name, length);
   if (inet_pton(AF_INET, literal, &ip) == 1 || inet_pton(AF_INET6, literal, &ip) == 1)
