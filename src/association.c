@@ -578,8 +578,11 @@ static int association_extended_master_secret(lua_State *L) {
   return 1;
 }
 
-/* association:peer_certificate([chain]) → table | nil, certificate.c */
-static int association_peer_certificate(lua_State *L) { return dtls_certificate_push(L, check(L)->ssl, lua_toboolean(L, 2)); }
+/* association:peer_certificate([chain]) → table | nil, certificate.c. Once open or asked about it: before, an offered session has one, too. */
+static int association_peer_certificate(lua_State *L) {
+  dtls_association *a = check(L);
+  return (a->open || dtls_hold_asks(a)) && dtls_certificate_push(L, a->ssl, lua_toboolean(L, 2));
+}
 
 /* association:session() → id, blob | nil: what resumes it (i2d_SSL_SESSION). It holds the master secret. */
 static int association_session(lua_State *L) {
