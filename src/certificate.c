@@ -124,7 +124,9 @@ static void set_fingerprint(lua_State *L, BIO *scratch, const X509 *cert, const 
 
 static void set_serial(lua_State *L, BIO *scratch, const X509 *cert) {
   BIGNUM *number = ASN1_INTEGER_to_BN(X509_get0_serialNumber(cert), NULL);
-  if (number) BN_print(scratch, number);
+  char *hex = number ? BN_bn2hex(number) : NULL; /* whole bytes, which BN_print does not insist on */
+  if (hex) BIO_puts(scratch, hex);
+  OPENSSL_free(hex);
   BN_free(number);
   set_written(L, scratch, "serialNumber");
 }
