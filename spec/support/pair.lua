@@ -40,6 +40,18 @@ local function merged(defaults, options)
   return defaults
 end
 
+--- Both, as a table of its own; `more` wins.
+function pair.with(options, more)
+  return merged(merged({}, options), more)
+end
+
+--- The credentials among the options: of what pki's certificate() gave, with the chain behind it.
+function pair.as(entry, ...)
+  local texts = { entry.pem.cert }
+  for _, each in ipairs { ... } do texts[#texts + 1] = each.pem.cert end
+  return { cert = table.concat(texts), key = entry.pem.key }
+end
+
 --- A server with the common identity, unless the options bring another one.
 function pair.server(options)
   local given = options and (options.cert or options.context or options.psk)

@@ -54,8 +54,8 @@ local kinds = {
 local function alternatives(names)
   local lines = {}
   for i, name in ipairs(names) do
-    local kind = (name:find '^[%d.]+$' or name:find(':', 1, true)) and 'IP' or 'DNS'
-    lines[i] = ('%s.%d = %s'):format(kind, i, (name:gsub('["\\$#]', '\\%0')))
+    local kind = (name:find '^[%d.]+$' or name:find '^[%x:.]*:[%x:.]*$') and 'IP' or 'DNS'
+    lines[i] = ('%s.%d = %s'):format(kind, i, (name:gsub('["\'\\$#]', '\\%0')))
   end
   return table.concat(lines, '\n')
 end
@@ -63,7 +63,7 @@ end
 local function configure(self, name, options)
   local ca, names = options.authority, options.altNames or { 'localhost' }
   self:write(name .. '.cnf', table.concat({
-    '[req]', 'distinguished_name = dn', '[dn]', '[extensions]',
+    'oid_section = oids', '[oids]', 'own = 1.2.3.4', '[req]', 'distinguished_name = dn', '[dn]', '[extensions]',
     'basicConstraints = critical, CA:' .. (ca and 'TRUE' or 'FALSE'),
     'keyUsage = critical, ' .. (ca and 'keyCertSign, cRLSign, digitalSignature' or 'digitalSignature'),
     'subjectKeyIdentifier = hash',
@@ -82,8 +82,9 @@ end
 ---@param options? {type?: 'ec'|'rsa'|'rsa-1024'|'rsa-pss'|'ed25519'|'ed448', commonName?: string, subject?: string,
 ---   altNames?: string[], altDer?: string, purposes?: string, authority?: boolean, issuer?: table, serial?: string,
 ---   from?: string, to?: string}
----   subject: all of it, '/CN=…/OU=…'; altDer: the names' extension in hexadecimal; from, to: YYYYMMDDHHMMSSZ (a week
----   from now on); issuer: what this gave before, without one the certificate signs itself
+---   subject: all of it, '/CN=…/OU=…', where `own` is an attribute that nobody else knows (1.2.3.4); altDer: the
+---   alternative names as they are, in hexadecimal; from, to: YYYYMMDDHHMMSSZ (a week from now on); issuer: what this
+---   gave before, without one the certificate signs itself
 function Pki:certificate(name, options)
   options = options or {}
   configure(self, name, options)
@@ -126,6 +127,13 @@ end
 function Pki:encrypt(entry, passphrase)
   openssl(self, "pkcs8 -topk8 -v2 aes-256-cbc -in %s -passout 'pass:%s' -out encrypted.key", entry.key, passphrase)
   return read(self:path 'encrypted.key')
+end
+
+--- The bytes of a certificate.
+---@return string
+function Pki:der(entry)
+  openssl(self, 'x509 -in %s -outform DER -out der', entry.cert)
+  return read(self:path 'der')
 end
 
 --- What `openssl x509 -noout` says about a certificate.
