@@ -122,10 +122,11 @@ function Pki:crl(name, issuer, revoked, options)
   return read(self:path(name .. '.crl'))
 end
 
---- The key of a certificate, encrypted.
+--- The key of a certificate, encrypted, as PKCS #8 or in the form that is older.
+---@param form 'traditional'?
 ---@return string pem
-function Pki:encrypt(entry, passphrase)
-  openssl(self, "pkcs8 -topk8 -v2 aes-256-cbc -in %s -passout 'pass:%s' -out encrypted.key", entry.key, passphrase)
+function Pki:encrypt(entry, passphrase, form)
+  openssl(self, "pkey -aes256 %s -in %s -passout 'pass:%s' -out encrypted.key", form and '-' .. form or '', entry.key, passphrase)
   return read(self:path 'encrypted.key')
 end
 
