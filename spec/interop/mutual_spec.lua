@@ -8,7 +8,7 @@ local raw = require 'spec.support.raw'
 local NAME = 'server.example'
 
 describe('mutual TLS:', function()
-  local files, root, stranger, server, client, alien
+  local files, root, stranger, server, client, alien, expired, revoked, crl, weak
 
   setup(function()
     files = pki.new()
@@ -17,6 +17,10 @@ describe('mutual TLS:', function()
     server = files:certificate('server', { issuer = root, altNames = { NAME } })
     client = files:certificate('client', { issuer = root, altNames = { 'client.example' } })
     alien = files:certificate('alien', { issuer = stranger, altNames = { 'client.example' } })
+    expired = files:certificate('expired', { issuer = root, from = '20200101000000Z', to = '20200201000000Z' })
+    revoked = files:certificate('revoked', { issuer = root })
+    crl = files:crl('crl', root, { revoked })
+    weak = files:certificate('weak', { issuer = root, type = 'rsa-1024', altNames = { NAME } })
   end)
 
   teardown(function() files:remove() end)
@@ -52,15 +56,22 @@ describe('mutual TLS:', function()
         assert.equal(0, ours:stats().active)
       end))
 
-      it(('our server refuses a client of %s whose issuer it does not know, %s sockets'):format(tool, demux), interop.run(function()
-        local ours, events, peer = start(alien)
-        local err = events:take 'clientError'
-        assert.equal('ERR_DTLS_CERTIFICATE', err.code)
-        assert.equal('UNABLE_TO_GET_ISSUER_CERT_LOCALLY', err.reason)
-        peer:refused()
-        assert.equal(0, events:count 'connection')
-        assert.equal(0, ours:stats().active)
-      end))
+      for _, case in ipairs {
+        { 'whose issuer it does not know', function() return alien end, 'UNABLE_TO_GET_ISSUER_CERT_LOCALLY' },
+        { 'whose certificate has expired', function() return expired end, 'CERT_HAS_EXPIRED' },
+        { 'whose certificate is revoked', function() return revoked end, 'CERT_REVOKED' },
+      } do
+        local what, with, reason = unpack(case)
+        it(('our server refuses a client of %s %s, %s sockets'):format(tool, what, demux), interop.run(function()
+          local ours, events, peer = start(with(), { crl = crl })
+          local err = events:take 'clientError'
+          assert.equal('ERR_DTLS_CERTIFICATE', err.code)
+          assert.equal(reason, err.reason)
+          peer:refused()
+          assert.equal(0, events:count 'connection')
+          assert.equal(0, ours:stats().active)
+        end))
+      end
 
       it(('our server lets in whom it does not trust when told so: a client of %s, %s sockets'):format(tool, demux), interop.run(function()
         local _, events = start(nil, { rejectUnauthorized = false })
@@ -113,4 +124,24 @@ describe('mutual TLS:', function()
       end
     end
   end
+
+  -- OpenSSL's programs show such a key only when they are told to.
+  local LAX = 'DEFAULT@SECLEVEL=0'
+
+  it('our server refuses a key of 1024 bits', interop.run(function()
+    local _, events, port = interop.server('127.0.0.1', {
+      cert = server.pem.cert, key = server.pem.key, ca = root.pem.cert, requestCert = true,
+    })
+    local peer = peers.client('openssl', { ip = '127.0.0.1', port = port, cert = weak.cert, key = weak.key, ciphers = LAX })
+    assert.equal('EE_KEY_TOO_SMALL', events:take 'clientError'.reason)
+    peer:refused()
+  end))
+
+  it('our client refuses a key of 1024 bits', interop.run(function()
+    local port = raw.freePort '127.0.0.1'
+    local peer = peers.server('openssl', { ip = '127.0.0.1', port = port, cert = weak.cert, key = weak.key, ciphers = LAX })
+    local _, its = interop.client { host = '127.0.0.1', port = port, ca = root.pem.cert, servername = NAME }
+    assert.equal('EE_KEY_TOO_SMALL', its:take 'error'.reason)
+    peer:refused()
+  end))
 end)
