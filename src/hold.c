@@ -221,14 +221,20 @@ static bool gather_untrusted(dtls_hold *h, const uint8_t *fragment) {
   return end <= sizeof h->identity && !memchr(h->have, 0, end); /* longer ones libssl refuses itself */
 }
 
+/* libssl ends an identity at its first NUL and calls the peer by what is left: such a one gets no key. */
+static bool has_nul(const dtls_hold *h) { return memchr(h->identity + IDENTITY_PREFIX, '\0', dtls_u16(h->identity)) != NULL; }
+
 static size_t hold_key_exchange_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
   size_t at = 0;
   message found;
+  bool complete = false;
   if (!dtls_psk_suite(a->ssl) || !find_untrusted(data, size, SSL3_MT_CLIENT_KEY_EXCHANGE, &at, &found) || !need(a)) return size;
   do {
-    if (gather_untrusted(a->hold, found.header)) a->hold->asked = PSK;
+    if (gather_untrusted(a->hold, found.header)) complete = true;
   } while (find_untrusted(data, size, SSL3_MT_CLIENT_KEY_EXCHANGE, &at, &found));
-  if (a->hold->asked != PSK) return size;
+  if (complete && has_nul(a->hold)) a->hold->answered |= 1u << PSK;
+  if (!complete || has_answer(a, PSK)) return size;
+  a->hold->asked = PSK;
   keep_in_front(a, data, size);
   return 0;
 }
