@@ -224,6 +224,8 @@ bool dtls_verify_name(SSL *ssl, const char *name, bool check);
 
 /* ── psk.c: pre-shared keys (RFC 4279, 5487, 5489, 8442) ─────────────────────────────────────────────────── */
 
+enum { DTLS_OWN_IDENTITY_MAX = PSK_MAX_IDENTITY_LEN - 1 }; /* a client's, which libssl wants with its NUL */
+
 dtls_option_taker dtls_psk_take;
 void dtls_psk_free(dtls_config *c);
 unsigned dtls_psk_for_server(SSL *ssl, const char *identity, unsigned char *key, unsigned max);

@@ -357,7 +357,8 @@ static int answer_psk(lua_State *L) {
   size_t key_size = 0, identity_size = 0;
   const char *key = luaL_optlstring(L, 2, NULL, &key_size), *identity = luaL_optlstring(L, 3, NULL, &identity_size);
   luaL_argcheck(L, !key || (key_size >= 1 && key_size <= PSK_MAX_PSK_LEN), 2, "a key has 1 to 512 bytes");
-  luaL_argcheck(L, !key || a->server || (identity && identity_size <= PSK_MAX_IDENTITY_LEN), 3, "an identity has at most 256 bytes");
+  luaL_argcheck(L, !key || a->server || (identity && identity_size <= DTLS_OWN_IDENTITY_MAX && strlen(identity) == identity_size), 3,
+                "an identity has at most 255 bytes and no NUL among them");
   dtls_psk *psk = &a->hold->psk;
   if (key && a->server) {
     psk->identity = OPENSSL_strndup((const char *)a->hold->identity + IDENTITY_PREFIX, dtls_u16(a->hold->identity));

@@ -53,7 +53,8 @@ bool dtls_psk_suite(const SSL *ssl) {
 static const char *add(lua_State *L, dtls_config *c) {
   size_t identity_size, key_size;
   const char *identity = luaL_checklstring(L, -2, &identity_size), *key = luaL_checklstring(L, -1, &key_size);
-  if (identity_size > PSK_MAX_IDENTITY_LEN || strlen(identity) != identity_size) return "psk: an identity has at most " TEXT(PSK_MAX_IDENTITY_LEN) " bytes and no NUL among them";
+  if (identity_size > (c->server ? PSK_MAX_IDENTITY_LEN : DTLS_OWN_IDENTITY_MAX) || strlen(identity) != identity_size)
+    return "psk: an identity has at most " TEXT(PSK_MAX_IDENTITY_LEN) " bytes, a client's own one fewer, and no NUL among them";
   if (key_size == 0 || key_size > PSK_MAX_PSK_LEN) return "psk: a key has 1 to " TEXT(PSK_MAX_PSK_LEN) " bytes";
   dtls_psk *grown = OPENSSL_realloc(c->psk, (c->psks + 1) * sizeof *grown);
   if (!grown) return "out of memory";

@@ -35,8 +35,8 @@ questions.ask_psk = {
     local identity, key = first, second
     if conn._server then identity, key = nil, first end
     if not key_is_good(key) then return nil, 'a key is a string of 1 to 512 bytes' end
-    if not conn._server and (type(identity) ~= 'string' or #identity > 256 or identity:find('%z')) then
-      return nil, 'an identity is a string of at most 256 bytes, without NUL'
+    if not conn._server and (type(identity) ~= 'string' or #identity > 255 or identity:find('%z')) then
+      return nil, 'an identity is a string of at most 255 bytes, without NUL'
     end
     association:answer_psk(key, identity)
     return true
