@@ -83,8 +83,17 @@ static const char *take_keys(lua_State *L, dtls_config *c) {
   return failed;
 }
 
+static const char *take_hint(lua_State *L, SSL_CTX *ctx) {
+  size_t size;
+  lua_getfield(L, 2, "psk_hint");
+  const char *hint = lua_tolstring(L, -1, &size); /* stays alive in the table */
+  lua_pop(L, 1);
+  if (!hint || (strlen(hint) == size && SSL_CTX_use_psk_identity_hint(ctx, hint) == 1)) return NULL;
+  return "pskIdentityHint: a hint has at most " TEXT(PSK_MAX_IDENTITY_LEN) " bytes and no NUL among them";
+}
+
 const char *dtls_psk_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
-  const char *failed = take_keys(L, c), *hint = dtls_option_string(L, "psk_hint");
+  const char *failed = take_keys(L, c);
   if (failed) return failed;
   if (c->psks > 0 || c->asks_psk) {
     if (c->server)
@@ -92,8 +101,7 @@ const char *dtls_psk_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
     else
       SSL_CTX_set_psk_client_callback(ctx, for_client);
   }
-  if (hint && SSL_CTX_use_psk_identity_hint(ctx, hint) != 1) return "pskIdentityHint: OpenSSL does not accept it";
-  return NULL;
+  return take_hint(L, ctx);
 }
 
 void dtls_psk_free(dtls_config *c) {
