@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum {
-  READS_MAX = 64, /* worthless datagrams in a row before the event loop gets its turn */
+  READS_MAX = 64, /* datagrams in a row that lead nowhere, before the event loop gets its turn */
   EARLY_MAX = 16  /* protected records before the handshake completed; libssl queues them */
 };
 
@@ -200,7 +200,7 @@ static int screen_read(BIO *bio, char *out, int capacity) {
 void dtls_screen_collect(dtls_association *a) {
   uint8_t data[DTLS_DATAGRAM_MAX];
   int size;
-  while ((size = receive(a, data, sizeof data)) > 0) dtls_hold_keep(a, data, (size_t)size);
+  for (int reads = 0; reads < READS_MAX && (size = receive(a, data, sizeof data)) > 0; reads++) dtls_hold_keep(a, data, (size_t)size);
 }
 
 /* ── writing ── */
