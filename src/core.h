@@ -328,8 +328,8 @@ void dtls_hold_callbacks(SSL_CTX *ctx); /* the one that asks about a hello */
 bool dtls_hold_watch(dtls_association *a); /* a client whose application knows identities and keys */
 void dtls_hold_free(dtls_association *a);
 bool dtls_hold_asks(const dtls_association *a); /* a question waits for its answer */
-/* How much of a datagram libssl may read now. The rest is kept and comes back through dtls_hold_next(). */
-size_t dtls_hold_untrusted(dtls_association *a, const uint8_t *data, size_t size);
+/* How much of a datagram libssl may read now. The rest is kept and comes back through dtls_hold_next(), or is dropped. */
+size_t dtls_hold_untrusted(dtls_association *a, uint8_t *data, size_t size);
 void dtls_hold_keep(dtls_association *a, const uint8_t *data, size_t size); /* behind what is kept already */
 bool dtls_hold_pending(const dtls_association *a);                          /* something is kept, and nothing asked */
 size_t dtls_hold_next(dtls_association *a, uint8_t *out, size_t capacity);

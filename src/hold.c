@@ -189,7 +189,6 @@ SSL_SESSION *dtls_hold_take_session(dtls_association *a, const uint8_t *id, size
 typedef struct {
   size_t record; /* where its record begins */
   const uint8_t *header;
-  const uint8_t *record_first; /* the first message of that record */
 } message;
 
 /* The next message of that type from a record at *at on; *at moves on to the following record. */
@@ -197,7 +196,6 @@ static bool find_untrusted(const uint8_t *data, size_t size, uint8_t type, size_
   while (*at + DTLS_RECORD_HEADER <= size) {
     const uint8_t *record = data + *at, *p = record + DTLS_RECORD_HEADER, *end = record + dtls_record_size(record);
     out->record = *at;
-    out->record_first = p;
     *at += dtls_record_size(record);
     if (record[0] != SSL3_RT_HANDSHAKE || dtls_record_epoch(record) != 0) continue;
     for (; end - p >= DTLS_HANDSHAKE_HEADER; p += DTLS_HANDSHAKE_HEADER + dtls_u24(p + 9))
@@ -239,8 +237,11 @@ static size_t hold_key_exchange_untrusted(dtls_association *a, const uint8_t *da
   return 0;
 }
 
-/* Before the hint has been read, or with a message missing before it, ServerHelloDone is left to its repetition. */
-static size_t hold_hello_done_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
+/*
+ * With a message missing before it, and so perhaps the hint, ServerHelloDone is left to its repetition. The messages
+ * before it in the same record (RFC 6347 §4.2.3) are not; libssl has not read them yet.
+ */
+static size_t hold_hello_done_untrusted(dtls_association *a, uint8_t *data, size_t size) {
   size_t at = 0;
   message found;
   if (!find_untrusted(data, size, SSL3_MT_SERVER_DONE, &at, &found)) return size;
@@ -249,16 +250,20 @@ static size_t hold_hello_done_untrusted(dtls_association *a, const uint8_t *data
     return found.record;
   }
   if (SSL_get_pending_cipher(a->ssl) && !dtls_psk_suite(a->ssl)) return size;
-  if (!dtls_psk_suite(a->ssl) || dtls_u16(found.record_first + 4) != a->hold->next_seq) {
-    DTLS_DROP(a, EARLY);
+  if (dtls_psk_suite(a->ssl) && dtls_u16(found.header + 4) == a->hold->next_seq) {
+    a->hold->asked = PSK;
+    keep_in_front(a, data, size);
     return 0;
   }
-  a->hold->asked = PSK;
-  keep_in_front(a, data, size);
-  return 0;
+  DTLS_DROP(a, EARLY);
+  size_t before = (size_t)(found.header - data);
+  if (before == DTLS_RECORD_HEADER) return 0;
+  data[11] = (uint8_t)((before - DTLS_RECORD_HEADER) >> 8);
+  data[12] = (uint8_t)(before - DTLS_RECORD_HEADER);
+  return before;
 }
 
-size_t dtls_hold_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
+size_t dtls_hold_untrusted(dtls_association *a, uint8_t *data, size_t size) {
   if (a->open || !dtls_config_of_ssl(a->ssl)->asks_psk || has_answer(a, PSK)) return size;
   return a->server ? hold_key_exchange_untrusted(a, data, size) : hold_hello_done_untrusted(a, data, size);
 }
