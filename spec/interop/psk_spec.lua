@@ -1,6 +1,8 @@
 -- Pre-shared keys, with programs of other makes on either side.
 
 local interop = require 'spec.support.interop'
+local lookup = require 'spec.support.lookup'
+local loop = require 'spec.support.loop'
 local peers = require 'spec.support.peers'
 local pki = require 'spec.support.pki'
 local raw = require 'spec.support.raw'
@@ -84,6 +86,85 @@ describe('with a pre-shared key', function()
       assert.equal('ERR_DTLS_PSK_KEY', its:take 'error'.code)
       assert.is_true(its:take 'close')
       assert.equal(0, its:count 'connection')
+    end))
+  end
+end)
+
+-- Waits for the first question of a lookup.
+local function question(asking)
+  loop.till(function() return asking.asked[1] end, 'the question')
+  return asking.asked[1]
+end
+
+-- GnuTLS 3.7's programs die of ECDHE-PSK.
+local suites = {
+  openssl = { 'ECDHE-PSK-CHACHA20-POLY1305', 'PSK-AES128-GCM-SHA256', 'DHE-PSK-AES128-GCM-SHA256', 'PSK-AES128-CCM', 'PSK-AES128-CCM8' },
+  gnutls = { 'PSK-AES128-GCM-SHA256', 'PSK-AES256-GCM-SHA384' },
+}
+
+describe('with keys that a function knows', function()
+  local files
+
+  setup(function() files = pki.new() end)
+  teardown(function() files:remove() end)
+
+  for _, tool in ipairs(peers.names) do
+    for _, suite in ipairs(suites[tool]) do
+      for _, demux in ipairs { 'connected', 'shared' } do
+        it(('our server asks for the key of a client of %s, and has time (%s, %s sockets)'):format(tool, suite, demux), interop.run(function()
+          local asking = lookup.new()
+          local server, events, port = interop.server('127.0.0.1', {
+            psk = asking.ask, pskIdentityHint = 'which-one', ciphers = suite, demux = demux,
+          })
+          local peer = peers.client(tool, { ip = '127.0.0.1', port = port, psk = ALICE, ciphers = tool == 'openssl' and suite or nil })
+          assert.same({ n = 1, 'alice' }, question(asking))
+          -- A repetition by the client is no second question.
+          loop.till(function() return server:stats().datagramsIn >= 4 end, 'a repetition by the client')
+          assert.equal(0, events:count 'connection')
+          asking.answer(1, KEY)
+          local conn, its = events:take 'connection'
+          assert.equal('alice', conn:pskIdentity())
+          assert.equal(suite, conn:getCipher().name)
+          assert.equal('which-one', peer:hint())
+          peer:send 'from alice'
+          assert.equal('from alice\n', its:take 'message')
+          assert.equal(1, #asking.asked)
+          peer:quit()
+          assert.is_false(its:take 'close')
+        end))
+      end
+
+      for _, hint in ipairs { 'which-one', false } do
+        it(('our client is asked %s by a server of %s, and has time (%s)'):format(hint and 'with the hint' or 'without a hint', tool, suite),
+          interop.run(function()
+            local asking, port = lookup.new(), raw.freePort '127.0.0.1'
+            local peer = peers.server(tool, {
+              ip = '127.0.0.1', port = port, psk = ALICE, hint = hint or nil, pki = files, ciphers = tool == 'openssl' and suite or nil,
+            })
+            local conn, its = interop.client { host = '127.0.0.1', port = port, psk = asking.ask, ciphers = suite }
+            assert.same({ n = 1, hint or nil }, question(asking))
+            local flight = conn:stats().datagramsIn
+            loop.till(function() return conn:stats().datagramsIn > flight end, 'a repetition by the server')
+            asking.answer(1, 'alice', KEY)
+            its:take 'connection'
+            assert.equal(suite, conn:getCipher().name)
+            assert.equal(1, #asking.asked)
+            assert(conn:send 'from alice\n')
+            peer:receive 'from alice'
+            conn:close()
+            assert.is_false(its:take 'close')
+          end))
+      end
+    end
+
+    it(('our server tells a client of %s that its function has no key'):format(tool), interop.run(function()
+      local asking = lookup.new()
+      local _, events, port = interop.server('127.0.0.1', { psk = asking.ask })
+      local peer = peers.client(tool, { ip = '127.0.0.1', port = port, psk = ALICE })
+      question(asking)
+      asking.answer(1)
+      assert.equal('ERR_DTLS_PSK_IDENTITY', events:take 'clientError'.code)
+      peer:refused()
     end))
   end
 end)

@@ -60,6 +60,7 @@ function kinds.openssl.server(options)
     given(options, openssl),
     options.requireCert and { '-Verify', '1', '-verify_return_error' } or {},
     options.psk and { '-nocert', '-psk_identity', options.psk.identity, '-psk', hex(options.psk.key) } or {},
+    options.hint and { '-psk_hint', options.hint } or {},
     options.cookies and { '-listen' } or {})
 end
 
@@ -68,6 +69,7 @@ kinds.openssl.ready = '(ACCEPT)'
 kinds.openssl.clientConnected = 'Cipher is (%w[%w-]+)\n.-Protocol  : (%S+)'
 kinds.openssl.serverConnected = 'CIPHER is (%w[%w-]+)'
 kinds.openssl.quit = 'Q\n'
+kinds.openssl.hint = 'PSK identity hint: ([^\n]+)'
 
 function kinds.openssl.cipher(self)
   return (self.child:expect(self.connectedBy))
@@ -103,12 +105,14 @@ function kinds.gnutls.server(options)
     given(options, gnutls),
     options.requireCert and { '--require-client-cert', '--verify-client-cert' } or { '--disable-client-cert' },
     options.cookies == false and { '--nocookie' } or {},
-    options.psk and list(gnutlsPsk, { '--pskpasswd', options.pskFile }) or {})
+    options.psk and list(gnutlsPsk, { '--pskpasswd', options.pskFile }) or {},
+    options.hint and { '--pskhint', options.hint } or {})
 end
 
 kinds.gnutls.clientConnected = '%- Description: (%S+)\n.-Simple Client Mode'
 -- Its output stays in a buffer, so the server says nothing that could be waited for.
 kinds.gnutls.quit = nil
+kinds.gnutls.hint = "PSK hint '([^\n]+)'"
 
 local gnutlsSuites = {
   ['AES-128-GCM'] = 'AES128-GCM-SHA256', ['AES-256-GCM'] = 'AES256-GCM-SHA384', ['CHACHA20-POLY1305'] = 'CHACHA20-POLY1305',
@@ -141,7 +145,8 @@ end
 
 --- Starts a server and waits until it listens.
 ---@param name 'openssl'|'gnutls'
----@param options table ip, port, cert, key, chain; ca with requireCert; psk = {identity=, key=}; pki: where files may be put; mtu, cookies
+---@param options table ip, port, cert, key, chain; ca with requireCert; psk = {identity=, key=}, hint; pki: where files may
+---   be put; mtu, cookies
 function peers.server(name, options)
   local self = start(name, 'server', options)
   local family = options.ip:find(':', 1, true) and 'IPv6' or 'IPv4'
@@ -152,6 +157,11 @@ end
 --- Waits until its handshake is complete; gives the cipher suite by OpenSSL's name.
 function Peer:cipher()
   return self.kind.cipher(self)
+end
+
+--- Waits until a client has printed the identity hint of its server.
+function Peer:hint()
+  return (self.child:expect(self.kind.hint))
 end
 
 --- Sends a line.
