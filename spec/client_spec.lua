@@ -254,6 +254,27 @@ describe('a client', function()
       assert.is_true(heard[2][2])
     end))
 
+    it('needs no name when it rejects nobody, but then says that none was proved', loop.run(function()
+      local server = pair.listening(nil, ip)
+      local function connect(options)
+        local handle = raw.open(ip)
+        handle.udp:recv_stop()
+        assert(handle.udp:connect(ip, server.port))
+        options.handle, options.ca = handle.udp, pair.identity.cert
+        local conn, err = dtls.connect(options)
+        return conn, err, handle
+      end
+      local conn, err, handle = connect {}
+      assert.is_nil(conn)
+      assert.equal('ERR_DTLS_CONFIG', err.code)
+      pair.close(handle)
+      conn, err, handle = connect { rejectUnauthorized = false }
+      assert.is_nil(err)
+      loop.event(conn, 'connection')
+      assert.same({ false, 'HOSTNAME_MISMATCH' }, { conn:authorized() })
+      pair.close(conn, handle, server)
+    end))
+
     it('has all its time for the handshake, however long its maker was busy before', loop.run(function()
       local silent = raw.open(ip)
       local began = uv.hrtime()

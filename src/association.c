@@ -151,7 +151,7 @@ static bool prepare_client(lua_State *L, dtls_association *a) {
   lua_getfield(L, 3, "check_name");
   size_t size;
   const char *name = lua_tostring(L, -3), *blob = lua_tolstring(L, -2, &size);
-  if (name && !dtls_verify_name(a->ssl, name, lua_toboolean(L, -1))) return false;
+  if (!dtls_verify_name(a->ssl, name, lua_toboolean(L, -1))) return false;
   if (!name) name = "";
   SSL_SESSION *session = blob ? dtls_session_parse(blob, size) : NULL;
   bool ok = dtls_session_bind(a->ssl, name, strlen(name)) && (!a->base->asks_psk || dtls_hold_watch(a));

@@ -219,7 +219,8 @@ const char *dtls_settings_ciphers(dtls_target target, const char *list);
 
 dtls_option_taker dtls_verify_take;
 void dtls_verify_free(dtls_config *c);
-/* What a client calls its server: SNI unless it is an IP address; with check, the name that its certificate must have. */
+/* What a client calls its server: SNI unless it is an IP address; with check, the name that its certificate must have.
+   No name (NULL) is one that no certificate has. */
 bool dtls_verify_name(SSL *ssl, const char *name, bool check);
 
 /* ── psk.c: pre-shared keys (RFC 4279, 5487, 5489, 8442) ─────────────────────────────────────────────────── */

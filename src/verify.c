@@ -41,7 +41,8 @@ bool dtls_verify_name(SSL *ssl, const char *name, bool check) {
   struct in6_addr ip;
   char literal[INET6_ADDRSTRLEN] = "";
   X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
-  if (name[0] == '.') return false; /* X509_check_host: any name that ends so */
+  if (!name) return !check || X509_VERIFY_PARAM_set1_host(param, "invalid", 0) == 1; /* RFC 2606 §2: nobody's */
+  if (name[0] == '.') return false;                                                  /* X509_check_host: any name that ends so */
   size_t length = strcspn(name, "%"); /* a zone is no part of the address in a certificate */
   if (length < sizeof literal) memcpy(literal, name, length);
   if (inet_pton(AF_INET, literal, &ip) == 1 || inet_pton(AF_INET6, literal, &ip) == 1)

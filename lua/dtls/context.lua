@@ -35,6 +35,8 @@ context.defaults = { handshakeTimeout = 30000, mtu = 1228, allowFragments = fals
 ---@field role 'server'|'client'
 ---@field package core userdata
 ---@field package settings table connection settings that came with it
+---@field package checksName boolean the server's certificate must have its name
+---@field package rejects boolean whoever is not authorized
 ---@field package callbacks {psk?: function, checkServerIdentity?: function} what its handshakes ask
 ---@field package keylogs boolean its connections emit `keylog`
 ---@field package carries table<string, boolean> the options that made it
@@ -152,6 +154,7 @@ local function new_context(role, given)
   local checks_name = role == 'client' and not given.checkServerIdentity and (given.ca ~= nil or not (given.fingerprint or given.psk))
   return setmetatable({
     role = role, core = made, settings = pick(given, options.settings), carries = carries, checksName = checks_name,
+    rejects = given.rejectUnauthorized ~= false,
     callbacks = { psk = type(given.psk) == 'function' and given.psk or nil, checkServerIdentity = given.checkServerIdentity },
     keylogs = given.keylog == true,
   }, Context)
