@@ -47,15 +47,16 @@ static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHE
 }
 
 const char *dtls_session_take_keys(lua_State *L, int index, dtls_config *c) {
-  size_t count = lua_objlen(L, index);
-  for (size_t i = 1; i <= count && i <= 2; i++) {
-    size_t size;
-    lua_rawgeti(L, index, (int)i);
-    const char *key = lua_tolstring(L, -1, &size);
-    if (!key || size != DTLS_TICKET_KEY_SIZE) return "ticketKeys: a key has 80 bytes";
-    memcpy(c->ticket_key[i - 1], key, DTLS_TICKET_KEY_SIZE);
-    lua_pop(L, 1);
+  size_t count = lua_objlen(L, index), size;
+  const char *keys[2] = {NULL, NULL};
+  if (count < 1 || count > 2) return "ticketKeys: there are one or two";
+  for (size_t i = 0; i < count; i++) {
+    lua_rawgeti(L, index, (int)i + 1);
+    keys[i] = lua_tolstring(L, -1, &size);
+    if (!keys[i] || size != DTLS_TICKET_KEY_SIZE) return "ticketKeys: a key has 80 bytes";
+    lua_pop(L, 1); /* it stays alive in the list */
   }
+  for (size_t i = 0; i < count; i++) memcpy(c->ticket_key[i], keys[i], DTLS_TICKET_KEY_SIZE);
   c->ticket_keys = (unsigned)count;
   c->own_ticket_keys = false;
   return NULL;
