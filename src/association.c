@@ -62,7 +62,8 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
     a->endpoint = ep;
     ep->refs++;
     a->asks_hello = ep->asks_hello;
-    if (ep->stores_sessions) SSL_set_options(a->ssl, SSL_OP_NO_TICKET);
+    a->stores_sessions = ep->stores_sessions;
+    if (a->stores_sessions) SSL_set_options(a->ssl, SSL_OP_NO_TICKET);
   }
   return a;
 fail:

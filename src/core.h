@@ -367,6 +367,7 @@ struct dtls_association {
   bool reads_socket;       /* false: only datagrams handed in are read */
   bool reject;             /* as its context says, unless set for itself */
   bool asks_hello;         /* the application looks at the hello: names, stored sessions */
+  bool stores_sessions;    /* the application keeps sessions, which then have no tickets */
   dtls_config *base;       /* of the context that it was made with: its ticket keys hold for every name */
   const uint8_t *datagram; /* handed in; valid until the endpoint takes its next one */
   size_t datagram_size;

@@ -102,6 +102,13 @@ static SSL_SESSION *on_lookup(SSL *ssl, const unsigned char *id, int size, int *
   return dtls_hold_take_session(dtls_association_of(ssl), id, (size_t)size);
 }
 
+/* libssl gives an id to whom it gives no ticket. Without a store nobody would know it again. */
+static int on_new_session(SSL *ssl, int forward_secure) {
+  (void)forward_secure;
+  if (!dtls_association_of(ssl)->stores_sessions) SSL_SESSION_set1_id(SSL_get0_session(ssl), (const unsigned char *)"", 0);
+  return 0;
+}
+
 /* A hello with a ticket that does not fit one datagram would go out in fragments, which some servers refuse. */
 static bool fits(SSL *ssl, const SSL_SESSION *session, size_t mtu) {
   enum { HELLO_WITHOUT_NAMES = 320 };
@@ -170,6 +177,7 @@ const char *dtls_session_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_SERVER | SSL_SESS_CACHE_NO_INTERNAL | SSL_SESS_CACHE_NO_AUTO_CLEAR);
   SSL_CTX_sess_set_get_cb(ctx, on_lookup);
   SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, on_ticket);
+  SSL_CTX_set_not_resumable_session_callback(ctx, on_new_session);
   return NULL;
 }
 
