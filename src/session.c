@@ -64,13 +64,25 @@ const char *dtls_session_take_keys(lua_State *L, int index, dtls_config *c) {
 
 /* ── what a session is tied to ── */
 
+/* A session keeps its suite. libssl ends the handshake when the client no longer has it, and never asks the server. */
+static bool digest_suites(EVP_MD_CTX *md, const SSL *ssl) {
+  STACK_OF(SSL_CIPHER) *suites = SSL_get_ciphers(ssl);
+  bool ok = true;
+  for (int i = 0; ok && i < sk_SSL_CIPHER_num(suites); i++) {
+    uint16_t id = SSL_CIPHER_get_protocol_id(sk_SSL_CIPHER_value(suites, i));
+    uint8_t bytes[2] = {(uint8_t)(id >> 8), (uint8_t)id};
+    ok = EVP_DigestUpdate(md, bytes, sizeof bytes) == 1;
+  }
+  return ok;
+}
+
 /* RFC 6066 §3 forbids to resume under another name, which libssl does not check; its session id context can do that. */
 static bool digest_context(const SSL *ssl, const char *name, size_t size, uint8_t out[EVP_MAX_MD_SIZE]) {
   const dtls_association *a = dtls_association_of(ssl);
-  uint8_t checks[2] = {(uint8_t)SSL_get_verify_mode(ssl), a->reject};
+  uint8_t checks[3] = {(uint8_t)SSL_get_verify_mode(ssl), (uint8_t)SSL_get_verify_depth(ssl), a->reject};
   EVP_MD_CTX *md = EVP_MD_CTX_new();
   bool ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 && EVP_DigestUpdate(md, dtls_config_of_ssl(ssl)->policy, DTLS_DIGEST_SIZE) == 1 &&
-            EVP_DigestUpdate(md, checks, sizeof checks) == 1;
+            EVP_DigestUpdate(md, checks, sizeof checks) == 1 && digest_suites(md, ssl);
   for (size_t i = 0; ok && i < size; i++) {
     char c = (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] - 'A' + 'a' : name[i]);
     ok = EVP_DigestUpdate(md, &c, 1) == 1;
