@@ -156,7 +156,7 @@ static bool prepare_client(lua_State *L, dtls_association *a) {
   if (!name) name = "";
   SSL_SESSION *session = blob ? dtls_session_parse(blob, size) : NULL;
   bool ok = dtls_session_bind(a->ssl, name, strlen(name)) && (!a->base->asks_psk || dtls_hold_watch(a));
-  if (ok && session) dtls_session_offer(a->ssl, session, name, a->mtu);
+  if (ok && session) dtls_session_offer(a->ssl, session, name);
   SSL_SESSION_free(session);
   return ok;
 }
@@ -267,6 +267,7 @@ static int association_handshake(lua_State *L) {
     return 2;
   }
   OSSL_HANDSHAKE_STATE before = SSL_get_state(a->ssl);
+  if (!a->server && before == TLS_ST_BEFORE) dtls_session_trim(a->ssl, a->mtu);
   ERR_clear_error();
   errno = 0;
   int result = SSL_do_handshake(a->ssl);

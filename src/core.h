@@ -250,8 +250,9 @@ bool dtls_session_bind(SSL *ssl, const char *name, size_t size); /* ASCII letter
 SSL_SESSION *dtls_session_parse(const void *blob, size_t size);
 bool dtls_session_in_time(const SSL_SESSION *session);
 int dtls_session_is(lua_State *L); /* core.is_session(blob) */
-/* Whether a client may offer it now, which then is done: in time, made under the same name and context, and its hello fits a datagram. */
-bool dtls_session_offer(SSL *ssl, SSL_SESSION *session, const char *name, size_t mtu);
+/* Whether a client may offer it now, which then is done: in time, and made under the same name and context. */
+bool dtls_session_offer(SSL *ssl, SSL_SESSION *session, const char *name);
+void dtls_session_trim(SSL *ssl, size_t mtu); /* a client's hello is about to be made: it must fit a datagram */
 int dtls_session_push(lua_State *L, SSL *ssl); /* pushes id, blob, or nothing when it cannot be resumed */
 
 /* ── keylog.c ────────────────────────────────────────────────────────────────────────────────────────────── */

@@ -136,12 +136,17 @@ bool dtls_session_in_time(const SSL_SESSION *session) {
   return age >= 0 && age < SSL_SESSION_get_timeout(session);
 }
 
-bool dtls_session_offer(SSL *ssl, SSL_SESSION *session, const char *name, size_t mtu) {
+bool dtls_session_offer(SSL *ssl, SSL_SESSION *session, const char *name) {
   uint8_t digest[EVP_MAX_MD_SIZE];
   unsigned size;
   const unsigned char *context = SSL_SESSION_get0_id_context(session, &size);
   bool same = digest_context(ssl, name, strlen(name), digest) && size == DTLS_DIGEST_SIZE && memcmp(context, digest, size) == 0;
-  return same && dtls_session_in_time(session) && SSL_SESSION_is_resumable(session) && fits(ssl, session, mtu) && SSL_set_session(ssl, session) == 1;
+  return same && dtls_session_in_time(session) && SSL_SESSION_is_resumable(session) && SSL_set_session(ssl, session) == 1;
+}
+
+void dtls_session_trim(SSL *ssl, size_t mtu) {
+  SSL_SESSION *session = SSL_get0_session(ssl);
+  if (session && !fits(ssl, session, mtu)) SSL_set_session(ssl, NULL);
 }
 
 /* core.is_session(blob) → boolean: whether association:session() may have given it */
