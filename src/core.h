@@ -172,7 +172,8 @@ typedef struct {
   size_t alpn_size;
   /* session.c */
   uint8_t policy[DTLS_DIGEST_SIZE]; /* of all that decides who may resume */
-  bool own_ticket_keys;             /* random ones, rotated by themselves */
+  uint64_t session_timeout;         /* ms */
+  bool own_ticket_keys;             /* random ones, rotated by themselves after that time */
   unsigned ticket_keys;             /* 0 to 2: the current one, the previous one */
   uint8_t ticket_key[2][DTLS_TICKET_KEY_SIZE];
   uint64_t ticket_keys_since; /* ms */

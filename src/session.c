@@ -14,9 +14,9 @@
 
 enum { NAME_SIZE = 16, SECRET_SIZE = 32, DEFAULT_TIMEOUT = 300 };
 
-static bool rotate_own_keys(dtls_config *c, const SSL_CTX *ctx) {
+static bool rotate_own_keys(dtls_config *c) {
   uint64_t now = dtls_now();
-  if (!c->own_ticket_keys || (c->ticket_keys > 0 && now - c->ticket_keys_since < (uint64_t)SSL_CTX_get_timeout(ctx) * 1000)) return true;
+  if (!c->own_ticket_keys || (c->ticket_keys > 0 && now - c->ticket_keys_since < c->session_timeout)) return true;
   memcpy(c->ticket_key[1], c->ticket_key[0], DTLS_TICKET_KEY_SIZE);
   if (RAND_priv_bytes(c->ticket_key[0], DTLS_TICKET_KEY_SIZE) != 1) return false;
   if (c->ticket_keys < 2) c->ticket_keys++;
@@ -36,7 +36,7 @@ static bool use_key(const uint8_t *key, unsigned char *iv, EVP_CIPHER_CTX *ciphe
 /* 1: done; 2: done, and the client gets a new ticket; 0: a full handshake; -1: failure (SSL_CTX_set_tlsext_ticket_key_evp_cb) */
 static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int sealing) {
   dtls_config *c = dtls_association_of(ssl)->base;
-  if (!rotate_own_keys(c, SSL_get_SSL_CTX(ssl))) return -1;
+  if (!rotate_own_keys(c)) return -1;
   if (sealing) {
     memcpy(name, c->ticket_key[0], NAME_SIZE);
     return RAND_bytes(iv, EVP_CIPHER_get_iv_length(EVP_aes_256_cbc())) == 1 && use_key(c->ticket_key[0], iv, cipher, mac, true) ? 1 : -1;
@@ -184,7 +184,9 @@ const char *dtls_session_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
   const char *policy = lua_tolstring(L, -1, &size), *failed = NULL;
   if (!EVP_Digest(policy ? policy : "", size, c->policy, NULL, EVP_sha256(), NULL)) return "cannot make a digest";
   lua_pop(L, 1);
-  SSL_CTX_set_timeout(ctx, dtls_option_integer(L, 2, "session_timeout", DEFAULT_TIMEOUT, 1, 24 * 60 * 60));
+  long timeout = dtls_option_integer(L, 2, "session_timeout", DEFAULT_TIMEOUT, 1, 24 * 60 * 60);
+  SSL_CTX_set_timeout(ctx, timeout);
+  c->session_timeout = (uint64_t)timeout * 1000;
   if (!c->server) return NULL;
   c->own_ticket_keys = dtls_option_list(L, "ticket_keys") == 0;
   if (!c->own_ticket_keys) failed = dtls_session_take_keys(L, lua_gettop(L), c);
