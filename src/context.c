@@ -271,7 +271,7 @@ bool dtls_context_adopt(SSL *ssl, SSL_CTX *ctx) {
   uint64_t before = SSL_CTX_get_options(SSL_get_SSL_CTX(ssl)), after = SSL_CTX_get_options(ctx);
   if (SSL_set_SSL_CTX(ssl, ctx) != ctx) return false;
   SSL_clear_options(ssl, before & ~after); /* what the SSL got for itself stays */
-  SSL_set_options(ssl, after);
+  SSL_set_options(ssl, dtls_association_of(ssl)->stores_sessions ? after | SSL_OP_NO_TICKET : after);
   SSL_set_mode(ssl, SSL_CTX_get_mode(ctx));
   SSL_set_verify(ssl, SSL_CTX_get_verify_mode(ctx), NULL);
   SSL_set_verify_depth(ssl, SSL_CTX_get_verify_depth(ctx));
