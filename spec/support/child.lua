@@ -15,17 +15,19 @@ end
 --- Blocks until the process has ended, or was ended because it took too long (status 124).
 ---@param script string Lua
 ---@param preload string? for LD_PRELOAD, in front of what is there
+---@param variables table<string, string>? more of its environment
 ---@return string stdout
 ---@return string stderr
 ---@return integer status
-function child.run(script, preload)
+function child.run(script, preload, variables)
   local source, errors = os.tmpname(), os.tmpname()
   local file = assert(io.open(source, 'w'))
   file:write(script)
   file:close()
   -- The sanitizers insist on being first.
   local environment = preload and ('LD_PRELOAD="$LD_PRELOAD %s"'):format(preload) or ''
-  local pipe = assert(io.popen(('timeout %d env %s luajit %s 2>%s </dev/null; echo status=$?'):format(
+  for name, value in pairs(variables or {}) do environment = ("%s %s='%s'"):format(environment, name, value) end
+  local pipe = assert(io.popen(('timeout %d env -u SSLKEYLOGFILE %s luajit %s 2>%s </dev/null; echo status=$?'):format(
     60 * patience, environment, source, errors)))
   local output = pipe:read '*a'
   pipe:close()
