@@ -42,6 +42,7 @@ local kinds = { openssl = {}, gnutls = {} }
 local openssl = {
   { 'cert', { '-cert', '%s', '-cert_chain', '%s' } }, { 'key', { '-key', '%s' } }, { 'ca', { '-CAfile', '%s' } },
   { 'ciphers', { '-cipher', '%s' } }, { 'mtu', { '-mtu', '%s' } },
+  { 'saves', { '-sess_out', '%s' } }, { 'resumes', { '-sess_in', '%s' } }, { 'noTickets', { '-no_ticket' } },
 }
 
 function kinds.openssl.client(options)
@@ -79,7 +80,7 @@ end
 
 local gnutls = {
   { 'cert', { '--x509certfile', '%s' } }, { 'key', { '--x509keyfile', '%s' } }, { 'ca', { '--x509cafile', '%s' } },
-  { 'mtu', { '--mtu', '%s' } },
+  { 'mtu', { '--mtu', '%s' } }, { 'again', { '--resume' } }, { 'noTickets', { '--noticket' } },
 }
 
 -- Plain PSK alone: GnuTLS 3.7's programs die of ECDHE-PSK.
@@ -138,7 +139,8 @@ end
 
 --- Starts a client: it connects at once.
 ---@param name 'openssl'|'gnutls'
----@param options table ip, port; servername, ca: what it checks; cert, key: its own files; psk = {identity=, key=}; ciphers, mtu
+---@param options table ip, port; servername, ca: what it checks; cert, key: its own files; psk = {identity=, key=}; ciphers,
+---   mtu; noTickets; OpenSSL: saves, resumes: the file of a session; GnuTLS: again: it connects twice and resumes
 function peers.client(name, options)
   return start(name, 'client', options)
 end
@@ -146,7 +148,7 @@ end
 --- Starts a server and waits until it listens.
 ---@param name 'openssl'|'gnutls'
 ---@param options table ip, port, cert, key, chain; ca with requireCert; psk = {identity=, key=}, hint; pki: where files may
----   be put; mtu, cookies
+---   be put; mtu, cookies, noTickets
 function peers.server(name, options)
   local self = start(name, 'server', options)
   local family = options.ip:find(':', 1, true) and 'IPv6' or 'IPv4'
