@@ -249,7 +249,7 @@ local function context_of(self, name)
   if not own.SNICallback then return nil end
   local answer = own.SNICallback(name)
   if answer == nil or answer == false then return answer end
-  local made, err = context.coerce('server', answer)
+  local made, err = context.coerce('server', answer, 3)
   return made or error(err, 0)
 end
 
@@ -377,7 +377,7 @@ end
 ---@return true? ok
 ---@return dtls.Error? err the old one stays in use
 function Server:setContext(value)
-  local made, err = context.coerce('server', value)
+  local made, err = context.coerce('server', value, 3)
   if not made then return nil, err end
   self._context, self._settings = made, context.settle(made.settings, self._given)
   if self._endpoint then self._endpoint:set_context(made.core) end
