@@ -1,0 +1,235 @@
+-- Extensions of the hello: the application protocol (RFC 7301), the SRTP profile (RFC 5764), the extended master secret
+-- (RFC 7627); and the keying material that an application takes from the handshake (RFC 5705).
+
+local dtls = require 'dtls'
+local loop = require 'spec.support.loop'
+local pair = require 'spec.support.pair'
+
+local identity = pair.identity
+
+-- What both ends agree on, asked by the name of the method.
+local function agreed(method, ours, its)
+  local server = pair.listening(ours)
+  local conn, accepted = pair.open(server, nil, its)
+  local found = conn[method](conn)
+  assert.equal(found, accepted[method](accepted))
+  pair.close(conn, server)
+  return found
+end
+
+local function assertConfigError(words, options)
+  for _, role in ipairs { 'server', 'client' } do
+    local all = { cert = identity.cert, key = identity.key, fingerprint = identity.fingerprint }
+    for name, value in pairs(options) do all[name] = value end
+    local made, err = dtls.createContext(role, all)
+    assert.is_nil(made)
+    assert.equal('ERR_DTLS_CONFIG', err.code)
+    assert.truthy(err.message:find(words, 1, true), ('%q is missing from: %s'):format(words, err.message))
+  end
+end
+
+local function assertThrows(words, options)
+  local ok, err = pcall(dtls.createContext, 'client', options)
+  assert.is_false(ok)
+  assert.truthy(err:find(words, 1, true), ('%q is missing from: %s'):format(words, err))
+end
+
+describe('the application protocol', function()
+  local function protocol(ours, its)
+    return agreed('alpnProtocol', { ALPNProtocols = ours }, { ALPNProtocols = its })
+  end
+
+  it('is the first of the server\'s that the client has', loop.run(function()
+    assert.equal('coap', protocol({ 'coap', 'echo' }, { 'echo', 'coap' }))
+    assert.equal('echo', protocol({ 'echo', 'coap' }, { 'coap', 'echo' }))
+    assert.equal('echo', protocol({ 'coap', 'echo' }, { 'other', 'echo' }))
+  end))
+
+  it('may be given as one string', loop.run(function()
+    assert.equal('coap', protocol('coap', 'coap'))
+    assert.equal('coap', protocol('coap', { 'echo', 'coap' }))
+    assert.equal('coap', protocol({ 'echo', 'coap' }, 'coap'))
+  end))
+
+  it('is compared byte by byte', loop.run(function()
+    assert.equal('a\0b', protocol({ 'a', 'a\0', 'a\0b' }, { 'a\0b' }))
+    assert.equal('Coap', protocol({ 'coap', 'Coap' }, { 'COAP', 'Coap' }))
+  end))
+
+  it('is none when one side has none', loop.run(function()
+    assert.is_nil(protocol({ 'coap' }, nil))
+    assert.is_nil(protocol(nil, { 'coap' }))
+    assert.is_nil(protocol(nil, nil))
+  end))
+
+  it('must be one that both have when both have some', loop.run(function()
+    local server = pair.listening { ALPNProtocols = { 'coap', 'echo' } }
+    local heard = pair.record(server, 'connection', 'clientError')
+    local conn = pair.client(server, { ALPNProtocols = { 'coa', 'coapx', 'other' }, retransmitTimeout = 100 })
+    local fate = pair.record(conn, 'connection', 'error', 'close')
+    fate.wait 'close'
+    assert.equal('error close', fate.names())
+    assert.equal('ERR_DTLS_ALERT', fate[1][2].code)
+    assert.equal('no_application_protocol', fate[1][2].alert)
+    assert.is_nil(heard.find 'connection')
+    local err = heard.wait 'clientError'[2]
+    assert.equal('ERR_DTLS_PROTOCOL', err.code)
+    assert.truthy(err.message:find('no application protocol', 1, true), err.message)
+    local next_one = pair.open(server, nil, { ALPNProtocols = 'echo' })
+    pair.close(conn, next_one, server)
+  end))
+
+  it('is known once the handshake is complete, and no more when the connection is closed', loop.run(function()
+    local server = pair.listening { ALPNProtocols = 'coap' }
+    local conn = pair.client(server, { ALPNProtocols = 'coap' })
+    assert.is_nil(conn:alpnProtocol())
+    loop.event(conn, 'connection')
+    assert.equal('coap', conn:alpnProtocol())
+    pair.close(conn, server)
+    assert.is_nil(conn:alpnProtocol())
+  end))
+
+  it('has a name of 1 to 255 bytes', loop.run(function()
+    local longest = ('x'):rep(255)
+    assert.equal(longest, protocol({ longest }, { ('y'):rep(255), longest }))
+    assert.equal('x', protocol('x', 'x'))
+    for _, wrong in ipairs { '', longest .. 'x', { 'coap', '' }, { longest .. 'x', 'coap' }, {} } do
+      assertConfigError('ALPNProtocols', { ALPNProtocols = wrong })
+    end
+    assertThrows("'ALPNProtocols'", { ALPNProtocols = 7 })
+    assertThrows("'ALPNProtocols'", { ALPNProtocols = { 'coap', 7 } })
+  end))
+
+  it('may be one of many, but not of more than a hello can hold', loop.run(function()
+    local many = {}
+    for i = 1, 100 do many[i] = ('%03d of many protocols'):format(i) end
+    assert.equal('100 of many protocols', protocol('100 of many protocols', many))
+    for i = 1, 256 do many[i] = ('x'):rep(255) end
+    assertConfigError('ALPNProtocols', { ALPNProtocols = many })
+  end))
+end)
+
+describe('the SRTP profile', function()
+  local function profile(ours, its)
+    return agreed('srtpProfile', { srtpProfiles = ours }, { srtpProfiles = its })
+  end
+
+  it('is the first of the server\'s that the client has, by OpenSSL\'s name', loop.run(function()
+    local gcm, gcm256, sha1_80, sha1_32 = 'SRTP_AEAD_AES_128_GCM', 'SRTP_AEAD_AES_256_GCM', 'SRTP_AES128_CM_SHA1_80', 'SRTP_AES128_CM_SHA1_32'
+    for _, each in ipairs { gcm, gcm256, sha1_80, sha1_32 } do assert.equal(each, profile(each, { gcm, gcm256, sha1_80, sha1_32 })) end
+    assert.equal(sha1_80, profile({ sha1_80, gcm }, { gcm, sha1_80 }))
+    assert.equal(gcm, profile({ gcm, sha1_80 }, { sha1_80, gcm }))
+    assert.equal(sha1_32, profile({ gcm, sha1_32 }, { sha1_80, sha1_32 }))
+  end))
+
+  it('is none when they have none in common, and the handshake completes', loop.run(function()
+    assert.is_nil(profile('SRTP_AEAD_AES_128_GCM', 'SRTP_AES128_CM_SHA1_80'))
+  end))
+
+  it('is none when one side has none', loop.run(function()
+    assert.is_nil(profile('SRTP_AEAD_AES_128_GCM', nil))
+    assert.is_nil(profile(nil, 'SRTP_AEAD_AES_128_GCM'))
+    assert.is_nil(profile(nil, nil))
+  end))
+
+  it('must be one that OpenSSL knows', function()
+    assertConfigError('srtpProfiles', { srtpProfiles = 'SRTP_ROT13' })
+    assertConfigError('srtpProfiles', { srtpProfiles = { 'SRTP_AEAD_AES_128_GCM', 'SRTP_ROT13' } })
+    assertConfigError('srtpProfiles', { srtpProfiles = '' })
+    assertConfigError('srtpProfiles', { srtpProfiles = {} })
+    assertThrows("'srtpProfiles'", { srtpProfiles = true })
+  end)
+end)
+
+describe('keying material', function()
+  local LABEL = 'EXTRACTOR-dtls_srtp'
+  local server, conn, accepted
+
+  local function run(body)
+    return loop.run(function()
+      server = pair.listening { srtpProfiles = 'SRTP_AES128_CM_SHA1_80' }
+      conn, accepted = pair.open(server, nil, { srtpProfiles = 'SRTP_AES128_CM_SHA1_80' })
+      body()
+      pair.close(conn, server)
+    end)
+  end
+
+  -- The same at both ends.
+  local function both(...)
+    local bytes = assert(conn:exportKeyingMaterial(...))
+    assert.equal(bytes, accepted:exportKeyingMaterial(...))
+    assert.equal((...), #bytes)
+    return bytes
+  end
+
+  it('is the same at both ends, for every length', run(function()
+    local longest = both(1024, LABEL)
+    for _, length in ipairs { 1, 20, 60, 1023 } do assert.equal(longest:sub(1, length), both(length, LABEL)) end
+  end))
+
+  it('is another one for another label, another context, another connection', run(function()
+    local found = { both(60, LABEL), both(60, 'EXPERIMENTAL'), both(60, LABEL, 'context'), both(60, LABEL, 'other context'), both(60, LABEL, '\0') }
+    -- RFC 5705 §4: no context is not an empty one.
+    found[#found + 1] = both(60, LABEL, '')
+    local first = conn
+    conn, accepted = pair.open(server, nil, { srtpProfiles = 'SRTP_AES128_CM_SHA1_80' })
+    found[#found + 1] = both(60, LABEL)
+    pair.close(first)
+    for i = 1, #found do
+      for j = i + 1, #found do assert.not_equal(found[i], found[j]) end
+    end
+  end))
+
+  it('has 1 to 1024 bytes', run(function()
+    for _, length in ipairs { 0, -1, 1025, 2 ^ 31 } do
+      local ok, err = pcall(conn.exportKeyingMaterial, conn, length, LABEL)
+      assert.is_false(ok)
+      assert.truthy(err:find('1 to 1024', 1, true), err)
+    end
+    assert.is_false(pcall(conn.exportKeyingMaterial, conn, 'sixty', LABEL))
+    assert.is_false(pcall(conn.exportKeyingMaterial, conn, 60))
+    assert.is_false(pcall(conn.exportKeyingMaterial, conn, 60, LABEL, {}))
+  end))
+
+  it('is not had under a label that TLS itself uses', run(function()
+    for _, label in ipairs { 'master secret', 'key expansion', 'client finished', 'server finished', 'extended master secret' } do
+      local bytes, err = conn:exportKeyingMaterial(60, label)
+      assert.is_nil(bytes)
+      assert.equal('ERR_DTLS_PROTOCOL', err.code)
+    end
+  end))
+
+  it('is there while the connection is open', run(function()
+    local late = pair.client(server)
+    assert.equal('ENOTCONN', select(2, late:exportKeyingMaterial(60, LABEL)).code)
+    local handshaking
+    server:once('accept', function(peer) handshaking = select(2, peer:exportKeyingMaterial(60, LABEL)) end)
+    loop.event(late, 'connection')
+    assert.equal('ENOTCONN', handshaking.code)
+    assert.equal(60, #late:exportKeyingMaterial(60, LABEL))
+    pair.close(late)
+    assert.equal('ENOTCONN', select(2, late:exportKeyingMaterial(60, LABEL)).code)
+  end))
+end)
+
+describe('the extended master secret', function()
+  it('is used by both ends', loop.run(function()
+    assert.is_true(agreed('extendedMasterSecret'))
+  end))
+
+  it('is not when one end will not have it', loop.run(function()
+    local without = { options = { 'NO_EXTENDED_MASTER_SECRET' } }
+    assert.is_false(agreed('extendedMasterSecret', without))
+    assert.is_false(agreed('extendedMasterSecret', nil, without))
+  end))
+
+  it('is known while the connection is open', loop.run(function()
+    local server = pair.listening()
+    local conn = pair.client(server)
+    assert.is_false(conn:extendedMasterSecret())
+    loop.event(conn, 'connection')
+    assert.is_true(conn:extendedMasterSecret())
+    pair.close(conn, server)
+    assert.is_false(conn:extendedMasterSecret())
+  end))
+end)
