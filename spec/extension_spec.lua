@@ -115,8 +115,9 @@ describe('the SRTP profile', function()
   end
 
   it('is the first of the server\'s that the client has, by OpenSSL\'s name', loop.run(function()
-    local gcm, gcm256, sha1_80, sha1_32 = 'SRTP_AEAD_AES_128_GCM', 'SRTP_AEAD_AES_256_GCM', 'SRTP_AES128_CM_SHA1_80', 'SRTP_AES128_CM_SHA1_32'
-    for _, each in ipairs { gcm, gcm256, sha1_80, sha1_32 } do assert.equal(each, profile(each, { gcm, gcm256, sha1_80, sha1_32 })) end
+    local gcm, sha1_80, sha1_32 = 'SRTP_AEAD_AES_128_GCM', 'SRTP_AES128_CM_SHA1_80', 'SRTP_AES128_CM_SHA1_32'
+    local all = { gcm, 'SRTP_AEAD_AES_256_GCM', sha1_80, sha1_32 }
+    for _, each in ipairs(all) do assert.equal(each, profile(each, all)) end
     assert.equal(sha1_80, profile({ sha1_80, gcm }, { gcm, sha1_80 }))
     assert.equal(gcm, profile({ gcm, sha1_80 }, { sha1_80, gcm }))
     assert.equal(sha1_32, profile({ gcm, sha1_32 }, { sha1_80, sha1_32 }))
@@ -168,9 +169,9 @@ describe('keying material', function()
   end))
 
   it('is another one for another label, another context, another connection', run(function()
-    local found = { both(60, LABEL), both(60, 'EXPERIMENTAL'), both(60, LABEL, 'context'), both(60, LABEL, 'other context'), both(60, LABEL, '\0') }
+    local found = { both(60, LABEL), both(60, 'EXPERIMENTAL') }
     -- RFC 5705 §4: no context is not an empty one.
-    found[#found + 1] = both(60, LABEL, '')
+    for _, context in ipairs { '', '\0', 'context', 'other context' } do found[#found + 1] = both(60, LABEL, context) end
     local first = conn
     conn, accepted = pair.open(server, nil, { srtpProfiles = 'SRTP_AES128_CM_SHA1_80' })
     found[#found + 1] = both(60, LABEL)

@@ -469,7 +469,8 @@ describe('the identity of a name brings', function()
     end))
 
     it('the pins of its clients', loop.run(function()
-      local server = listening({ requestCert = true, fingerprint = alien.fingerprint }, { requestCert = true, fingerprint = client.fingerprint })
+      local function pinning(identity) return { requestCert = true, fingerprint = identity.fingerprint } end
+      local server = listening(pinning(alien), pinning(client))
       assert.same({ true }, visit(server, byName(showing(alien)), authorized))
       assert.same({ true }, visit(server, nameless(showing(client)), authorized))
       assert.equal('FINGERPRINT_MISMATCH', select(2, refused(server, byName(showing(client)))).reason)
