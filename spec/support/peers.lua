@@ -43,12 +43,20 @@ local openssl = {
   { 'cert', { '-cert', '%s', '-cert_chain', '%s' } }, { 'key', { '-key', '%s' } }, { 'ca', { '-CAfile', '%s' } },
   { 'ciphers', { '-cipher', '%s' } }, { 'mtu', { '-mtu', '%s' } },
   { 'saves', { '-sess_out', '%s' } }, { 'resumes', { '-sess_in', '%s' } }, { 'noTickets', { '-no_ticket' } },
+  { 'exports', { '-keymatexport', '%s', '-keymatexportlen', '60' } },
 }
+
+local function opensslExtensions(options)
+  return list(
+    options.alpn and { '-alpn', table.concat(options.alpn, ',') } or {},
+    options.srtp and { '-use_srtp', table.concat(options.srtp, ':') } or {})
+end
 
 function kinds.openssl.client(options)
   return 'openssl', list(
     { 's_client', '-dtls1_2', '-connect', bracketed(options.ip, options.port) },
     given(options, openssl),
+    opensslExtensions(options),
     options.servername and { '-servername', options.servername } or { '-noservername' },
     options.ca and { '-verify_return_error' } or {},
     options.ca and options.servername and { '-verify_hostname', options.servername } or {},
@@ -59,6 +67,9 @@ function kinds.openssl.server(options)
   return 'openssl', list(
     { 's_server', '-dtls1_2', '-accept', bracketed(options.ip, options.port) },
     given(options, openssl),
+    opensslExtensions(options),
+    options.named and list(
+      { '-cert2', options.named.cert, '-key2', options.named.key }, { '-servername', options.named.name, '-servername_fatal' }) or {},
     options.requireCert and { '-Verify', '1', '-verify_return_error' } or {},
     options.psk and { '-nocert', '-psk_identity', options.psk.identity, '-psk', hex(options.psk.key) } or {},
     options.hint and { '-psk_hint', options.hint } or {},
@@ -69,6 +80,9 @@ kinds.openssl.ready = '(ACCEPT)'
 -- Printed without a name when there was no handshake.
 kinds.openssl.clientConnected = 'Cipher is (%w[%w-]+)\n.-Protocol  : (%S+)'
 kinds.openssl.serverConnected = 'CIPHER is (%w[%w-]+)'
+kinds.openssl.protocol = 'ALPN protocol[s selected]*: (%S+)'
+kinds.openssl.profile = 'SRTP Extension negotiated, profile=(%S+)'
+kinds.openssl.exported = 'Keying material: (%x+)\n'
 kinds.openssl.quit = 'Q\n'
 kinds.openssl.hint = 'PSK identity hint: ([^\n]+)'
 
@@ -80,8 +94,16 @@ end
 
 local gnutls = {
   { 'cert', { '--x509certfile', '%s' } }, { 'key', { '--x509keyfile', '%s' } }, { 'ca', { '--x509cafile', '%s' } },
-  { 'mtu', { '--mtu', '%s' } }, { 'again', { '--resume' } }, { 'noTickets', { '--noticket' } },
+  { 'mtu', { '--mtu', '%s' } }, { 'again', { '--resume' } }, { 'noTickets', { '--noticket' } }, { 'priority', { '--priority', '%s' } },
+  { 'exports', { '--keymatexport', '%s', '--keymatexportsize', '60' } },
 }
+
+-- The names of its SRTP profiles differ from OpenSSL's in one place.
+local function gnutlsExtensions(options)
+  local all = {}
+  for _, name in ipairs(options.alpn or {}) do all = list(all, { '--alpn', name }) end
+  return list(all, options.srtp and { '--srtp-profiles', (table.concat(options.srtp, ':'):gsub('_CM_', '_CM_HMAC_')) } or {})
+end
 
 -- Plain PSK alone: GnuTLS 3.7's programs die of ECDHE-PSK.
 local gnutlsPsk = { '--priority', 'NORMAL:-KX-ALL:+PSK' }
@@ -90,6 +112,7 @@ function kinds.gnutls.client(options)
   return 'gnutls-cli', list(
     { '--udp', '--port', tostring(options.port) },
     given(options, gnutls),
+    gnutlsExtensions(options),
     options.servername and { '--sni-hostname', options.servername, '--verify-hostname', options.servername } or { '--disable-sni' },
     options.ca and {} or { '--insecure' },
     options.psk and list(gnutlsPsk, { '--pskusername', options.psk.identity, '--pskkey', hex(options.psk.key) }) or {},
@@ -104,12 +127,17 @@ function kinds.gnutls.server(options)
   return 'gnutls-serv', list(
     { '--udp', '--echo', '--port', tostring(options.port) },
     given(options, gnutls),
+    gnutlsExtensions(options),
+    options.named and { '--sni-hostname', options.named.name, '--sni-hostname-fatal' } or {},
     options.requireCert and { '--require-client-cert', '--verify-client-cert' } or { '--disable-client-cert' },
     options.cookies == false and { '--nocookie' } or {},
     options.psk and list(gnutlsPsk, { '--pskpasswd', options.pskFile }) or {},
     options.hint and { '--pskhint', options.hint } or {})
 end
 
+kinds.gnutls.protocol = '%- Application protocol: (%S+)'
+kinds.gnutls.profile = '%- SRTP profile: (%S+)'
+kinds.gnutls.exported = '%- Key material: (%x+)\n'
 kinds.gnutls.clientConnected = '%- Description: (%S+)\n.-Simple Client Mode'
 -- Its output stays in a buffer, so the server says nothing that could be waited for.
 kinds.gnutls.quit = nil
@@ -141,6 +169,8 @@ end
 ---@param name 'openssl'|'gnutls'
 ---@param options table ip, port; servername, ca: what it checks; cert, key: its own files; psk = {identity=, key=}; ciphers,
 ---   mtu; noTickets; OpenSSL: saves, resumes: the file of a session; GnuTLS: again: it connects twice and resumes
+---@param options table ip, port; servername, ca: what it checks; cert, key: its own files; psk = {identity=, key=}; ciphers, mtu,
+---   alpn, srtp: lists of names; exports: the label of keying material; priority: GnuTLS's
 function peers.client(name, options)
   return start(name, 'client', options)
 end
@@ -149,6 +179,8 @@ end
 ---@param name 'openssl'|'gnutls'
 ---@param options table ip, port, cert, key, chain; ca with requireCert; psk = {identity=, key=}, hint; pki: where files may
 ---   be put; mtu, cookies, noTickets
+---@param options table ip, port, cert, key, chain; ca with requireCert; psk = {identity=, key=}; pki: where files may be put; mtu, cookies,
+---   alpn, srtp, exports; named = {name=, cert=, key=}: an identity for a name (GnuTLS: the one name), others are refused
 function peers.server(name, options)
   local self = start(name, 'server', options)
   local family = options.ip:find(':', 1, true) and 'IPv6' or 'IPv4'
@@ -164,6 +196,19 @@ end
 --- Waits until a client has printed the identity hint of its server.
 function Peer:hint()
   return (self.child:expect(self.kind.hint))
+--- The application protocol that it has agreed to. Servers of GnuTLS do not tell, neither this nor what follows.
+function Peer:protocol()
+  return (self.child:expect(self.kind.protocol))
+end
+
+--- The SRTP profile that it has agreed to, by OpenSSL's name.
+function Peer:profile()
+  return (self.child:expect(self.kind.profile):gsub('_CM_HMAC_', '_CM_'))
+end
+
+--- The 60 bytes of keying material that it has exported.
+function Peer:exported()
+  return (self.child:expect(self.kind.exported):gsub('%x%x', function(byte) return string.char(tonumber(byte, 16)) end))
 end
 
 --- Sends a line.
