@@ -131,8 +131,10 @@ static const uint8_t *find_name_untrusted(SSL *ssl, size_t *size) {
   if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &p, &total) != 1 || total < LIST_PREFIX + ENTRY_PREFIX) return NULL;
   size_t length = dtls_u16(p + LIST_PREFIX + 1);
   if (p[LIST_PREFIX] != TLSEXT_NAMETYPE_host_name || length == 0 || length > NAME_MAX_SIZE || length > total - LIST_PREFIX - ENTRY_PREFIX) return NULL;
+  const uint8_t *name = p + LIST_PREFIX + ENTRY_PREFIX;
+  if (memchr(name, '\0', length)) return NULL;
   *size = length;
-  return p + LIST_PREFIX + ENTRY_PREFIX;
+  return name;
 }
 
 static int ask_hello(SSL *ssl, dtls_association *a, const uint8_t *name, size_t size) {
