@@ -2,9 +2,11 @@
 
 local dtls = require 'dtls'
 local uv = require 'luv'
+local hello = require 'spec.support.hello'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local pki = require 'spec.support.pki'
+local raw = require 'spec.support.raw'
 
 local own = pair.identity
 local one, other, third
@@ -219,6 +221,21 @@ pair.eachStrategy(function(demux)
       local server = listening(function() error 'it was asked' end)
       assert.is_nil(gets(server, nil, own))
       pair.close(server)
+    end))
+
+    it('is not asked about what cannot be a name, and libssl refuses it', loop.run(function()
+      local names = {}
+      local server = listening(function(name) names[#names + 1] = name end)
+      local heard = pair.record(server, 'clientError')
+      local peer = raw.open()
+      for i, name in ipairs { 'one.example\0.example.net', ('n'):rep(256) } do
+        local extension = hello.vector(2, hello.vector(2, '\0' .. hello.vector(2, name)))
+        hello.halfOpen(peer, server, { random = ('%d'):format(i):rep(32), extensions = '\0\0' .. extension })
+        loop.till(function() return heard[i] end, 'clientError')
+        assert.equal('ERR_DTLS_PROTOCOL', heard[i][2].code)
+      end
+      assert.same({}, names)
+      pair.close(peer, server)
     end))
 
     it('refuses a name with false', loop.run(function()
