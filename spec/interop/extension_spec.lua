@@ -42,7 +42,7 @@ describe('extensions:', function()
     for _, demux in ipairs { 'connected', 'shared' } do
       local function listen(more)
         return interop.server('127.0.0.1', merged({
-          cert = own.pem.cert, key = own.pem.key, demux = demux, handshakeTimeout = 5000,
+          cert = own.pem.cert, key = own.pem.key, demux = demux,
         }, more))
       end
 
