@@ -41,7 +41,8 @@ end
 -- Connects, and ends what it began; returns what `look(conn, accepted)` finds.
 local function visit(server, how, look)
   local conn, accepted = pair.open(server, nil, how)
-  local found = look and look(conn, accepted) or nil
+  local found
+  if look then found = look(conn, accepted) end
   pair.close(conn)
   loop.till(function() return server:stats().active == 0 end, 'the server to notice')
   return found
@@ -291,7 +292,7 @@ pair.eachStrategy(function(demux)
       local server = listening(callback)
       local conn = pair.client(server, asking('one.example', one, { retransmitTimeout = function() return 20 end }))
       local fate = pair.record(conn, 'connection', 'error')
-      loop.till(function() return conn:stats() and conn:stats().retransmits >= 5 end, 'repeated hellos')
+      loop.till(function() return (conn:stats().retransmits or 0) >= 5 end, 'repeated hellos')
       assert.equal(1, asked['one.example'])
       release('one.example', options(one))
       fate.wait 'connection'
@@ -612,6 +613,17 @@ describe('the identity of a name brings', function()
     server = listening(nil, unusual)
     assert.is_false(visit(server, nameless(), binds)[1])
     assert.same(usual, visit(server, byName(), binds))
+    pair.close(server)
+  end))
+
+  it('no tickets beside a store of sessions', loop.run(function()
+    local store = { get = function() end, set = function() end, remove = function() end }
+    local function tickets(_, accepted) return not (' ' .. table.concat(accepted:options(), ' ') .. ' '):find(' NO_TICKET ', 1, true) end
+    local server = listening(nil, { options = { 'NO_TICKET' } })
+    assert.is_true(visit(server, byName(), tickets))
+    pair.close(server)
+    server = listening(nil, { options = { 'NO_TICKET' }, sessionStore = store })
+    assert.is_false(visit(server, byName(), tickets))
     pair.close(server)
   end))
 
