@@ -55,18 +55,18 @@ end
 -- A handshake that both sides give up: the client's error, the server's. A client that does not believe the alert yet may
 -- repeat its hello and be refused once more.
 local function refused(server, how)
-  local conn, theirs
-  local function heard(err, accepted)
-    if accepted:remoteAddress().port == conn:localAddress().port then theirs = theirs or err end
-  end
+  local theirs = {} -- by port
+  local function heard(err, accepted) theirs[accepted:remoteAddress().port] = err end
   server:on('clientError', heard)
   how.retransmitTimeout = 100
-  conn = pair.client(server, how)
+  local conn = pair.client(server, how)
   local fate = pair.record(conn, 'connection', 'error', 'close')
-  loop.till(function() return fate.find 'close' and theirs end, 'both ends to give up')
+  fate.wait 'close'
+  local from = conn:localAddress().port
+  loop.till(function() return theirs[from] end, 'clientError')
   assert.equal('error close', fate.names())
   server:removeListener('clientError', heard)
-  return fate[1][2], theirs
+  return fate[1][2], theirs[from]
 end
 
 local function assertUnrecognized(server, name)
