@@ -9,7 +9,7 @@
 
 #define TYPE "dtls.context"
 
-enum { SECURITY_LEVEL = 2, SERVER_CERT_LIST_MAX = 32 * 1024 };
+enum { SERVER_CERT_LIST_MAX = 32 * 1024 };
 
 /* ── the configuration on its SSL_CTX ── */
 
@@ -203,7 +203,7 @@ static const char *take_policy(lua_State *L, SSL_CTX *ctx, dtls_config *c, const
 
 /* What every association of this module relies on, whatever the options. */
 static bool use_foundation(SSL_CTX *ctx, const dtls_config *c) {
-  SSL_CTX_set_security_level(ctx, SECURITY_LEVEL);
+  SSL_CTX_set_security_level(ctx, DTLS_SECURITY_LEVEL);
   SSL_CTX_set_options(ctx, SSL_OP_NO_QUERY_MTU | SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE);
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_dh_auto(ctx, 1); /* for DHE-PSK, which nobody gets without asking */

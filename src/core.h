@@ -142,7 +142,7 @@ bool dtls_batch_next(dtls_batch *batch, dtls_datagram *out);
 
 /* ── context.c: SSL_CTX and its configuration ────────────────────────────────────────────────────────────── */
 
-enum { DTLS_DIGEST_SIZE = 32, DTLS_TICKET_KEY_SIZE = 80 };
+enum { DTLS_DIGEST_SIZE = 32, DTLS_TICKET_KEY_SIZE = 80, DTLS_SECURITY_LEVEL = 2 };
 
 typedef struct {
   char *identity;

@@ -51,7 +51,7 @@ static const char *read_flags(lua_State *L, int index, const flag *table, const 
     const char *name = luaL_checkstring(L, -1);
     const flag *each = table;
     while (each->name && strcmp(each->name, name) != 0) each++;
-    if (!each->name) return lua_pushfstring(L, "%s: OpenSSL has none that is called '%s'", what, name);
+    if (!each->name) return lua_pushfstring(L, "%s: there is none for DTLS 1.2 that is called '%s'", what, name);
     if (each->why) return lua_pushfstring(L, "%s: %s cannot be changed: %s", what, name, each->why);
     *bits |= each->bits;
     lua_pop(L, 1);
@@ -154,11 +154,17 @@ static int get_verify(lua_State *L, dtls_target t) {
 
 static bool is_ccm8(const SSL_CIPHER *suite) { return strstr(SSL_CIPHER_get_name(suite), "CCM8") != NULL; }
 
+/* Of those that OpenSSL takes from a list. The short tag of CCM_8 (RFC 6655) is for those who name it. */
+static bool is_good(const SSL_CIPHER *suite, const char *list) {
+  bool for_tls13 = SSL_CIPHER_get_kx_nid(suite) == NID_kx_any, anonymous = SSL_CIPHER_get_auth_nid(suite) == NID_auth_null;
+  return SSL_CIPHER_is_aead(suite) && !for_tls13 && !anonymous && (!is_ccm8(suite) || strstr(list, "CCM8"));
+}
+
 /*
  * The suites of a list that have AEAD, as a list: with CBC and encrypt-then-MAC one forged record ends a session, and
- * DTLS 1.2 has better. The short tag of CCM_8 (RFC 6655) is for those who name it. The caller frees it; NULL: none.
+ * DTLS 1.2 has better. The caller frees it; NULL: none. level: what the list says of it (@SECLEVEL), or as it was.
  */
-static char *aead_suites(const char *list) {
+static char *aead_suites(const char *list, int *level) {
   SSL_CTX *scratch = SSL_CTX_new(DTLS_method()); /* a list that fails leaves a context without suites */
   char *kept = NULL;
   size_t used = 0;
@@ -166,10 +172,11 @@ static char *aead_suites(const char *list) {
   SSL_CTX_set_security_level(scratch, 0);
   if (SSL_CTX_set_cipher_list(scratch, list) == 1) {
     STACK_OF(SSL_CIPHER) *suites = SSL_CTX_get_ciphers(scratch);
+    if (strstr(list, "@SECLEVEL=")) *level = SSL_CTX_get_security_level(scratch);
     for (int i = 0; i < sk_SSL_CIPHER_num(suites); i++) {
       const SSL_CIPHER *suite = sk_SSL_CIPHER_value(suites, i);
       const char *name = SSL_CIPHER_get_name(suite);
-      if (!SSL_CIPHER_is_aead(suite) || SSL_CIPHER_get_kx_nid(suite) == NID_kx_any || (is_ccm8(suite) && !strstr(list, "CCM8"))) continue;
+      if (!is_good(suite, list)) continue;
       char *grown = OPENSSL_realloc(kept, used + strlen(name) + 2);
       if (!grown) break;
       kept = grown;
@@ -200,12 +207,18 @@ static void set_security(dtls_target t, bool ccm8) {
 }
 
 const char *dtls_settings_ciphers(dtls_target t, const char *list) {
-  char *suites = aead_suites(list);
-  bool ok = suites != NULL;
-  if (ok) set_security(t, strstr(suites, "CCM8") != NULL);
-  ok = ok && (t.ssl ? SSL_set_cipher_list(t.ssl, suites) : SSL_CTX_set_cipher_list(t.ctx, suites)) == 1;
+  int level = t.ssl ? SSL_get_security_level(t.ssl) : SSL_CTX_get_security_level(t.ctx);
+  char *suites = aead_suites(list, &level);
+  const char *failed = suites ? NULL : "ciphers: no suite of this list exists for DTLS 1.2 with AEAD";
+  if (!failed && level < DTLS_SECURITY_LEVEL) failed = "ciphers: a list may raise the security level (@SECLEVEL), and not lower it below 2";
+  if (!failed) {
+    set_security(t, strstr(suites, "CCM8") != NULL);
+    if ((t.ssl ? SSL_set_cipher_list(t.ssl, suites) : SSL_CTX_set_cipher_list(t.ctx, suites)) != 1) failed = "ciphers: OpenSSL does not take this list";
+  }
+  if (!failed && t.ssl) SSL_set_security_level(t.ssl, level);
+  if (!failed && !t.ssl) SSL_CTX_set_security_level(t.ctx, level);
   OPENSSL_free(suites);
-  return ok ? NULL : "ciphers: no suite of this list exists for DTLS 1.2 with AEAD";
+  return failed;
 }
 
 static int set_ciphers(lua_State *L, dtls_target t) {
