@@ -3,6 +3,8 @@
 
 local options = require 'dtls.options'
 
+jit.off(true, true) -- see options.lua
+
 --- A class that has them has `_target()`, which gives its core object, or nil, err.
 ---@class dtls.Setters
 local Setters = {}
@@ -59,6 +61,9 @@ function Setters:modes() return set(self, 'get_modes') end
 ---@return dtls.Error? err
 function Setters:setVerify(given)
   if type(given) ~= 'table' then error('setVerify: expected {mode=, depth=}, got ' .. type(given), 2) end
+  for name in pairs(given) do
+    if name ~= 'mode' and name ~= 'depth' then error(("setVerify: there is no '%s', but mode and depth"):format(tostring(name)), 2) end
+  end
   local mode = given.mode ~= nil and names_or_error('setVerify: mode', given.mode) or nil
   local depth = given.depth
   if depth ~= nil and (type(depth) ~= 'number' or depth < 0 or depth > 100 or depth % 1 ~= 0) then
