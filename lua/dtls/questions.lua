@@ -6,22 +6,25 @@ local tick = require 'dtls.tick'
 
 local questions = {}
 
---- Runs `callback(...)` in a coroutine of its own. `answered(ok, …)` gets what pcall gives: at once when the callback does
---- not yield, else on a later tick.
+local function pack(...) return { n = select('#', ...), ... } end
+
+--- Runs `callback(...)` in a coroutine of its own. `answered(ok, …)` gets what pcall gives, outside of that coroutine: at
+--- once when the callback does not yield, else on a later tick.
 function questions.run(callback, answered, ...)
+  local results
   local at_once = true
-  local function finish(...)
-    if at_once then return answered(...) end
-    tick(answered, ...)
-  end
-  local thread = coroutine.create(function(...) finish(pcall(callback, ...)) end)
-  local ok, err = coroutine.resume(thread, ...)
+  local thread = coroutine.create(function(...)
+    results = pack(pcall(callback, ...))
+    if not at_once then tick(answered, unpack(results, 1, results.n)) end
+  end)
+  assert(coroutine.resume(thread, ...))
   at_once = false
-  if not ok then error(err, 0) end
+  if results then return answered(unpack(results, 1, results.n)) end
 end
 
 -- For each kind of the core's: `ask(conn, …)` runs as a callback; `answer(conn, association, …)` takes what it returned,
--- and gives nil and a sentence when that cannot be; `refuse(association)` ends the handshake with an alert.
+-- and gives nil and a sentence when that cannot be; `refuse(association)` ends the handshake with an alert. `name` goes
+-- before the text of an error.
 
 local function key_is_good(key)
   return type(key) == 'string' and #key >= 1 and #key <= 512
@@ -59,9 +62,8 @@ questions.ask_verify = {
   refuse = function(association) association:answer_verify(false, true) end,
 }
 
--- The name of a hello has an identity, and its session id may have a session; server.lua knows both.
+-- The name of a hello has an identity, and its session id may have a session; server.lua knows both, and which of them failed.
 questions.ask_hello = {
-  name = 'SNICallback or sessionStore',
   ask = function(conn, name, id) return conn._server:_identify(name, id) end,
   answer = function(conn, association, chosen, blob, id)
     if chosen == false then
