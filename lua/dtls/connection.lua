@@ -108,7 +108,7 @@ end
 function Connection:_askWait(previous)
   local ok, wait = pcall(self._settings.retransmitTimeout, previous)
   if ok and type(wait) == 'number' and wait == wait then return math.min(max(math.floor(wait), 1), 60000) end
-  self:_fail(new_error('ERR_DTLS_CALLBACK', 'retransmitTimeout: ' .. (ok and 'did not return a number' or tostring(wait))))
+  self:_fail(new_error('ERR_DTLS_CALLBACK', 'retransmitTimeout: ' .. (ok and 'did not return a number' or Emitter.errorText(wait))))
 end
 
 -- libssl wants to know an interval when the one before it ends, so the application is asked one ahead.
@@ -183,7 +183,8 @@ function Connection:_ask(kind, ...)
     local good, err = ok, ...
     if ok then good, err = question.answer(self, association, ...) end
     if not good then
-      self._answerError = new_error('ERR_DTLS_CALLBACK', ('%s: %s'):format(question.name, tostring(err)))
+      local text = Emitter.errorText(err)
+      self._answerError = new_error('ERR_DTLS_CALLBACK', question.name and question.name .. ': ' .. text or text)
       question.refuse(association)
     end
     self:_serve()

@@ -213,10 +213,10 @@ function context.resolve(role, all)
   return made, context.settle(given, made.settings), pick(checked, options.roles[role]), given
 end
 
---- A server context from a Context or from options, for `setContext`, `sni` and `SNICallback`. Raises at `level`.
+--- A server context from a Context or from options, for `setContext`, `sni` and `SNICallback`. Raises at `level`; 0: nowhere.
 function context.coerce(role, value, level)
   local given = check_context(value)
-  if not given then return create(role, value, level + 1) end
+  if not given then return create(role, value, level > 0 and level + 1 or 0) end
   if given.role ~= role then error(('context: it is one for a %s'):format(given.role), level) end
   return given
 end

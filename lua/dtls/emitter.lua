@@ -129,22 +129,39 @@ function Emitter:listenerCount(name)
   return count
 end
 
+--- What an error of the application's says; it may be any value, also a table whose __tostring fails.
+---@param err any
+---@return string
+function Emitter.errorText(err)
+  local ok, text = pcall(tostring, err)
+  return ok and type(text) == 'string' and text or 'an error without text'
+end
+
+-- Runs as xpcall's handler, where after a stack overflow there is hardly any stack left: the rest is done outside.
+local function caught(err)
+  return { err = err, trace = traceback('', 2) }
+end
+
 -- Where errors go that nobody catches: luvit's process object when it listens for them, else stderr. With plain luv
--- an error that leaves a callback would end the process.
-local function report(err)
+-- an error that leaves a callback would end the process. `failure` is a string when the handler itself failed.
+local function report(failure)
   local process = rawget(_G, 'process')
-  local text = traceback(tostring(err), 2)
+  local err = failure
+  if type(failure) == 'table' then err = failure.err end
   if type(process) == 'table' and process.listenerCount and process:listenerCount('uncaughtException') > 0 then
     local ok = pcall(process.emit, process, 'uncaughtException', err)
     if ok then return end
   end
-  stderr:write('Uncaught error in a dtls listener: ', text, '\n')
+  stderr:write('Uncaught error in a dtls listener: ', Emitter.errorText(err), failure.trace or '', '\n')
 end
 
 --- Calls a function of the application's; its error is reported and goes no further.
 ---@param callback function
+---@return boolean ok
 function Emitter.protect(callback, ...)
-  return xpcall(callback, report, ...)
+  local ok, failure = xpcall(callback, caught, ...)
+  if not ok then report(failure) end
+  return ok
 end
 
 --- `emit`, with a listener's error reported instead of raised; the other listeners are called all the same.

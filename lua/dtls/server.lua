@@ -241,16 +241,22 @@ end
 
 -- ── names and stored sessions ──
 
+-- What pcall gave of the callback of that name, whose error then says which one it was.
+local function passed(name, ok, ...)
+  if not ok then error(name .. ': ' .. Emitter.errorText(...), 0) end
+  return ...
+end
+
 -- The context of a name; nil: the server's own; false: refused. May yield.
 local function context_of(self, name)
   local own = self._options
   if not name then return nil end
   if own.sni then return sni.find(own.sni, name) end
   if not own.SNICallback then return nil end
-  local answer = own.SNICallback(name)
+  local answer = passed('SNICallback', pcall(own.SNICallback, name))
   if answer == nil or answer == false then return answer end
-  local made, err = context.coerce('server', answer, 3)
-  return made or error(err, 0)
+  local made, err = passed('SNICallback', pcall(context.coerce, 'server', answer, 0))
+  return made or error('SNICallback: ' .. err.message, 0)
 end
 
 --- What a hello gets: its context (see context_of), the stored session of its id, and the id. May yield.
@@ -258,7 +264,7 @@ function Server:_identify(name, id)
   local chosen = context_of(self, name)
   local store = self._options.sessionStore
   if not (store and id) or chosen == false then return chosen end
-  local blob = store.get(id)
+  local blob = passed('sessionStore.get', pcall(store.get, id))
   if blob ~= nil and type(blob) ~= 'string' then error('sessionStore.get: expected the blob or nil, got ' .. type(blob), 0) end
   return chosen, blob, id
 end
@@ -268,7 +274,7 @@ local function change_store(self, method, ...)
   questions.run(self._options.sessionStore[method], function(ok, err)
     if ok then return end
     if self:listenerCount('error') == 0 then self._counts.unhandledErrors = self._counts.unhandledErrors + 1 end
-    self:fire('error', new_error('ERR_DTLS_CALLBACK', ('sessionStore.%s: %s'):format(method, tostring(err))))
+    self:fire('error', new_error('ERR_DTLS_CALLBACK', ('sessionStore.%s: %s'):format(method, Emitter.errorText(err))))
   end, ...)
 end
 
