@@ -148,7 +148,9 @@ local function open(options, on_connection)
   if not own.host and not handle then return config_error('a client needs host and port, or handle') end
   local name = own.servername or own.hostname or own.host
   if name == '' then name = nil end -- no SNI
-  if made.checksName and made.rejects and not name then return config_error('servername: there is no name to check the certificate against') end
+  if made.checksName and made.rejects and not name then
+    return config_error('servername: there is no name to check the certificate against')
+  end
   uv.update_time() -- the loop's clock stands still while the caller works, and the deadline would be that much too short
   local conn = Connection.new(made, settings)
   conn._name, conn._resumed = name, own.session

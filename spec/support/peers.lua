@@ -168,9 +168,8 @@ end
 --- Starts a client: it connects at once.
 ---@param name 'openssl'|'gnutls'
 ---@param options table ip, port; servername, ca: what it checks; cert, key: its own files; psk = {identity=, key=}; ciphers,
----   mtu; noTickets; OpenSSL: saves, resumes: the file of a session; GnuTLS: again: it connects twice and resumes
----@param options table ip, port; servername, ca: what it checks; cert, key: its own files; psk = {identity=, key=}; ciphers, mtu,
----   alpn, srtp: lists of names; exports: the label of keying material; priority: GnuTLS's
+---   mtu; alpn, srtp: lists of names; exports: the label of keying material; noTickets; OpenSSL: saves, resumes: the file of a
+---   session; GnuTLS: again: it connects twice and resumes; priority
 function peers.client(name, options)
   return start(name, 'client', options)
 end
@@ -178,9 +177,8 @@ end
 --- Starts a server and waits until it listens.
 ---@param name 'openssl'|'gnutls'
 ---@param options table ip, port, cert, key, chain; ca with requireCert; psk = {identity=, key=}, hint; pki: where files may
----   be put; mtu, cookies, noTickets
----@param options table ip, port, cert, key, chain; ca with requireCert; psk = {identity=, key=}; pki: where files may be put; mtu, cookies,
----   alpn, srtp, exports; named = {name=, cert=, key=}: an identity for a name (GnuTLS: the one name), others are refused
+---   be put; mtu, cookies, noTickets, alpn, srtp, exports; named = {name=, cert=, key=}: an identity for a name
+---   (GnuTLS: the one name), others are refused
 function peers.server(name, options)
   local self = start(name, 'server', options)
   local family = options.ip:find(':', 1, true) and 'IPv6' or 'IPv4'
@@ -196,6 +194,8 @@ end
 --- Waits until a client has printed the identity hint of its server.
 function Peer:hint()
   return (self.child:expect(self.kind.hint))
+end
+
 --- The application protocol that it has agreed to. Servers of GnuTLS do not tell, neither this nor what follows.
 function Peer:protocol()
   return (self.child:expect(self.kind.protocol))
