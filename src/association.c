@@ -54,6 +54,7 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   SSL_set_app_data(a->ssl, a);
   SSL_set_mtu(a->ssl, (long)a->mtu); /* SSL_OP_NO_QUERY_MTU is on the context, so that it survives DTLSv1_listen */
   DTLS_set_timer_cb(a->ssl, next_interval);
+  if (a->base->asks_psk || (ep && ep->asks_hello)) dtls_hold_watch(a);
   if (a->server)
     SSL_set_accept_state(a->ssl);
   else
@@ -83,6 +84,7 @@ void dtls_association_free(dtls_association *a) {
   }
   dtls_hold_free(a);
   if (a->keylog) OPENSSL_clear_free(a->keylog, strlen(a->keylog));
+  OPENSSL_free(a->own.sigalgs);
   SSL_free(a->ssl);
   OPENSSL_free(a);
 }
@@ -145,20 +147,19 @@ static void discard_queued(int fd) {
   for (int i = 0; i < DTLS_DRAIN_MAX && (recv(fd, &byte, 1, MSG_DONTWAIT) >= 0 || errno != EAGAIN); i++) continue;
 }
 
-/* The name, the session to resume and the questions of a new client; the options are at index 3. */
-static bool prepare_client(lua_State *L, dtls_association *a) {
-  lua_getfield(L, 3, "servername");
-  lua_getfield(L, 3, "session");
-  lua_getfield(L, 3, "check_name");
-  size_t size;
-  const char *name = lua_tostring(L, -3), *blob = lua_tolstring(L, -2, &size);
-  if (!dtls_verify_name(a->ssl, name, lua_toboolean(L, -1))) return false;
-  if (!name) name = "";
-  SSL_SESSION *session = blob ? dtls_session_parse(blob, size) : NULL;
-  bool ok = dtls_session_bind(a->ssl, name, strlen(name)) && (!a->base->asks_psk || dtls_hold_watch(a));
-  if (ok && session) dtls_session_offer(a->ssl, session, name);
+typedef struct {
+  const char *name, *session; /* NULL: none */
+  size_t session_size;
+  bool check_name;
+} client_options;
+
+static bool prepare_client(dtls_association *a, const client_options *o) {
+  const char *name = o->name ? o->name : "";
+  if (!dtls_verify_name(a->ssl, o->name, o->check_name) || !dtls_session_bind(a->ssl, name, strlen(name))) return false;
+  SSL_SESSION *session = o->session ? dtls_session_parse(o->session, o->session_size) : NULL;
+  if (session) dtls_session_offer(a->ssl, session, name);
   SSL_SESSION_free(session);
-  return ok;
+  return true;
 }
 
 /*
@@ -175,6 +176,12 @@ int dtls_association_client(lua_State *L) {
     lua_newtable(L);
   }
   luaL_checktype(L, 3, LUA_TTABLE);
+  lua_settop(L, 3);
+  lua_getfield(L, 3, "servername");
+  lua_getfield(L, 3, "session");
+  lua_getfield(L, 3, "check_name");
+  client_options options = {.name = lua_tostring(L, 4), .check_name = lua_toboolean(L, 6)};
+  options.session = lua_tolstring(L, 5, &options.session_size);
   if (!dtls_udp_local(fd, &local) || !dtls_udp_peer(fd, &peer)) return dtls_error_system(L, errno, "the socket has no peer");
   dtls_udp_announce_errors(fd);
   discard_queued(fd);
@@ -185,7 +192,7 @@ int dtls_association_client(lua_State *L) {
     dtls_path_free(path);
     path = NULL;
   }
-  if (!path || !prepare_client(L, a)) {
+  if (!path || !prepare_client(a, &options)) {
     dtls_association_free(a);
     return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a client");
   }

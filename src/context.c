@@ -4,7 +4,7 @@
  */
 #include "core.h"
 
-#include <stdio.h>
+#include <limits.h>
 #include <string.h>
 
 #define TYPE "dtls.context"
@@ -20,6 +20,7 @@ static void config_free(dtls_config *c) {
   dtls_extension_free(c);
   dtls_session_free(c);
   dtls_keylog_free(c);
+  dtls_opener_free(c);
   OPENSSL_free(c->groups);
   OPENSSL_free(c);
 }
@@ -73,8 +74,8 @@ bool dtls_at_end_of_pem(void) {
 
 BIO *dtls_text_bio(lua_State *L, int index) {
   size_t size;
-  const char *text = luaL_checklstring(L, index, &size);
-  return BIO_new_mem_buf(text, (int)size);
+  const char *text = lua_tolstring(L, index, &size);
+  return text && size <= INT_MAX ? BIO_new_mem_buf(text, (int)size) : NULL;
 }
 
 /* ── credentials ── */
@@ -107,50 +108,8 @@ static void credential_free(credential *c) {
   EVP_PKEY_free(c->key);
 }
 
-/* Which kinds of key a context has. */
-typedef struct {
-  bool eddsa, ec, rsa_pss, rsa;
-} key_kinds;
-
-static void note_kind(key_kinds *kinds, const EVP_PKEY *key) {
-  if (EVP_PKEY_is_a(key, "ED25519") || EVP_PKEY_is_a(key, "ED448"))
-    kinds->eddsa = true;
-  else if (EVP_PKEY_is_a(key, "EC"))
-    kinds->ec = true;
-  else if (EVP_PKEY_is_a(key, "RSA-PSS"))
-    kinds->rsa_pss = true;
-  else
-    kinds->rsa = true;
-}
-
-/*
- * ssl_set_masks() of libssl offers a server's EdDSA and RSA-PSS keys only when TLS1_get_version() says TLS 1.2, which
- * DTLS never does (openssl issue 20122); an ECDSA key opens the same suites as EdDSA, an RSA key those of RSA-PSS. One
- * that nobody sees will do: the list of what this server signs with has only its real keys. What clients may sign with
- * then is a list of its own.
- */
-static bool add_opener(SSL_CTX *ctx, const char *type) {
-  X509 *cert = NULL;
-  EVP_PKEY *key = NULL;
-  bool ok = dtls_selfsigned_nameless(type, &cert, &key) && SSL_CTX_use_cert_and_key(ctx, cert, key, NULL, 1) == 1;
-  X509_free(cert);
-  EVP_PKEY_free(key);
-  return ok;
-}
-
-static bool open_suites(SSL_CTX *ctx, const key_kinds *kinds, const char *sigalgs) {
-  char own[256];
-  if (kinds->eddsa && !kinds->ec && !add_opener(ctx, "ec")) return false;
-  if (kinds->rsa_pss && !kinds->rsa && !add_opener(ctx, "rsa")) return false;
-  snprintf(own, sizeof own, "%s%s%s%s", kinds->eddsa ? "ed25519:ed448:" : "", kinds->ec ? "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:" : "",
-           kinds->rsa_pss ? "rsa_pss_pss_sha256:rsa_pss_pss_sha384:rsa_pss_pss_sha512:" : "",
-           kinds->rsa ? "rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:RSA+SHA256:RSA+SHA384:RSA+SHA512:" : "");
-  own[strlen(own) - 1] = '\0';
-  return SSL_CTX_set1_sigalgs_list(ctx, own) == 1 && (!sigalgs || SSL_CTX_set1_client_sigalgs_list(ctx, sigalgs) == 1);
-}
-
 /* One certificate chain and its key, at the top of the stack (key above). Returns what failed, or NULL. */
-static const char *use_credential(lua_State *L, SSL_CTX *ctx, const char *secret, key_kinds *kinds) {
+static const char *use_credential(lua_State *L, SSL_CTX *ctx, const char *secret, dtls_config *config) {
   credential c = {.chain = sk_X509_new_null()};
   const char *failed = "cert: this is not a PEM certificate chain";
   c.bio = dtls_text_bio(L, -2);
@@ -165,23 +124,24 @@ static const char *use_credential(lua_State *L, SSL_CTX *ctx, const char *secret
   if (X509_check_private_key(c.leaf, c.key) != 1) goto done;
   failed = "cert: OpenSSL does not accept it";
   if (SSL_CTX_use_cert_and_key(ctx, c.leaf, c.key, c.chain, 1) == 1) failed = NULL;
-  note_kind(kinds, c.key);
+  dtls_opener_note(config, c.key);
 done:
   credential_free(&c);
   return failed;
 }
 
-static const char *take_credentials(lua_State *L, SSL_CTX *ctx, key_kinds *kinds) {
+static const char *take_credentials(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
   lua_getfield(L, 2, "passphrase");
   const char *secret = lua_tostring(L, -1), *failed = NULL;
   lua_getfield(L, 2, "cert");
   lua_getfield(L, 2, "key");
   int certs = lua_gettop(L) - 1, keys = certs + 1;
   size_t count = lua_istable(L, certs) ? lua_objlen(L, certs) : 0;
+  if (count != (lua_istable(L, keys) ? lua_objlen(L, keys) : 0)) failed = "cert and key come in pairs";
   for (size_t i = 1; i <= count && !failed; i++) {
     lua_rawgeti(L, certs, (int)i);
     lua_rawgeti(L, keys, (int)i);
-    failed = use_credential(L, ctx, secret, kinds);
+    failed = use_credential(L, ctx, secret, c);
     lua_pop(L, 2);
   }
   lua_settop(L, certs - 2);
@@ -190,15 +150,13 @@ static const char *take_credentials(lua_State *L, SSL_CTX *ctx, key_kinds *kinds
 
 /* ── policy ── */
 
-static const char *take_policy(lua_State *L, SSL_CTX *ctx, dtls_config *c, const key_kinds *kinds) {
+static const char *take_policy(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
   const char *ciphers = dtls_option_string(L, "ciphers"), *groups = dtls_option_string(L, "groups"), *sigalgs = dtls_option_string(L, "sigalgs");
   const char *failed = ciphers ? dtls_settings_ciphers((dtls_target){.ctx = ctx}, ciphers) : NULL;
   if (failed) return failed;
   if (groups && (SSL_CTX_set1_groups_list(ctx, groups) != 1 || !(c->groups = OPENSSL_strdup(groups)))) return "groups: OpenSSL does not know this list";
   if (sigalgs && SSL_CTX_set1_sigalgs_list(ctx, sigalgs) != 1) return "sigalgs: OpenSSL does not know this list";
-  c->own_sigalgs = c->server && ((kinds->eddsa && !kinds->ec) || (kinds->rsa_pss && !kinds->rsa));
-  if (c->own_sigalgs && !open_suites(ctx, kinds, sigalgs)) return "key: OpenSSL cannot use it";
-  return NULL;
+  return dtls_opener_take(ctx, c, sigalgs);
 }
 
 /* What every association of this module relies on, whatever the options. */
@@ -255,29 +213,39 @@ int dtls_context_new(lua_State *L) {
   *box = context_make(server);
   if (!*box) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a context");
   dtls_config *c = dtls_config_of(*box);
-  key_kinds kinds = {false, false, false, false};
-  const char *failed = take_credentials(L, *box, &kinds);
+  const char *failed = take_credentials(L, *box, c);
   for (size_t i = 0; i < sizeof takers / sizeof *takers && !failed; i++) failed = takers[i](L, *box, c);
-  if (!failed) failed = take_policy(L, *box, c, &kinds);
+  if (!failed) failed = take_policy(L, *box, c);
   if (failed) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", failed);
   lua_settop(L, 3);
   return 1;
 }
 
+/* Options and modes in which the two differ; what was set on the association itself stays. */
+static void adopt_flags(dtls_association *a, SSL_CTX *from, SSL_CTX *to) {
+  uint64_t had = SSL_CTX_get_options(from), has = SSL_CTX_get_options(to);
+  long had_mode = SSL_CTX_get_mode(from), has_mode = SSL_CTX_get_mode(to);
+  SSL_clear_options(a->ssl, had & ~has);
+  SSL_set_options(a->ssl, (has & ~had) | (a->stores_sessions ? SSL_OP_NO_TICKET : 0));
+  SSL_clear_mode(a->ssl, had_mode & ~has_mode);
+  SSL_set_mode(a->ssl, has_mode & ~had_mode);
+}
+
 /* SSL_set_SSL_CTX changes certificates, suites, signature algorithms, the security level and what is asked of the
    SSL_CTX itself; the rest was copied when the SSL was made. Tickets and stored sessions stay with the first one. */
 bool dtls_context_adopt(SSL *ssl, SSL_CTX *ctx) {
+  dtls_association *a = dtls_association_of(ssl);
   const dtls_config *c = dtls_config_of(ctx);
-  uint64_t before = SSL_CTX_get_options(SSL_get_SSL_CTX(ssl)), after = SSL_CTX_get_options(ctx);
+  adopt_flags(a, SSL_get_SSL_CTX(ssl), ctx);
   if (SSL_set_SSL_CTX(ssl, ctx) != ctx) return false;
-  SSL_clear_options(ssl, before & ~after); /* what the SSL got for itself stays */
-  SSL_set_options(ssl, dtls_association_of(ssl)->stores_sessions ? after | SSL_OP_NO_TICKET : after);
-  SSL_set_mode(ssl, SSL_CTX_get_mode(ctx));
-  SSL_set_verify(ssl, SSL_CTX_get_verify_mode(ctx), NULL);
-  SSL_set_verify_depth(ssl, SSL_CTX_get_verify_depth(ctx));
+  if (!a->own.verify) {
+    SSL_set_verify(ssl, SSL_CTX_get_verify_mode(ctx), NULL);
+    a->reject = c->reject;
+  }
+  if (!a->own.depth) SSL_set_verify_depth(ssl, SSL_CTX_get_verify_depth(ctx));
+  if (!a->own.groups && c->groups && SSL_set1_groups_list(ssl, c->groups) != 1) return false;
   SSL_set_psk_server_callback(ssl, c->psks > 0 || c->asks_psk ? dtls_psk_for_server : NULL);
-  dtls_association_of(ssl)->reject = c->reject;
-  return !c->groups || SSL_set1_groups_list(ssl, c->groups) == 1;
+  return dtls_settings_restore(ssl);
 }
 
 SSL_CTX *dtls_context_self(lua_State *L) { return dtls_check(L, 1, TYPE); }

@@ -150,13 +150,20 @@ typedef struct {
   size_t key_size;
 } dtls_psk;
 
+typedef struct {
+  X509 *cert;
+  EVP_PKEY *key;
+} dtls_key_pair;
+
 /* What our callbacks need. Hangs on the SSL_CTX and is freed with it. */
 typedef struct {
   bool server;
   unsigned revision; /* counts the changes since it was made */
   char *groups;      /* OpenSSL's list; SSL_set_SSL_CTX does not take it along */
-  bool own_sigalgs;  /* what it signs with is not for others to set, see context.c */
   int (*default_security)(const SSL *, const SSL_CTX *, int, int, int, void *, void *); /* NULL: still in use */
+  /* opener.c */
+  unsigned keys; /* DTLS_KEY_… */
+  dtls_key_pair ec_opener, rsa_opener;
   /* verify.c */
   bool reject;      /* a peer that is not authorized ends the handshake */
   bool has_ca;
@@ -204,6 +211,16 @@ bool dtls_at_end_of_pem(void); /* whether the last PEM read failed only because 
 int dtls_selfsigned(lua_State *L); /* core.self_signed(options), selfsigned.c */
 bool dtls_selfsigned_nameless(const char *type, X509 **cert, EVP_PKEY **key); /* the caller frees both, whatever is returned */
 
+/* ── opener.c: EdDSA and RSA-PSS keys, which libssl takes for DTLS only beside others ────────────────────── */
+
+enum { DTLS_KEY_ED25519 = 1, DTLS_KEY_ED448 = 2, DTLS_KEY_EC = 4, DTLS_KEY_RSA_PSS = 8, DTLS_KEY_RSA = 16 };
+
+void dtls_opener_note(dtls_config *c, const EVP_PKEY *key); /* a real key of the configuration */
+const char *dtls_opener_take(SSL_CTX *ctx, dtls_config *c, const char *sigalgs); /* after the real keys */
+void dtls_opener_free(dtls_config *c);
+bool dtls_opener_needed(const dtls_config *c); /* then what it signs with is not for others to set */
+bool dtls_opener_use_untrusted(SSL *ssl);      /* for the hello that libssl is looking at */
+
 /* ── settings.c: OpenSSL's setters, for a context or for one association ─────────────────────────────────── */
 
 typedef struct {
@@ -215,6 +232,7 @@ typedef dtls_target dtls_target_check(lua_State *L); /* of the object at index 1
 extern const luaL_Reg dtls_context_settings[], dtls_association_settings[];
 dtls_option_taker dtls_settings_take;
 const char *dtls_settings_ciphers(dtls_target target, const char *list);
+bool dtls_settings_restore(SSL *ssl); /* what was set for it alone holds, whatever identity its name has got */
 
 /* ── verify.c: who the peer may be ───────────────────────────────────────────────────────────────────────── */
 
@@ -328,7 +346,7 @@ dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, c
 typedef struct dtls_hold dtls_hold;
 
 void dtls_hold_callbacks(SSL_CTX *ctx); /* the one that asks about a hello */
-bool dtls_hold_watch(dtls_association *a); /* a client whose application knows identities and keys */
+void dtls_hold_watch(dtls_association *a); /* its application may know identities and keys */
 void dtls_hold_free(dtls_association *a);
 bool dtls_hold_asks(const dtls_association *a); /* a question waits for its answer */
 /* How much of a datagram libssl may read now. The rest is kept and comes back through dtls_hold_next(), or is dropped. */
@@ -368,12 +386,18 @@ struct dtls_association {
   bool buffered;           /* libssl holds record buffers for it (open ones only) */
   bool reads_socket;       /* false: only datagrams handed in are read */
   bool reject;             /* as its context says, unless set for itself */
+  struct {
+    bool verify, depth, groups, ciphers, ccm8;
+    int level;     /* of security, that the list of suites asks for */
+    char *sigalgs; /* OpenSSL's list */
+  } own;           /* what was set for itself, settings.c */
   bool asks_hello;         /* the application looks at the hello: names, stored sessions */
   bool stores_sessions;    /* the application keeps sessions, which then have no tickets */
   dtls_config *base;       /* of the context that it was made with: its ticket keys hold for every name */
   const uint8_t *datagram; /* handed in; valid until the endpoint takes its next one */
   size_t datagram_size;
   dtls_hold *hold;         /* while something is asked, or waits behind a question */
+  uint16_t next_seq;       /* of the handshake message that libssl reads next, if dtls_hold_watch() was called */
   char *keylog;            /* lines that the application has not taken yet */
   uint8_t random[DTLS_RANDOM_SIZE]; /* of the hello that made it (server) */
   size_t mtu;                       /* UDP payload; caps every datagram */

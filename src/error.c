@@ -120,7 +120,7 @@ const char *dtls_error_verify_name(long verify_result) {
     X(EE_KEY_TOO_SMALL) X(CA_KEY_TOO_SMALL) X(CA_MD_TOO_WEAK) X(UNHANDLED_CRITICAL_EXTENSION) X(KEYUSAGE_NO_CERTSIGN)
     X(PERMITTED_VIOLATION) X(EXCLUDED_VIOLATION)
 #undef X
-    case X509_V_ERR_APPLICATION_VERIFICATION: return "FINGERPRINT_MISMATCH"; /* what our pins set, context.c */
+    case X509_V_ERR_APPLICATION_VERIFICATION: return "FINGERPRINT_MISMATCH"; /* what our pins set, verify.c */
     default: return "CERTIFICATE_NOT_VALID";
   }
 }

@@ -14,6 +14,7 @@
 
 enum {
   KEPT_MAX = 32, /* datagrams; a flight is shorter, and what does not fit is repeated by the peer */
+  KEPT_BYTES_MAX = 32 * 1024,
   NAME_MAX_SIZE = 255,
   ID_MAX_SIZE = SSL_MAX_SSL_SESSION_ID_LENGTH,
   IDENTITY_PREFIX = 2 /* RFC 4279 §2: opaque psk_identity<0..2^16-1> */
@@ -39,12 +40,12 @@ struct dtls_hold {
   /* PSK */
   uint8_t identity[IDENTITY_PREFIX + PSK_MAX_IDENTITY_LEN]; /* as it is on the wire, gathered from fragments */
   uint8_t have[IDENTITY_PREFIX + PSK_MAX_IDENTITY_LEN];
-  uint16_t next_seq; /* of the handshake message that a client expects */
   dtls_psk psk;
   /* VERIFY */
   bool good;
   kept *first, **end;
   unsigned count;
+  size_t bytes;
 };
 
 /* ── life ── */
@@ -79,7 +80,8 @@ static bool has_answer(const dtls_association *a, question q) { return a->hold &
 /* ── datagrams that wait ── */
 
 static kept *copy(dtls_association *a, const uint8_t *data, size_t size) {
-  kept *entry = a->hold->count < KEPT_MAX ? malloc(sizeof *entry + size) : NULL;
+  bool room = a->hold->count < KEPT_MAX && a->hold->bytes + size <= KEPT_BYTES_MAX;
+  kept *entry = room ? malloc(sizeof *entry + size) : NULL;
   if (!entry) {
     DTLS_DROP(a, STASH);
     return NULL;
@@ -88,6 +90,7 @@ static kept *copy(dtls_association *a, const uint8_t *data, size_t size) {
   entry->size = size;
   memcpy(entry->data, data, size);
   a->hold->count++;
+  a->hold->bytes += size;
   return entry;
 }
 
@@ -108,15 +111,24 @@ static void keep_in_front(dtls_association *a, const uint8_t *data, size_t size)
 
 bool dtls_hold_pending(const dtls_association *a) { return a->hold && a->hold->asked == NOTHING && a->hold->first; }
 
+/* One that libssl has no room for is dropped: cut, it would no longer be what the screen has looked at. */
 size_t dtls_hold_next(dtls_association *a, uint8_t *out, size_t capacity) {
   dtls_hold *h = a->hold;
-  kept *entry = h->first;
-  size_t size = entry->size < capacity ? entry->size : capacity;
-  memcpy(out, entry->data, size);
-  h->first = entry->next;
-  if (!h->first) h->end = &h->first;
-  h->count--;
-  free(entry);
+  size_t size = 0;
+  while (h->first && size == 0) {
+    kept *entry = h->first;
+    if (entry->size <= capacity) {
+      size = entry->size;
+      memcpy(out, entry->data, size);
+    } else {
+      DTLS_DROP(a, LENGTH);
+    }
+    h->first = entry->next;
+    if (!h->first) h->end = &h->first;
+    h->count--;
+    h->bytes -= entry->size;
+    free(entry);
+  }
   return size;
 }
 
@@ -160,7 +172,7 @@ static int on_hello(SSL *ssl, int *alert, void *argument) {
     *alert = a->hold->alert;
     return SSL_CLIENT_HELLO_ERROR;
   }
-  return dtls_session_bind(ssl, (const char *)name, size) ? SSL_CLIENT_HELLO_SUCCESS : SSL_CLIENT_HELLO_ERROR;
+  return dtls_opener_use_untrusted(ssl) && dtls_session_bind(ssl, (const char *)name, size) ? SSL_CLIENT_HELLO_SUCCESS : SSL_CLIENT_HELLO_ERROR;
 }
 
 /* The name has been looked at above; saying so makes libssl acknowledge it and keep it with the session. */
@@ -195,7 +207,7 @@ typedef struct {
 
 /* The next message of that type from a record at *at on; *at moves on to the following record. */
 static bool find_untrusted(const uint8_t *data, size_t size, uint8_t type, size_t *at, message *out) {
-  while (*at + DTLS_RECORD_HEADER <= size) {
+  while (*at + DTLS_RECORD_HEADER <= size && dtls_record_size(data + *at) <= size - *at) {
     const uint8_t *record = data + *at, *p = record + DTLS_RECORD_HEADER, *end = record + dtls_record_size(record);
     out->record = *at;
     *at += dtls_record_size(record);
@@ -209,16 +221,19 @@ static bool find_untrusted(const uint8_t *data, size_t size, uint8_t type, size_
   return false;
 }
 
-/* Takes what a fragment of ClientKeyExchange says of the identity. True: it is complete. */
-static bool gather_untrusted(dtls_hold *h, const uint8_t *fragment) {
+/* Takes in what a fragment of ClientKeyExchange says of the identity. */
+static void gather_untrusted(dtls_hold *h, const uint8_t *fragment) {
   size_t offset = dtls_u24(fragment + 6), size = dtls_u24(fragment + 9);
   for (size_t i = 0; i < size && offset + i < sizeof h->identity; i++) {
     h->identity[offset + i] = fragment[DTLS_HANDSHAKE_HEADER + i];
     h->have[offset + i] = 1;
   }
-  if (!h->have[0] || !h->have[1]) return false;
+}
+
+/* Longer ones are never complete; libssl refuses them itself. */
+static bool is_complete(const dtls_hold *h) {
   size_t end = IDENTITY_PREFIX + (size_t)dtls_u16(h->identity);
-  return end <= sizeof h->identity && !memchr(h->have, 0, end); /* longer ones libssl refuses itself */
+  return h->have[0] && h->have[1] && end <= sizeof h->identity && !memchr(h->have, 0, end);
 }
 
 /* libssl ends an identity at its first NUL and calls the peer by what is left: such a one gets no key. */
@@ -227,13 +242,18 @@ static bool has_nul(const dtls_hold *h) { return memchr(h->identity + IDENTITY_P
 static size_t hold_key_exchange_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
   size_t at = 0;
   message found;
-  bool complete = false;
-  if (!dtls_psk_suite(a->ssl) || !find_untrusted(data, size, SSL3_MT_CLIENT_KEY_EXCHANGE, &at, &found) || !need(a)) return size;
-  do {
-    if (gather_untrusted(a->hold, found.header)) complete = true;
-  } while (find_untrusted(data, size, SSL3_MT_CLIENT_KEY_EXCHANGE, &at, &found));
-  if (complete && has_nul(a->hold)) a->hold->answered |= 1u << PSK;
-  if (!complete || has_answer(a, PSK)) return size;
+  bool any = false;
+  if (!dtls_psk_suite(a->ssl) || !need(a)) return size;
+  while (find_untrusted(data, size, SSL3_MT_CLIENT_KEY_EXCHANGE, &at, &found)) {
+    if (dtls_u16(found.header + 4) != a->next_seq) continue; /* libssl will not read that one */
+    gather_untrusted(a->hold, found.header);
+    any = true;
+  }
+  if (!any || !is_complete(a->hold)) return size;
+  if (has_nul(a->hold)) {
+    a->hold->answered |= 1u << PSK;
+    return size;
+  }
   a->hold->asked = PSK;
   keep_in_front(a, data, size);
   return 0;
@@ -246,13 +266,13 @@ static size_t hold_key_exchange_untrusted(dtls_association *a, const uint8_t *da
 static size_t hold_hello_done_untrusted(dtls_association *a, uint8_t *data, size_t size) {
   size_t at = 0;
   message found;
-  if (!find_untrusted(data, size, SSL3_MT_SERVER_DONE, &at, &found)) return size;
+  if (!find_untrusted(data, size, SSL3_MT_SERVER_DONE, &at, &found) || !need(a)) return size;
   if (found.record > 0) {
     keep_in_front(a, data + found.record, size - found.record);
     return found.record;
   }
   if (SSL_get_pending_cipher(a->ssl) && !dtls_psk_suite(a->ssl)) return size;
-  if (dtls_psk_suite(a->ssl) && dtls_u16(found.header + 4) == a->hold->next_seq) {
+  if (dtls_psk_suite(a->ssl) && dtls_u16(found.header + 4) == a->next_seq) {
     a->hold->asked = PSK;
     keep_in_front(a, data, size);
     return 0;
@@ -272,16 +292,11 @@ size_t dtls_hold_untrusted(dtls_association *a, uint8_t *data, size_t size) {
 
 /* libssl shows each message as it is read, in order and whole. */
 static void on_message(int written, int version, int type, const void *data, size_t size, SSL *ssl, void *argument) {
-  dtls_association *a = dtls_association_of(ssl);
   (void)version, (void)argument;
-  if (!written && type == SSL3_RT_HANDSHAKE && size >= DTLS_HANDSHAKE_HEADER && a->hold) a->hold->next_seq = (uint16_t)(dtls_u16((const uint8_t *)data + 4) + 1);
+  if (!written && type == SSL3_RT_HANDSHAKE && size >= DTLS_HANDSHAKE_HEADER) dtls_association_of(ssl)->next_seq = (uint16_t)(dtls_u16((const uint8_t *)data + 4) + 1);
 }
 
-bool dtls_hold_watch(dtls_association *a) {
-  if (!need(a)) return false;
-  SSL_set_msg_callback(a->ssl, on_message);
-  return true;
-}
+void dtls_hold_watch(dtls_association *a) { SSL_set_msg_callback(a->ssl, on_message); }
 
 const dtls_psk *dtls_hold_psk(const dtls_association *a, const char *identity) {
   const dtls_psk *psk = has_answer(a, PSK) && a->hold->psk.key ? &a->hold->psk : NULL;

@@ -34,7 +34,7 @@ const char *dtls_keylog_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
   const char *file = dtls_option_string(L, "keylog_file");
   c->keylog_event = dtls_option_boolean(L, "keylog_event");
   if (file) {
-    c->keylog_fd = open(file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    c->keylog_fd = open(file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);
     if (c->keylog_fd < 0) {
       lua_pushfstring(L, "keylog: cannot open %s: %s", file, strerror(errno));
       return lua_tostring(L, -1);

@@ -114,9 +114,11 @@ static SSL_SESSION *on_lookup(SSL *ssl, const unsigned char *id, int size, int *
   return dtls_hold_take_session(dtls_association_of(ssl), id, (size_t)size);
 }
 
-/* libssl gives an id to whom it gives no ticket. Without a store nobody would know it again. */
+/* libssl gives an id to whom it gives no ticket. Without a store nobody would know it again. How long a session
+   lives, the identity of its name may say; libssl only knows the context that the SSL was made with. */
 static int on_new_session(SSL *ssl, int forward_secure) {
   (void)forward_secure;
+  SSL_SESSION_set_timeout(SSL_get0_session(ssl), (long)(dtls_config_of_ssl(ssl)->session_timeout / 1000));
   if (!dtls_association_of(ssl)->stores_sessions) SSL_SESSION_set1_id(SSL_get0_session(ssl), (const unsigned char *)"", 0);
   return 0;
 }
@@ -131,9 +133,11 @@ static bool fits(SSL *ssl, const SSL_SESSION *session, size_t mtu) {
   return size + HELLO_WITHOUT_NAMES + (name ? strlen(name) : 0) + dtls_config_of_ssl(ssl)->alpn_size <= mtu;
 }
 
+/* Those who share a store may have clocks that differ a little. */
 bool dtls_session_in_time(const SSL_SESSION *session) {
+  enum { SKEW = 60 };
   int64_t age = (int64_t)time(NULL) - (int64_t)DTLS_SESSION_TIME(session);
-  return age >= 0 && age < SSL_SESSION_get_timeout(session);
+  return age > -SKEW && age < SSL_SESSION_get_timeout(session);
 }
 
 bool dtls_session_offer(SSL *ssl, SSL_SESSION *session, const char *name) {

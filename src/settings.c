@@ -133,12 +133,16 @@ static int set_verify(lua_State *L, dtls_target t) {
     if (t.ssl) {
       SSL_set_verify(t.ssl, (int)bits, NULL);
       dtls_association_of(t.ssl)->reject = bits != SSL_VERIFY_NONE;
+      dtls_association_of(t.ssl)->own.verify = true;
     } else {
       SSL_CTX_set_verify(t.ctx, (int)bits, NULL);
       dtls_config_of(t.ctx)->reject = bits != SSL_VERIFY_NONE;
     }
   }
-  if (depth >= 0 && t.ssl) SSL_set_verify_depth(t.ssl, depth);
+  if (depth >= 0 && t.ssl) {
+    SSL_set_verify_depth(t.ssl, depth);
+    dtls_association_of(t.ssl)->own.depth = true;
+  }
   if (depth >= 0 && !t.ssl) SSL_CTX_set_verify_depth(t.ctx, depth);
   return done(L, t);
 }
@@ -215,7 +219,13 @@ const char *dtls_settings_ciphers(dtls_target t, const char *list) {
     set_security(t, strstr(suites, "CCM8") != NULL);
     if ((t.ssl ? SSL_set_cipher_list(t.ssl, suites) : SSL_CTX_set_cipher_list(t.ctx, suites)) != 1) failed = "ciphers: OpenSSL does not take this list";
   }
-  if (!failed && t.ssl) SSL_set_security_level(t.ssl, level);
+  if (!failed && t.ssl) {
+    dtls_association *a = dtls_association_of(t.ssl);
+    SSL_set_security_level(t.ssl, level);
+    a->own.ciphers = true;
+    a->own.ccm8 = strstr(suites, "CCM8") != NULL;
+    a->own.level = level;
+  }
   if (!failed && !t.ssl) SSL_CTX_set_security_level(t.ctx, level);
   OPENSSL_free(suites);
   return failed;
@@ -232,7 +242,9 @@ static int set_groups(lua_State *L, dtls_target t) {
   ERR_clear_error();
   if ((t.ssl ? SSL_set1_groups_list(t.ssl, list) : SSL_CTX_set1_groups_list(t.ctx, list)) != 1)
     return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "groups: OpenSSL does not know this list");
-  if (!t.ssl) {
+  if (t.ssl) {
+    dtls_association_of(t.ssl)->own.groups = true;
+  } else {
     dtls_config *c = dtls_config_of(t.ctx);
     OPENSSL_free(c->groups);
     c->groups = OPENSSL_strdup(list);
@@ -240,18 +252,34 @@ static int set_groups(lua_State *L, dtls_target t) {
   return done(L, t);
 }
 
+/* Beside an opener the list of what the server signs with stays; what others may sign with can be set. */
+static bool use_sigalgs(dtls_target t, const char *list) {
+  if (dtls_opener_needed(dtls_config_of(t.ctx)))
+    return (t.ssl ? SSL_set1_client_sigalgs_list(t.ssl, list) : SSL_CTX_set1_client_sigalgs_list(t.ctx, list)) == 1;
+  return (t.ssl ? SSL_set1_sigalgs_list(t.ssl, list) : SSL_CTX_set1_sigalgs_list(t.ctx, list)) == 1;
+}
+
 static int set_sigalgs(lua_State *L, dtls_target t) {
   const char *list = luaL_checkstring(L, 2);
-  bool ok;
   ERR_clear_error();
-  /* Then the list of its own, which makes EdDSA and RSA-PSS work, stays; what others may sign with can be set. */
-  if (dtls_config_of(t.ctx)->own_sigalgs)
-    ok = (t.ssl ? SSL_set1_client_sigalgs_list(t.ssl, list) : SSL_CTX_set1_client_sigalgs_list(t.ctx, list)) == 1;
-  else
-    ok = (t.ssl ? SSL_set1_sigalgs_list(t.ssl, list) : SSL_CTX_set1_sigalgs_list(t.ctx, list)) == 1;
-  if (!ok)
-    return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "sigalgs: OpenSSL does not know this list");
+  if (!use_sigalgs(t, list)) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "sigalgs: OpenSSL does not know this list");
+  if (t.ssl) {
+    dtls_association *a = dtls_association_of(t.ssl);
+    OPENSSL_free(a->own.sigalgs);
+    a->own.sigalgs = OPENSSL_strdup(list);
+  }
   return done(L, t);
+}
+
+/* What SSL_set_SSL_CTX takes away with the certificates. */
+bool dtls_settings_restore(SSL *ssl) {
+  dtls_association *a = dtls_association_of(ssl);
+  dtls_target t = {.ctx = SSL_get_SSL_CTX(ssl), .ssl = ssl};
+  if (a->own.ciphers) {
+    set_security(t, a->own.ccm8);
+    SSL_set_security_level(ssl, a->own.level);
+  }
+  return !a->own.sigalgs || use_sigalgs(t, a->own.sigalgs);
 }
 
 static int get_ciphers(lua_State *L, dtls_target t) {

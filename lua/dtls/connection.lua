@@ -504,7 +504,7 @@ function Connection:isSessionReused()
 end
 
 --- RFC 5705.
----@param length integer 1 to 1024 bytes
+---@param length integer 1 to 65536 bytes
 ---@param label string
 ---@param extra string? the context of RFC 5705
 ---@return string? bytes

@@ -115,8 +115,22 @@ local function keylog_file(keylog)
   return type(keylog) == 'string' and keylog or nil
 end
 
+-- What the other role alone can do, and so would be silently without effect.
+local others = {
+  server = { 'checkServerIdentity' },
+  client = { 'requestCert', 'pskIdentityHint', 'ticketKeys' },
+}
+
+local function check_role(role, given)
+  for _, name in ipairs(others[role]) do
+    if given[name] ~= nil then return config_error(('%s: a %s has none'):format(name, role)) end
+  end
+  return true
+end
+
 local function make(role, given)
   local ok, err = check_versions(given)
+  if ok then ok, err = check_role(role, given) end
   if not ok then return nil, err end
   local certs, keys = given.cert or {}, given.key or {}
   if #certs ~= #keys then return config_error(('cert and key come in pairs: there are %d and %d'):format(#certs, #keys)) end

@@ -1,0 +1,81 @@
+/*
+ * Keys that libssl takes for TLS and not for DTLS. Its ssl_set_masks() offers the suites of a server's EdDSA and RSA-PSS
+ * keys only when TLS1_get_version() says TLS 1.2, which DTLS never does (openssl issue 20122). An ECDSA key opens the
+ * suites of EdDSA, an RSA key those of RSA-PSS; one that nobody sees will do. The list of what the server signs with has
+ * its real keys alone, so the opener never signs and is never sent, and it is there only for clients that say they
+ * take what the real key makes: others must not be offered suites that lead nowhere.
+ */
+#include "core.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void dtls_opener_note(dtls_config *c, const EVP_PKEY *key) {
+  if (EVP_PKEY_is_a(key, "ED25519"))
+    c->keys |= DTLS_KEY_ED25519;
+  else if (EVP_PKEY_is_a(key, "ED448"))
+    c->keys |= DTLS_KEY_ED448;
+  else if (EVP_PKEY_is_a(key, "EC"))
+    c->keys |= DTLS_KEY_EC;
+  else
+    c->keys |= EVP_PKEY_is_a(key, "RSA-PSS") ? DTLS_KEY_RSA_PSS : DTLS_KEY_RSA;
+}
+
+static bool has(const dtls_config *c, unsigned keys) { return (c->keys & keys) != 0; }
+static bool needs_ec(const dtls_config *c) { return has(c, DTLS_KEY_ED25519 | DTLS_KEY_ED448) && !has(c, DTLS_KEY_EC); }
+static bool needs_rsa(const dtls_config *c) { return has(c, DTLS_KEY_RSA_PSS) && !has(c, DTLS_KEY_RSA); }
+
+bool dtls_opener_needed(const dtls_config *c) { return c->server && (needs_ec(c) || needs_rsa(c)); }
+
+const char *dtls_opener_take(SSL_CTX *ctx, dtls_config *c, const char *sigalgs) {
+  static const struct {
+    unsigned key;
+    const char *algorithms;
+  } all[] = {{DTLS_KEY_ED25519, "ed25519:"},
+             {DTLS_KEY_ED448, "ed448:"},
+             {DTLS_KEY_EC, "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:"},
+             {DTLS_KEY_RSA_PSS, "rsa_pss_pss_sha256:rsa_pss_pss_sha384:rsa_pss_pss_sha512:"},
+             {DTLS_KEY_RSA, "rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:RSA+SHA256:RSA+SHA384:RSA+SHA512:"}};
+  char own[256] = "";
+  size_t used = 0;
+  if (!dtls_opener_needed(c)) return NULL;
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    if (has(c, all[i].key)) used += (size_t)snprintf(own + used, sizeof own - used, "%s", all[i].algorithms);
+  own[used - 1] = '\0';
+  bool ok = (!needs_ec(c) || dtls_selfsigned_nameless("ec", &c->ec_opener.cert, &c->ec_opener.key)) &&
+            (!needs_rsa(c) || dtls_selfsigned_nameless("rsa", &c->rsa_opener.cert, &c->rsa_opener.key)) &&
+            SSL_CTX_set1_sigalgs_list(ctx, own) == 1 && (!sigalgs || SSL_CTX_set1_client_sigalgs_list(ctx, sigalgs) == 1);
+  return ok ? NULL : "key: OpenSSL cannot use it";
+}
+
+void dtls_opener_free(dtls_config *c) {
+  X509_free(c->ec_opener.cert);
+  EVP_PKEY_free(c->ec_opener.key);
+  X509_free(c->rsa_opener.cert);
+  EVP_PKEY_free(c->rsa_opener.key);
+}
+
+/* The real keys that the client's signature_algorithms (RFC 5246 §7.4.1.4.1, RFC 8422, RFC 8446) have room for. */
+static unsigned taken_untrusted(SSL *ssl) {
+  enum { ED25519 = 0x0807, ED448 = 0x0808, RSA_PSS_PSS_SHA256 = 0x0809, RSA_PSS_PSS_SHA512 = 0x080b };
+  const uint8_t *list;
+  size_t size;
+  unsigned keys = 0;
+  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_signature_algorithms, &list, &size) != 1) return 0;
+  for (size_t i = 2; i + 1 < size; i += 2) { /* after the length of the list */
+    uint16_t algorithm = dtls_u16(list + i);
+    if (algorithm == ED25519) keys |= DTLS_KEY_ED25519;
+    if (algorithm == ED448) keys |= DTLS_KEY_ED448;
+    if (algorithm >= RSA_PSS_PSS_SHA256 && algorithm <= RSA_PSS_PSS_SHA512) keys |= DTLS_KEY_RSA_PSS;
+  }
+  return keys;
+}
+
+bool dtls_opener_use_untrusted(SSL *ssl) {
+  const dtls_config *c = dtls_config_of_ssl(ssl);
+  if (!dtls_opener_needed(c)) return true;
+  unsigned keys = taken_untrusted(ssl) & c->keys;
+  bool ec = needs_ec(c) && (keys & (DTLS_KEY_ED25519 | DTLS_KEY_ED448)), rsa = needs_rsa(c) && (keys & DTLS_KEY_RSA_PSS);
+  return (!ec || SSL_use_cert_and_key(ssl, c->ec_opener.cert, c->ec_opener.key, NULL, 1) == 1) &&
+         (!rsa || SSL_use_cert_and_key(ssl, c->rsa_opener.cert, c->rsa_opener.key, NULL, 1) == 1);
+}
