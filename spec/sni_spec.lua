@@ -616,6 +616,25 @@ describe('the identity of a name brings', function()
     pair.close(server)
   end))
 
+  it('not what was set for the connection alone: that stays', loop.run(function()
+    local function has(list, name) return (' ' .. table.concat(list, ' ') .. ' '):find(' ' .. name .. ' ', 1, true) ~= nil end
+    local function flags(_, accepted)
+      return {
+        has(accepted:options(), 'CIPHER_SERVER_PREFERENCE'), has(accepted:options(), 'NO_EXTENDED_MASTER_SECRET'),
+        has(accepted:modes(), 'AUTO_RETRY'), has(accepted:modes(), 'RELEASE_BUFFERS'),
+      }
+    end
+    local server = listening()
+    assert.same({ true, false, true, false }, visit(server, byName(), flags))
+    server:on('accept', function(conn)
+      assert(conn:clearOptions { 'CIPHER_SERVER_PREFERENCE' })
+      assert(conn:setOptions { 'NO_EXTENDED_MASTER_SECRET' })
+      assert(conn:setModes { 'RELEASE_BUFFERS' })
+    end)
+    assert.same({ false, true, true, true }, visit(server, byName(), flags))
+    pair.close(server)
+  end))
+
   it('no tickets beside a store of sessions', loop.run(function()
     local store = { get = function() end, set = function() end, remove = function() end }
     local function tickets(_, accepted) return not (' ' .. table.concat(accepted:options(), ' ') .. ' '):find(' NO_TICKET ', 1, true) end
