@@ -226,10 +226,13 @@ describe('the extended master secret', function()
 
   it('is known while the connection is open', loop.run(function()
     local server = pair.listening()
+    local handshaking
+    server:once('accept', function(accepted) handshaking = accepted:extendedMasterSecret() end)
     local conn = pair.client(server)
     assert.is_false(conn:extendedMasterSecret())
     loop.event(conn, 'connection')
     assert.is_true(conn:extendedMasterSecret())
+    assert.is_false(handshaking)
     pair.close(conn, server)
     assert.is_false(conn:extendedMasterSecret())
   end))
