@@ -55,7 +55,9 @@ questions.ask_verify = {
   answer = function(conn, association, reason)
     if reason ~= nil and type(reason) ~= 'string' then return nil, 'it returns nil, or a string: the reason for refusal' end
     conn._refusal = reason
-    conn._answerError = reason and conn._context.rejects and core.error('ERR_DTLS_CERTIFICATE', "the peer's certificate was refused: " .. reason, { reason = reason })
+    if reason and conn._context.rejects then
+      conn._answerError = core.error('ERR_DTLS_CERTIFICATE', "the peer's certificate was refused: " .. reason, { reason = reason })
+    end
     association:answer_verify(reason == nil)
     return true
   end,

@@ -111,7 +111,8 @@ describe('with keys that a function knows', function()
   for _, tool in ipairs(peers.names) do
     for _, suite in ipairs(suites[tool]) do
       for _, demux in ipairs { 'connected', 'shared' } do
-        it(('our server asks for the key of a client of %s, and has time (%s, %s sockets)'):format(tool, suite, demux), interop.run(function()
+        local title = ('our server asks for the key of a client of %s, and has time (%s, %s sockets)'):format(tool, suite, demux)
+        it(title, interop.run(function()
           local asking = lookup.new()
           local server, events, port = interop.server('127.0.0.1', {
             psk = asking.ask, pskIdentityHint = 'which-one', ciphers = suite, demux = demux,
@@ -135,7 +136,8 @@ describe('with keys that a function knows', function()
       end
 
       for _, hint in ipairs { 'which-one', false } do
-        it(('our client is asked %s by a server of %s, and has time (%s)'):format(hint and 'with the hint' or 'without a hint', tool, suite),
+        local how = hint and 'with the hint' or 'without a hint'
+        it(('our client is asked %s by a server of %s, and has time (%s)'):format(how, tool, suite),
           interop.run(function()
             local asking, port = lookup.new(), raw.freePort '127.0.0.1'
             local peer = peers.server(tool, {
