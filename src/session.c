@@ -118,6 +118,7 @@ static SSL_SESSION *on_lookup(SSL *ssl, const unsigned char *id, int size, int *
    lives, the identity of its name may say; libssl only knows the context that the SSL was made with. */
 static int on_new_session(SSL *ssl, int forward_secure) {
   (void)forward_secure;
+  ERR_clear_error(); /* a ticket that could not be opened leaves its reason there, which would pass for this handshake's failure */
   SSL_SESSION_set_timeout(SSL_get0_session(ssl), (long)(dtls_config_of_ssl(ssl)->session_timeout / 1000));
   if (!dtls_association_of(ssl)->stores_sessions) SSL_SESSION_set1_id(SSL_get0_session(ssl), (const unsigned char *)"", 0);
   return 0;
