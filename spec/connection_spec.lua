@@ -658,6 +658,32 @@ describe('a handshake', function()
       pair.close(conn, silent)
     end))
 
+    it('takes another number or function for a connection alone', loop.run(function()
+      local silent = raw.open()
+      local asked = {}
+      local conn = pair.client(silent, { retransmitTimeout = 60000 })
+      assert.equal(conn, conn:setRetransmitTimeout(function(previous)
+        asked[#asked + 1] = previous
+        return 20
+      end))
+      loop.till(function() return #silent.inbox >= 3 end, 'two repetitions')
+      assert.same({ 0, 20, 20 }, { asked[1], asked[2], asked[3] })
+      pair.close(conn)
+      local server = pair.listening { retransmitTimeout = 60000, handshakeTimeout = 60000 }
+      server:on('accept', function(accepted) accepted:setRetransmitTimeout(20) end)
+      hello.halfOpen(silent, server)
+      local before = #silent.inbox
+      loop.till(function() return #silent.inbox >= before + 2 end, 'a repetition')
+      for _, wrong in ipairs { 0, 60001, 1.5, '20' } do
+        local ok, err = pcall(function() conn:setRetransmitTimeout(wrong) end)
+        assert.is_false(ok)
+        assert.truthy(err:find('connection_spec.lua', 1, true), err)
+      end
+      server:destroy()
+      loop.event(server, 'close')
+      pair.close(silent)
+    end))
+
     it('fails with the error of such a function, or when its answer is no number', loop.run(function()
       local silent = raw.open()
       for _, failing in ipairs {

@@ -4,6 +4,7 @@
 local uv = require 'luv'
 local core = require 'dtls.core'
 local Emitter = require 'dtls.emitter'
+local options = require 'dtls.options'
 local questions = require 'dtls.questions'
 local setters = require 'dtls.setters'
 local tick = require 'dtls.tick'
@@ -34,6 +35,7 @@ function Connection.new(made, settings, server)
   self._server = server
   self._state = 'connecting'
   self._idle = settings.timeout or 0
+  self._wait = settings.retransmitTimeout
   self._closing = 0 -- handles that are being closed
   self._timer = uv.new_timer()
   self._createdAt = now()
@@ -90,23 +92,28 @@ function Connection:_begin(association)
   local settings = self._settings
   self._association = association
   self._state = 'handshaking'
-  self._nextWait = nil
   local ok, err
   if settings.linkMtu then ok, err = association:set_link_mtu(settings.linkMtu) else ok, err = association:set_mtu(settings.mtu) end
   if not ok then return self:_fail(err) end
-  local wait = settings.retransmitTimeout
+  self:_useWait()
+end
+
+-- What repeats a flight: the wait before the first repetition, or the application's function.
+function Connection:_useWait()
+  local wait = self._wait
+  self._nextWait, self._repeats = nil, nil
   if type(wait) == 'function' then
-    self._repeats = 0
+    self._repeats = self._association:stats().retransmits
     self:_planWait()
   elseif wait then
-    association:set_retransmit(wait, 0)
+    self._association:set_retransmit(wait, 0)
   end
 end
 
 -- What the application's retransmitTimeout(previousMs) answers, within what libssl can do. An error in it fails the
 -- handshake; then there is no answer.
 function Connection:_askWait(previous)
-  local ok, wait = pcall(self._settings.retransmitTimeout, previous)
+  local ok, wait = pcall(self._wait, previous)
   if ok and type(wait) == 'number' and wait == wait then return math.min(max(math.floor(wait), 1), 60000) end
   self:_fail(new_error('ERR_DTLS_CALLBACK', 'retransmitTimeout: ' .. (ok and 'did not return a number' or Emitter.errorText(wait))))
 end
@@ -271,6 +278,20 @@ function Connection:setTimeout(ms, callback)
     self._timer:stop()
     self:_touch()
   end
+  return self
+end
+
+-- ── the retransmission timer ──
+
+--- How long to wait before a flight is repeated, from the next flight on; for a server's connection in `accept`, for a
+--- client's at once after connect (DTLS_set_timer_cb, RFC 6347 §4.2.4.1).
+---@param wait integer|fun(previousMs: integer): integer 1 to 60000 ms, then doubling; or what gives each wait, asked first with 0
+---@return self
+function Connection:setRetransmitTimeout(wait)
+  local good, expected = options.settings.retransmitTimeout(wait)
+  if not good then error('setRetransmitTimeout: expected ' .. expected, 2) end
+  self._wait = good
+  if self._state == 'handshaking' then self:_useWait() end
   return self
 end
 
