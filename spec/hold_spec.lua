@@ -13,7 +13,7 @@ local KEY = 'sixteen bytes, 16'
 local PLAIN = 'PSK-AES128-GCM-SHA256' -- its ClientKeyExchange is the identity alone
 local NEVER = 20000 -- a repetition would come after the deadline of any wait
 
-local HANDSHAKE = 22
+local HANDSHAKE, CHANGE_CIPHER_SPEC = 22, 20
 local VERIFY_REQUEST, NEW_TICKET, SERVER_KEY_EXCHANGE, HELLO_DONE, KEY_EXCHANGE = 3, 4, 12, 14, 16
 
 -- ── rewriting what a proxy sees ──
@@ -255,6 +255,87 @@ pair.eachStrategy(function(demux)
       its.wait 'connection'
       pair.roundTrip(first, 'the first')
       pair.close(first, second, world.server, world.between)
+    end))
+
+    it('is about the message that is next, whatever else claims to be one', loop.run(function()
+      local forged = hello.record(hello.vector(2, 'mallory'), {
+        type = KEY_EXCHANGE, recordVersion = '\254\253', sequence = 20, messageSequence = 200,
+      })
+      local world = held_server({ demux = demux }, function(towards, _, data)
+        return towards == 'server' and has(data, KEY_EXCHANGE) and { forged, data } or data
+      end)
+      local conn, its = dial(world)
+      assert.equal('alice', question(world))
+      complete(world, conn, its, KEY)
+      finish(world, conn)
+    end))
+
+    -- The whole message is what libssl reads; the fragment behind it says something else.
+    it('gives its answer to the identity that was asked for alone', loop.run(function()
+      local world = held_server({ demux = demux }, function(towards, _, data)
+        if towards ~= 'server' or not has(data, KEY_EXCHANGE) then return data end
+        local genuine = hello.records(data)[1]
+        return genuine.whole .. fragment(genuine, '\0\7mallory' .. ('x'):rep(300), 20, 0, 9) .. data:sub(#genuine.whole + 1)
+      end)
+      local conn, its = dial(world, { ciphers = PLAIN, retransmitTimeout = 100 })
+      assert.equal('mallory', question(world))
+      world.asking.answer(1, KEY)
+      assert.equal('ERR_DTLS_PSK_IDENTITY', world.events.wait('clientError')[2].code)
+      assert.equal('unknown_psk_identity', its.wait('error')[2].alert)
+      finish(world, conn)
+    end))
+
+    it('is not put again when the client repeats its flight to an open connection', loop.run(function()
+      local lost = false
+      local world = held_server({ demux = demux }, function(towards, _, data)
+        for _, record in ipairs(hello.records(data)) do
+          if towards == 'client' and record.type == CHANGE_CIPHER_SPEC and not lost then
+            lost = true
+            return nil
+          end
+        end
+        return data
+      end)
+      local opened = pair.record(world.server, 'connection')
+      local conn, its = dial(world, { retransmitTimeout = 300 })
+      question(world)
+      world.asking.answer(1, KEY)
+      opened.wait 'connection'
+      assert.equal('', its.names())
+      its.wait 'connection'
+      pair.roundTrip(conn, 'open on both sides')
+      assert.equal(1, #world.asking.asked)
+      finish(world, conn)
+    end))
+
+    it('keeps the server from repeating its own flight', loop.run(function()
+      local world = held_server { demux = demux, retransmitTimeout = 400 }
+      local conn, its = dial(world, { retransmitTimeout = function() return 150 end })
+      question(world)
+      local before = world.server:stats().retransmits
+      loop.till(function() return conn:stats().retransmits >= 6 end, 'six repetitions by the client')
+      assert.equal(before, world.server:stats().retransmits)
+      world.asking.answer(1, KEY)
+      its.wait 'connection'
+      finish(world, conn)
+    end))
+
+    it('leaves a client that starts over to the server, also when the answer is what finds it', loop.run(function()
+      local world = held_server { demux = demux }
+      local conn, its = dial(world)
+      question(world)
+      local function requests()
+        local count = 0
+        for _, data in ipairs(world.between.recorded.client) do count = count + (hello.verifyRequest(data) and 1 or 0) end
+        return count
+      end
+      assert.equal(1, requests())
+      world.between:inject('server', hello.build()) -- it is there before the loop has turned
+      world.asking.answer(1, KEY)
+      loop.till(function() return requests() == 2 end, 'a HelloVerifyRequest for the new hello')
+      its.wait 'connection'
+      pair.roundTrip(conn, 'the old one')
+      finish(world, conn)
     end))
 
     it('may have an identity of 256 bytes, and of none', loop.run(function()

@@ -235,6 +235,18 @@ describe('the suites of a pre-shared key', function()
     pair.close(conn, server)
   end))
 
+  -- Its ClientKeyExchange begins like one of 256 bytes with an identity.
+  it('are not what a key exchange with a certificate looks like', loop.run(function()
+    local rsa, calls = assert(dtls.selfSigned { type = 'rsa' }), 0
+    local server = pair.echo(pair.listening {
+      cert = rsa.cert, key = rsa.key, psk = function() calls = calls + 1 return KEY end, ciphers = 'DHE-RSA-AES128-GCM-SHA256',
+    })
+    local conn = pair.open(server, nil, { fingerprint = rsa.fingerprint, ciphers = 'DHE-RSA-AES128-GCM-SHA256' })
+    pair.roundTrip(conn, 'with a certificate')
+    assert.equal(0, calls)
+    pair.close(conn, server)
+  end))
+
   it('leave the certificate of a server to the clients without a key', loop.run(function()
     local calls = 0
     local server = pair.echo(pair.listening {
