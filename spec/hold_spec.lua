@@ -9,6 +9,7 @@ local lookup = require 'spec.support.lookup'
 local pair = require 'spec.support.pair'
 local proxy = require 'spec.support.proxy'
 
+local rsa = assert(core.self_signed { type = 'rsa' })
 local KEY = 'sixteen bytes, 16'
 local PLAIN = 'PSK-AES128-GCM-SHA256' -- its ClientKeyExchange is the identity alone
 local NEVER = 20000 -- a repetition would come after the deadline of any wait
@@ -117,7 +118,7 @@ end
 
 local function dial(world, options)
   local all = { psk = { identity = 'alice', key = KEY }, retransmitTimeout = NEVER }
-  for name, value in pairs(options or {}) do all[name] = value end
+  for name, value in pairs(options or {}) do all[name] = value or nil end
   local conn = pair.client(world.between, all)
   return conn, pair.record(conn, 'connection', 'error', 'close')
 end
@@ -351,6 +352,18 @@ pair.eachStrategy(function(demux)
       assert.equal('', question(world))
       complete(world, conn, its, KEY)
       assert.equal('', world.accepted:pskIdentity())
+      finish(world, conn)
+    end))
+
+    -- The key of such an exchange has a length in front, as an identity has.
+    it('is not asked for a suite with a certificate', loop.run(function()
+      local suite = 'DHE-RSA-AES128-GCM-SHA256'
+      local world = held_server({ demux = demux, cert = rsa.cert, key = rsa.key, ciphers = suite },
+        replace_key_exchange(hello.vector(2, ('x'):rep(256))))
+      local conn = dial(world, { psk = false, fingerprint = rsa.fingerprint, ciphers = suite })
+      loop.till(function() return world.accepted and world.accepted:stats().datagramsIn == 2 end, 'ClientKeyExchange')
+      assert.equal(0, #world.asking.asked)
+      conn:destroy()
       finish(world, conn)
     end))
 

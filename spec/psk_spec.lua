@@ -160,6 +160,7 @@ describe('the suites of a pre-shared key', function()
       assert.equal(suite, conn:getCipher().name)
       assert.equal(suite, accepted:getCipher().name)
       pair.roundTrip(conn, suite)
+      pair.roundTrip(conn, 'x') -- the shortest record
       local stranger, its = attempt(server, { psk = ALICE, retransmitTimeout = 100 })
       assert.equal('handshake_failure', its.wait('error')[2].alert)
       pair.close(conn, stranger, server)
@@ -172,6 +173,7 @@ describe('the suites of a pre-shared key', function()
     local conn = pair.open(server, nil, { ciphers = suite })
     assert.equal(suite, conn:getCipher().name)
     pair.roundTrip(conn, 'a short tag')
+    pair.roundTrip(conn, 'x')
     pair.close(conn, server)
   end))
 
@@ -232,18 +234,6 @@ describe('the suites of a pre-shared key', function()
     local server = pair.listening()
     local conn, its = attempt(server, { psk = ALICE, retransmitTimeout = 100 })
     assert.equal('handshake_failure', its.wait('error')[2].alert)
-    pair.close(conn, server)
-  end))
-
-  -- Its ClientKeyExchange begins like one of 256 bytes with an identity.
-  it('are not what a key exchange with a certificate looks like', loop.run(function()
-    local rsa, calls = assert(dtls.selfSigned { type = 'rsa' }), 0
-    local server = pair.echo(pair.listening {
-      cert = rsa.cert, key = rsa.key, psk = function() calls = calls + 1 return KEY end, ciphers = 'DHE-RSA-AES128-GCM-SHA256',
-    })
-    local conn = pair.open(server, nil, { fingerprint = rsa.fingerprint, ciphers = 'DHE-RSA-AES128-GCM-SHA256' })
-    pair.roundTrip(conn, 'with a certificate')
-    assert.equal(0, calls)
     pair.close(conn, server)
   end))
 
