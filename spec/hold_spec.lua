@@ -98,8 +98,8 @@ local function reversed(list)
 end
 
 -- Records that pass the screen and lead nowhere. Their numbers leave the genuine ones within libssl's window of 64.
-local function junk(kind, number)
-  return hello.record(('j'):rep(100), { type = kind, recordVersion = '\254\253', sequence = 30 + number, messageSequence = 200 })
+local function junk(kind, number, size)
+  return hello.record(('j'):rep(size or 100), { type = kind, recordVersion = '\254\253', sequence = 30 + number, messageSequence = 200 })
 end
 
 -- ── the two sides ──
@@ -219,6 +219,19 @@ pair.eachStrategy(function(demux)
       loop.till(function() return world.accepted:stats().datagramsIn == 2 + 60 end, 'the flood')
       assert.equal(60 - 31, world.accepted:stats().drops.stash)
       assert.equal(60 - 31, world.server:stats().drops.stash)
+      complete(world, conn, its, KEY)
+      finish(world, conn)
+    end))
+
+    it('keeps no more than 32 KB, and the first of them are enough', loop.run(function()
+      local world = held_server { demux = demux }
+      local conn, its = dial(world)
+      question(world)
+      local recorded, large = world.between.recorded.server, junk(KEY_EXCHANGE, 1, 8000)
+      local room = math.floor((32 * 1024 - #recorded[#recorded]) / #large) -- beside the flight
+      for i = 1, room + 2 do world.between:inject('server', junk(KEY_EXCHANGE, i, 8000)) end
+      loop.till(function() return world.accepted:stats().datagramsIn == 2 + room + 2 end, 'the flood')
+      assert.equal(2, world.accepted:stats().drops.stash)
       complete(world, conn, its, KEY)
       finish(world, conn)
     end))
