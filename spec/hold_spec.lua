@@ -15,7 +15,7 @@ local PLAIN = 'PSK-AES128-GCM-SHA256' -- its ClientKeyExchange is the identity a
 local NEVER = 20000 -- a repetition would come after the deadline of any wait
 
 local HANDSHAKE, CHANGE_CIPHER_SPEC = 22, 20
-local VERIFY_REQUEST, NEW_TICKET, SERVER_KEY_EXCHANGE, HELLO_DONE, KEY_EXCHANGE = 3, 4, 12, 14, 16
+local VERIFY_REQUEST, NEW_TICKET, CERTIFICATE, SERVER_KEY_EXCHANGE, HELLO_DONE, KEY_EXCHANGE = 3, 4, 11, 12, 14, 16
 
 -- ── rewriting what a proxy sees ──
 
@@ -42,6 +42,11 @@ local function fragment(record, body, sequence, offset, length)
     type = record.body:byte(), recordVersion = record.version, sequence = sequence, messageSequence = hello.read(record.body, 5, 2),
     offset = offset, length = length,
   })
+end
+
+-- The messages of two records in one.
+local function joined(first, second)
+  return first:sub(1, 11) .. hello.vector(2, first:sub(14) .. second:sub(14))
 end
 
 -- The records of a datagram, each as a datagram.
@@ -223,15 +228,42 @@ pair.eachStrategy(function(demux)
       finish(world, conn)
     end))
 
-    it('keeps no more than 32 KB, and the first of them are enough', loop.run(function()
-      local world = held_server { demux = demux }
-      local conn, its = dial(world)
+    it('keeps no more than 32 KB, once and again', loop.run(function()
+      local names = lookup.new()
+      local world = held_server { demux = demux, SNICallback = names.ask }
+      local conn, its = dial(world, { servername = 'one.example' })
+      local before, floods = 1, 0
+      local function flood()
+        for i = 1, 5 do world.between:inject('server', junk(KEY_EXCHANGE, floods * 5 + i, 10000)) end
+        floods = floods + 1
+        loop.till(function() return world.accepted:stats().datagramsIn == before + 5 end, 'the flood')
+        assert.equal(floods * 2, world.accepted:stats().drops.stash)
+        assert.equal(floods * 2, world.server:stats().drops.stash)
+      end
+      loop.till(function() return #names.asked > 0 end, 'the question about the name')
+      flood()
+      names.answer(1)
       question(world)
-      local recorded, large = world.between.recorded.server, junk(KEY_EXCHANGE, 1, 8000)
-      local room = math.floor((32 * 1024 - #recorded[#recorded]) / #large) -- beside the flight
-      for i = 1, room + 2 do world.between:inject('server', junk(KEY_EXCHANGE, i, 8000)) end
-      loop.till(function() return world.accepted:stats().datagramsIn == 2 + room + 2 end, 'the flood')
-      assert.equal(2, world.accepted:stats().drops.stash)
+      before = world.accepted:stats().datagramsIn
+      flood()
+      complete(world, conn, its, KEY)
+      finish(world, conn)
+    end))
+
+    it('drops what it has kept and libssl cannot read in one piece', loop.run(function()
+      -- The header of a ClientKeyExchange ends where libssl's buffer does.
+      local long = hello.record(('j'):rep(20000), { type = CERTIFICATE, sequence = 40, messageSequence = 9, length = 16384 - 12 })
+      local edge = hello.record(('j'):rep(20000), { type = CERTIFICATE, sequence = 41, messageSequence = 9, length = 283 })
+      local beyond = hello.record(('j'):rep(1000), { type = KEY_EXCHANGE, sequence = 41, messageSequence = 2, length = 600 })
+      local names = lookup.new()
+      local world = held_server { demux = demux, SNICallback = names.ask }
+      local conn, its = dial(world, { servername = 'one.example' })
+      loop.till(function() return #names.asked > 0 end, 'the question about the name')
+      world.between:inject('server', long .. joined(edge, beyond))
+      loop.till(function() return world.accepted:stats().datagramsIn == 2 end, 'what is too long')
+      names.answer(1)
+      assert.equal('alice', question(world))
+      assert.equal(1, world.accepted:stats().drops.length)
       complete(world, conn, its, KEY)
       finish(world, conn)
     end))
@@ -396,6 +428,50 @@ pair.eachStrategy(function(demux)
         finish(world, conn)
       end))
     end
+
+    for name, arrange in pairs {
+      ['behind'] = function(whole, claim) return whole .. claim end,
+      ['before'] = function(whole, claim) return claim .. whole end,
+    } do
+      it(('is about no more bytes than came: a fragment %s ClientKeyExchange claims an identity of 65535'):format(name), loop.run(function()
+        local done = false
+        local world = held_server({ demux = demux }, function(towards, _, data)
+          if towards ~= 'server' or done or not has(data, KEY_EXCHANGE) then return data end
+          done = true
+          local record = hello.records(data)[1]
+          return arrange(record.whole, fragment(record, '\255\255' .. ('i'):rep(998), 40, 0, 2))
+        end)
+        local conn = dial(world, { ciphers = PLAIN })
+        loop.till(function() return world.asking.asked[1] or world.events.find 'clientError' end, 'the server to go on')
+        for _, asked in ipairs(world.asking.asked) do assert.is_true(#asked[1] <= 256) end
+        local before = #world.asking.asked
+        assert.is_true(before <= 1)
+        local second, its = dial(world, { psk = { identity = 'bob', key = KEY } })
+        loop.till(function() return #world.asking.asked == before + 1 end, 'the next question')
+        assert.equal('bob', world.asking.asked[before + 1][1])
+        world.asking.answer(before + 1, KEY)
+        its.wait 'connection'
+        pair.roundTrip(second, 'well')
+        pair.close(conn, second, world.server, world.between)
+      end))
+    end
+
+    it('is about the ClientKeyExchange that libssl will read: others, by their numbers, use it not up', loop.run(function()
+      for _, number in ipairs { 0, 1, 3, 200, 65535 } do
+        local done = false
+        local world = held_server({ demux = demux }, function(towards, _, data)
+          if towards ~= 'server' or done or not has(data, KEY_EXCHANGE) then return data end
+          done = true
+          local forged = hello.record(hello.vector(2, 'mallory'), { type = KEY_EXCHANGE, sequence = 40, messageSequence = number })
+          return { forged, data }
+        end)
+        local conn, its = dial(world, { ciphers = PLAIN })
+        assert.equal('alice', question(world))
+        complete(world, conn, its, KEY)
+        assert.equal('alice', world.accepted:pskIdentity())
+        finish(world, conn)
+      end
+    end))
 
     it('leaves nothing behind when its connection ends', loop.run(function()
       for _, method in ipairs { 'destroy', 'close' } do
