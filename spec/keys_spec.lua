@@ -116,7 +116,10 @@ end
 
 describe('several keys', function()
   local ECDSA, RSA = 'ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-RSA-AES128-GCM-SHA256'
+  -- No EdDSA, no RSA-PSS keys: what every client of TLS 1.2 takes.
+  local OLD = 'ECDSA+SHA256:rsa_pss_rsae_sha256:RSA+SHA256'
 
+  -- The kinds of keys, a client, the kind that it gets, and more of the server.
   for _, case in ipairs {
     { { 'ec', 'rsa' }, { ciphers = RSA }, 'rsa' },
     { { 'ec', 'rsa' }, { ciphers = ECDSA }, 'ec' },
@@ -135,17 +138,30 @@ describe('several keys', function()
     { { 'rsa', 'rsa-pss' }, { ciphers = RSA, sigalgs = 'RSA+SHA256' }, 'rsa' },
     { { 'ec', 'rsa-pss' }, { ciphers = RSA }, 'rsa-pss' },
     { { 'ec', 'rsa-pss' }, { ciphers = ECDSA }, 'ec' },
+    { { 'ed25519', 'rsa' }, { ciphers = ECDSA .. ':' .. RSA, sigalgs = OLD }, 'rsa' },
+    { { 'ed448', 'rsa' }, { ciphers = ECDSA .. ':' .. RSA, sigalgs = OLD }, 'rsa' },
+    { { 'ed25519', 'rsa' }, { sigalgs = 'ed25519:' .. OLD }, 'ed25519' },
+    { { 'ed448', 'rsa' }, { sigalgs = OLD .. ':ed448' }, 'ed448' },
+    { { 'ed448', 'rsa' }, { ciphers = ECDSA .. ':' .. RSA, sigalgs = 'ed25519:' .. OLD }, 'rsa' },
+    { { 'rsa-pss', 'ec' }, { sigalgs = OLD }, 'ec', { ciphers = RSA .. ':' .. ECDSA } },
+    { { 'rsa-pss', 'ec' }, { sigalgs = OLD .. ':rsa_pss_pss_sha384' }, 'rsa-pss', { ciphers = RSA .. ':' .. ECDSA } },
     { KINDS, { ciphers = RSA, sigalgs = 'rsa_pss_pss_sha512' }, 'rsa-pss' },
     { KINDS, { sigalgs = 'ed448' }, 'ed448' },
   } do
-    local kinds, client, chosen = unpack(case)
+    local kinds, client, chosen, more = unpack(case)
     local what = client.sigalgs or client.ciphers or 'anything'
-    it(('%s: a client that takes %s gets %s'):format(table.concat(kinds, ' and '), what, chosen), loop.run(function()
-      local entries = {}
-      for i, kind in ipairs(kinds) do entries[i] = own[kind] end
-      local cert = talk(several(unpack(entries)), with(client, { ca = own[chosen].cert }))
-      assert.equal(own[chosen].fingerprint, cert.fingerprint256)
-    end))
+    for whose, serving in pairs {
+      ['a server'] = function(identity) return identity end,
+      ['a name'] = function(identity) return with(credentials(own.ec), { sni = { ['named.example'] = identity } }) end,
+    } do
+      it(('%s of %s: a client that takes %s gets %s'):format(table.concat(kinds, ' and '), whose, what, chosen), loop.run(function()
+        local entries = {}
+        for i, kind in ipairs(kinds) do entries[i] = own[kind] end
+        local all = with(client, { fingerprint = own[chosen].fingerprint, servername = 'named.example' })
+        local cert = talk(serving(with(several(unpack(entries)), more)), all)
+        assert.equal(own[chosen].fingerprint, cert.fingerprint256)
+      end))
+    end
   end
 
   it('have their own chains', loop.run(function()
