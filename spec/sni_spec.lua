@@ -709,6 +709,13 @@ describe('a map of names', function()
     assertRefused({ "'*'", 'ciphers' }, { ['*'] = options(one, { ciphers = 'NO-SUCH-SUITE' }) })
   end)
 
+  it('has each name once, however it is written', function()
+    assertRefused({ "'one.example' is there twice" }, { ['one.example'] = options(one), ['One.Example'] = options(other) })
+    assertRefused({ "'*.example' is there twice" }, { ['*.EXAMPLE'] = context(one), ['*.Example'] = context(one) })
+    local _, made = create { ['one.example'] = options(one), ['*.Example'] = options(other), ['*'] = options(third) }
+    assert.truthy(made)
+  end)
+
   it('may not come together with a function that is asked the same', function()
     assertRefused({ 'sni', 'SNICallback' }, { ['one.example'] = options(one) }, { SNICallback = function() end })
   end)

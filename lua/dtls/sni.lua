@@ -14,9 +14,11 @@ function sni.compile(given)
   for name, value in pairs(given) do
     if type(name) ~= 'string' then error('sni: expected names, got a ' .. type(name), 3) end
     if type(value) ~= 'table' then error(("sni: '%s': expected a Context or options, got %s"):format(name, type(value)), 3) end
+    local lower = name:lower()
+    if names[lower] then return nil, core.error('ERR_DTLS_CONFIG', ("sni: '%s' is there twice; case does not count"):format(lower)) end
     local made, err = context.coerce('server', value, 4)
     if not made then return nil, core.error('ERR_DTLS_CONFIG', ("sni: '%s': %s"):format(name, err.message)) end
-    names[name:lower()] = made
+    names[lower] = made
   end
   return names
 end
