@@ -47,7 +47,7 @@ bool dtls_verify_name(SSL *ssl, const char *name, bool check) {
   if (length < sizeof literal) memcpy(literal, name, length);
   if (inet_pton(AF_INET, literal, &ip) == 1 || inet_pton(AF_INET6, literal, &ip) == 1)
     return !check || X509_VERIFY_PARAM_set1_ip_asc(param, literal) == 1;
-  X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+  X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT); /* RFC 9525 §6 */
   return (!check || X509_VERIFY_PARAM_set1_host(param, name, 0) == 1) && SSL_set_tlsext_host_name(ssl, name) == 1;
 }
 
