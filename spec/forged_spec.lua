@@ -4,9 +4,9 @@ local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local proxy = require 'spec.support.proxy'
 
--- A plaintext record far ahead of those that the handshake uses.
-local function record(kind, body)
-  return kind .. '\254\253' .. ('\0'):rep(7) .. '\9\0' .. string.char(#body) .. body
+-- A plaintext record ahead of those that the handshake uses.
+local function record(kind, body, number)
+  return kind .. '\254\253\0\0' .. (number or '\0\0\0\0\0\9') .. '\0' .. string.char(#body) .. body
 end
 
 local function handshake(kind, length, sequence, offset, fragment, body)
@@ -20,6 +20,8 @@ local forged = {
   ['less than a handshake header'] = record('\22', 'xxx'),
   ['noise'] = record('\22', ('x'):rep(40)),
   ['a message far ahead'] = handshake(14, 0, 200, 0, 0, ''),
+  ['a message far ahead, in a record far ahead'] = record('\22', '\14\0\0\0\0\200' .. ('\0'):rep(6), '\0\0\0\0\4\0'),
+  ['a message far ahead, in the last record of all'] = record('\22', '\14\0\0\0\0\200' .. ('\0'):rep(6), ('\255'):rep(6)),
   ['a fragment beyond the message\'s end'] = handshake(11, 4, 1, 2, 4, 'abcd'),
   ['a later fragment beyond the message\'s end'] = handshake(11, 200, 2, 190, 40, ('x'):rep(40)),
   ['a message larger than any'] = record('\22', '\11\255\255\255\0\2\0\0\0\0\0\4abcd'),

@@ -45,6 +45,7 @@ enum {
 static inline uint16_t dtls_u16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
 static inline uint32_t dtls_u24(const uint8_t *p) { return (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2]; }
 static inline uint16_t dtls_record_epoch(const uint8_t *record) { return dtls_u16(record + 3); }
+static inline uint64_t dtls_record_number(const uint8_t *record) { return (uint64_t)dtls_u24(record + 5) << 24 | dtls_u24(record + 8); }
 static inline size_t dtls_record_size(const uint8_t *record) { return DTLS_RECORD_HEADER + (size_t)dtls_u16(record + 11); }
 
 /* ── counters ────────────────────────────────────────────────────────────────────────────────────────────── */
@@ -402,6 +403,7 @@ struct dtls_association {
   uint8_t random[DTLS_RANDOM_SIZE]; /* of the hello that made it (server) */
   size_t mtu;                       /* UDP payload; caps every datagram */
   size_t data_mtu, protected_min;   /* once open */
+  uint64_t plain_number;            /* of the last record of epoch 0 that libssl has got */
   unsigned early;                   /* protected records seen before the handshake completed */
   unsigned timeouts;                /* in a row */
   unsigned first_timeout, next_timeout; /* ms; next 0: double the last */

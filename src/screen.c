@@ -86,6 +86,16 @@ static bool admit(dtls_association *a, const uint8_t *record) {
   return dtls_record_epoch(record) == 0 ? admit_plain(a, record) : admit_protected(a, record);
 }
 
+/*
+ * Records of epoch 0 get numbers of our own, behind the hello's. Anybody can send one with a number so high that libssl
+ * would take all genuine ones after it for replays; which messages are new it knows by their own sequence numbers.
+ */
+static void renumber(dtls_association *a, uint8_t *record) {
+  if (!a->path || dtls_record_epoch(record) != 0) return; /* without a path: DTLSv1_listen answers with the client's number */
+  a->plain_number++;
+  for (int i = 0; i < 6; i++) record[5 + i] = (uint8_t)(a->plain_number >> (8 * (5 - i)));
+}
+
 size_t dtls_screen_filter_untrusted(dtls_association *a, uint8_t *data, size_t size) {
   size_t kept = 0;
   if (size == 0) drop(a, DTLS_DROP_EMPTY);
@@ -101,6 +111,7 @@ size_t dtls_screen_filter_untrusted(dtls_association *a, uint8_t *data, size_t s
       break;
     }
     if (admit(a, record)) {
+      renumber(a, record);
       if (kept != at) memmove(data + kept, record, length);
       kept += length;
     }
