@@ -19,7 +19,7 @@ local chained = { cert = leaf.cert .. middle.cert, key = leaf.key }
 files:remove()
 
 local AES128, AES256 = 'ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-ECDSA-AES256-GCM-SHA384'
-local CHACHA = 'ECDHE-ECDSA-CHACHA20-POLY1305'
+local CHACHA, CCM8 = 'ECDHE-ECDSA-CHACHA20-POLY1305', 'ECDHE-ECDSA-AES128-CCM8'
 
 local function merged(...)
   local all = {}
@@ -85,6 +85,8 @@ local cases = {
     set = function(target) return target:setCiphers(CHACHA) end, look = suite, before = AES128, after = CHACHA },
   { 'setCiphers leaves nothing when no suite is common', on = 'context accept client', peer = { ciphers = AES128 },
     set = function(target) return target:setCiphers(AES256) end, before = 'open', after = 'NO_SHARED_CIPHER' },
+  { 'setCiphers lets the short tags of CCM_8 in', on = 'context accept client', peer = { ciphers = CCM8 },
+    set = function(target) return target:setCiphers(CCM8) end, before = 'NO_SHARED_CIPHER', after = 'open' },
   { 'setGroups limits the groups', on = 'context accept client', peer = { groups = 'X25519:P-256' },
     set = function(target) return target:setGroups 'P-384' end, before = 'open', after = 'NO_SHARED_CIPHER' },
   { 'setGroups keeps those that are common', on = 'context accept client', peer = { groups = 'P-256:P-384' },
@@ -139,6 +141,9 @@ local cases = {
     own = { ca = root.cert }, peer = { cert = rsa.cert .. middle.cert, key = rsa.key },
     set = function(target) return target:setCiphers 'ECDHE-RSA-AES128-GCM-SHA256:@SECLEVEL=3' end,
     before = 'open', after = 'EE_KEY_TOO_SMALL' },
+  { 'setCiphers raises the security level for a client\'s certificate', on = 'context accept',
+    own = { ca = root.cert, requestCert = true }, peer = { cert = rsa.cert .. middle.cert, key = rsa.key },
+    set = function(target) return target:setCiphers(AES128 .. ':@SECLEVEL=3') end, before = 'open', after = 'EE_KEY_TOO_SMALL' },
 }
 
 -- The two sides of a case, when `target` is set.
@@ -166,19 +171,24 @@ describe('a setting of a server\'s context counts for the very next handshake', 
   end)
 end)
 
-describe('a setting of a server\'s connection in accept counts for that connection', function()
-  eachCase('accept', function(case, made, client)
-    local server = pair.listening { context = made }
-    local victim = true
-    server:on('accept', function(conn)
-      if victim then assert.is_true(case.set(conn)) end
+for where, listen in pairs {
+  [''] = function(made) return { context = made } end,
+  [', although its name has a context of its own'] = function(made) return { context = serverContext(), sni = { localhost = made } } end,
+} do
+  describe('a setting of a server\'s connection in accept counts for that connection' .. where, function()
+    eachCase('accept', function(case, made, client)
+      local server = pair.listening(listen(made))
+      local victim = true
+      server:on('accept', function(conn)
+        if victim then assert.is_true(case.set(conn)) end
+      end)
+      assert.equal(case.after, outcome(server, client, case.look))
+      victim = false
+      assert.equal(case.before, outcome(server, client, case.look))
+      pair.close(server)
     end)
-    assert.equal(case.after, outcome(server, client, case.look))
-    victim = false
-    assert.equal(case.before, outcome(server, client, case.look))
-    pair.close(server)
   end)
-end)
+end
 
 describe('a setting of a client\'s context counts for the next connection', function()
   eachCase('client', function(case, made, client)
