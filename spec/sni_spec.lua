@@ -646,6 +646,26 @@ describe('the identity of a name brings', function()
     pair.close(server)
   end))
 
+  it('how long its sessions live; visits to it leave the ticket keys of the others alone', loop.run(function()
+    local server = listening { sessionTimeout = 1000 }
+    local function resuming(how, blob)
+      how.session = blob
+      return unpack(visit(server, how, function(conn) return { conn:isSessionReused(), conn:getSession() } end))
+    end
+    local _, ours = resuming(nameless())
+    local _, its = resuming(byName())
+    local deadline, reused = uv.hrtime() + 10e9 * loop.patience
+    repeat
+      reused = resuming(byName(), its)
+      assert.is_true(uv.hrtime() < deadline, 'the session of the name never ends')
+    until not reused
+    local newer
+    reused, newer = resuming(nameless(), ours)
+    assert.is_true(reused)
+    assert.is_true(newer == ours, 'there was another key for a new ticket')
+    pair.close(server)
+  end))
+
   it('its key log', loop.run(function()
     local lines = {}
     local function logged() return #lines end
