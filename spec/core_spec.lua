@@ -125,6 +125,21 @@ describe('core.context', function()
     assert.is_nil(made)
     assert.equal('ERR_DTLS_CONFIG', err.code)
   end)
+
+  it('gives nil and an error for certificates and keys that do not come in pairs', function()
+    local cert, key = identity.cert, identity.key
+    for _, options in ipairs {
+      { cert = { cert } }, { cert = { cert }, key = {} }, { cert = { cert, cert }, key = { key } }, { key = { key } },
+      { cert = {}, key = { key } }, { cert = { cert }, key = { key, key } }, { cert = { cert }, key = key },
+    } do
+      for _, role in ipairs { 'server', 'client' } do
+        local made, err = core.context(role, options)
+        assert.is_nil(made)
+        assert.equal('ERR_DTLS_CONFIG', err.code)
+        assert.matches('in pairs', err.message)
+      end
+    end
+  end)
 end)
 
 for _, demux in ipairs { 'connected', 'shared' } do
@@ -145,10 +160,11 @@ for _, demux in ipairs { 'connected', 'shared' } do
       endpoint:close()
     end)
 
-    local function dial(options, name)
+    local function dial(options, name, session)
       local handle = socket(ip)
       assert(handle:connect(ip, port))
-      return assert(core.client(assert(context('client', options)), core.fd(handle), { servername = name, check_name = true })), handle
+      local all = { servername = name, check_name = true, session = session }
+      return assert(core.client(assert(context('client', options)), core.fd(handle), all)), handle
     end
 
     local function serve(owner)
@@ -314,6 +330,31 @@ for _, demux in ipairs { 'connected', 'shared' } do
         client:read()
       end
       client:close()
+    end)
+
+    it('ticket keys that cannot be leave a context those that it has', function()
+      local first, second = ('1'):rep(80), ('2'):rep(80)
+      local made = assert(context('server', { ticket_keys = { first, second } }))
+      assert(endpoint:set_context(made))
+      local function visit(session)
+        local client = dial({ reject = false }, nil, session)
+        establish(client)
+        local reused, _, blob = client:session_reused(), client:session()
+        client:close()
+        return reused, blob
+      end
+      local _, session = visit()
+      local third = ('3'):rep(80)
+      for _, wrong in ipairs { {}, { third, third, third }, { third:sub(2) }, { third .. '3' }, { third, '' }, { third, 7 }, { {} } } do
+        local ok, err = made:set_ticket_keys(wrong)
+        assert.is_nil(ok)
+        assert.equal('ERR_DTLS_CONFIG', err.code)
+        local reused, newer = visit(session)
+        assert.is_true(reused)
+        assert.is_true(newer == session, 'the ticket was renewed')
+      end
+      assert.is_true(made:set_ticket_keys { third })
+      assert.is_false((visit(session)))
     end)
 
     it('wrong arguments raise', function()
