@@ -6,9 +6,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Appends a line to what the application has not taken yet. */
@@ -20,13 +22,23 @@ static void remember(dtls_association *a, const char *line) {
   snprintf(grown + had, size + 2, "%s\n", line);
 }
 
+/* A full disk is no reason to refuse a peer, and a FIFO without a reader none to end the process (SIGPIPE). */
+static void append(int fd, const char *line) {
+  struct iovec parts[] = {{(void *)(uintptr_t)line, strlen(line)}, {(void *)(uintptr_t)"\n", 1}};
+  const struct timespec now = {0, 0};
+  sigset_t pipes, before, pending;
+  sigemptyset(&pipes);
+  sigaddset(&pipes, SIGPIPE);
+  sigpending(&pending);
+  pthread_sigmask(SIG_BLOCK, &pipes, &before);
+  ssize_t written = writev(fd, parts, 2); /* O_APPEND: one line whole, whoever else writes there */
+  if (written < 0 && errno == EPIPE && !sigismember(&pending, SIGPIPE)) sigtimedwait(&pipes, NULL, &now);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 static void log_line(const SSL *ssl, const char *line) {
   const dtls_config *c = dtls_config_of_ssl(ssl);
-  if (c->keylog_fd >= 0) {
-    struct iovec parts[] = {{(void *)(uintptr_t)line, strlen(line)}, {(void *)(uintptr_t)"\n", 1}};
-    ssize_t written = writev(c->keylog_fd, parts, 2); /* O_APPEND: one line whole, whoever else writes there */
-    (void)written;                                    /* a full disk is no reason to refuse a peer */
-  }
+  if (c->keylog_fd >= 0) append(c->keylog_fd, line);
   if (c->keylog_event) remember(dtls_association_of(ssl), line);
 }
 
