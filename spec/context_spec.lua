@@ -85,6 +85,17 @@ describe('the options of a context', function()
     assertRefused('client', { mtu = 1228, linkMtu = 1280 }, 'mtu and linkMtu')
   end)
 
+  it('may not be of the other role, where they would do nothing', function()
+    for name, value in pairs { requestCert = true, pskIdentityHint = 'hint', ticketKeys = ('k'):rep(80) } do
+      assertRefused('client', { fingerprint = identity.fingerprint, [name] = value }, name .. ':', 'client')
+      assert.truthy(dtls.createContext('server', { cert = identity.cert, key = identity.key, [name] = value }))
+    end
+    assertRefused('client', { fingerprint = identity.fingerprint, requestCert = false }, 'requestCert:')
+    local function check() end
+    assertRefused('server', { cert = identity.cert, key = identity.key, checkServerIdentity = check }, 'checkServerIdentity:', 'server')
+    assert.truthy(dtls.createContext('client', { fingerprint = identity.fingerprint, checkServerIdentity = check }))
+  end)
+
   it('take a fingerprint with and without colons, in either case, alone or in a list', function()
     local hex = identity.fingerprint:gsub(':', '')
     for _, value in ipairs { identity.fingerprint, hex, hex:lower(), { hex, identity.fingerprint } } do
