@@ -5,6 +5,7 @@ local dtls = require 'dtls'
 local child = require 'spec.support.child'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
+local shell = require 'spec.support.shell'
 
 local LINE = '^CLIENT_RANDOM (%x+) (%x+)$'
 
@@ -201,6 +202,52 @@ describe('the key log', function()
       assert.matches('[Nn]o such file', err.message)
     end
   end))
+
+  -- A process that waits for a reader would wait for ever.
+  it('that is a FIFO which nobody reads is refused, at once', function()
+    assert.equal('', shell('mkfifo ' .. path))
+    local text, errors, status = child.run(([[
+      local dtls = require 'dtls'
+      local own = assert(dtls.selfSigned())
+      for _, call in ipairs {
+        function(path) return dtls.createServer { cert = own.cert, key = own.key, keylog = path } end,
+        function(path) return dtls.createContext('client', { keylog = path }) end,
+        function(path) return dtls.connect { host = '127.0.0.1', port = 1, keylog = path } end,
+      } do
+        local made, err = call(%q)
+        print(made, err.code, err.message)
+      end
+    ]]):format(path))
+    assert.same({ '', 0 }, { errors, status })
+    local line = ('nil\tERR_DTLS_CONFIG\tkeylog: cannot open %s: No such device or address\n'):format(path)
+    assert.equal(line:rep(3), text)
+  end)
+
+  it('that is a FIFO ends no process when its reader leaves', function()
+    assert.equal('', shell('mkfifo ' .. path))
+    local text, errors, status = child.run(([[
+      local uv, dtls = require 'luv', require 'dtls'
+      local own = assert(dtls.selfSigned())
+      local reader = assert(uv.fs_open(%q, uv.constants.O_RDONLY + uv.constants.O_NONBLOCK, 0))
+      local server = assert(dtls.createServer { cert = own.cert, key = own.key, keylog = %q })
+      assert(server:listen(0, '127.0.0.1'))
+      local function visit(done)
+        local conn = assert(dtls.connect { host = '127.0.0.1', port = server:address().port, fingerprint = own.fingerprint })
+        server:once('connection', function() conn:close(done) end)
+      end
+      visit(function()
+        io.write(uv.fs_read(reader, 1000, -1))
+        uv.fs_close(reader)
+        visit(function()
+          io.write 'well'
+          server:destroy()
+        end)
+      end)
+      uv.run()
+    ]]):format(path, path))
+    assert.same({ '', 0 }, { errors, status })
+    assert.matches('^CLIENT_RANDOM %x+ %x+\nwell$', text)
+  end)
 
   it('is a boolean or a name, else it raises', loop.run(function()
     for _, wrong in ipairs { 5, {}, print } do
