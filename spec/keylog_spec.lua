@@ -3,18 +3,12 @@
 local uv = require 'luv'
 local dtls = require 'dtls'
 local child = require 'spec.support.child'
+local contents = require 'spec.support.contents'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local shell = require 'spec.support.shell'
 
 local LINE = '^CLIENT_RANDOM (%x+) (%x+)$'
-
-local function contents(path)
-  local file = assert(io.open(path))
-  local text = file:read '*a'
-  file:close()
-  return text
-end
 
 -- The lines of a file, each of which must be one of a key log.
 local function lines(path)

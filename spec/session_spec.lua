@@ -15,13 +15,7 @@ local me = assert(dtls.selfSigned { commonName = 'me' })
 local stranger = assert(dtls.selfSigned { commonName = 'stranger' })
 local KEY, NEXT_KEY, LAST_KEY = ('1'):rep(80), ('2'):rep(80), ('3'):rep(80)
 
-local function with(...)
-  local all = {}
-  for i = 1, select('#', ...) do
-    for name, value in pairs((select(i, ...)) or {}) do all[name] = value end
-  end
-  return all
-end
+local with = pair.merged
 
 local function listening(options, ip)
   return pair.listening(with({ cert = identity.cert, key = identity.key }, options), ip)

@@ -21,13 +21,7 @@ files:remove()
 local AES128, AES256 = 'ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-ECDSA-AES256-GCM-SHA384'
 local CHACHA, CCM8 = 'ECDHE-ECDSA-CHACHA20-POLY1305', 'ECDHE-ECDSA-AES128-CCM8'
 
-local function merged(...)
-  local all = {}
-  for i = 1, select('#', ...) do
-    for name, value in pairs((select(i, ...)) or {}) do all[name] = value end
-  end
-  return all
-end
+local merged = pair.merged
 
 local function serverContext(options)
   local own = options and options.cert and {} or { cert = identity.cert, key = identity.key }

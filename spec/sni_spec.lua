@@ -17,13 +17,7 @@ setup(function()
   third = assert(dtls.selfSigned { commonName = 'third.example' })
 end)
 
-local function merged(...)
-  local all = {}
-  for i = 1, select('#', ...) do
-    for name, value in pairs((select(i, ...)) or {}) do all[name] = value end
-  end
-  return all
-end
+local merged = pair.merged
 
 local function options(identity, more)
   return merged({ cert = identity.cert, key = identity.key }, more)

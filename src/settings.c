@@ -78,30 +78,20 @@ static int done(lua_State *L, dtls_target t) {
 
 /* ── options and modes (SSL_CTX_set_options, SSL_set_mode and their kin) ── */
 
-static int set_options(lua_State *L, dtls_target t) {
+static int change_options(lua_State *L, dtls_target t, bool on) {
   uint64_t bits;
   luaL_checktype(L, 2, LUA_TTABLE);
   const char *failed = read_flags(L, 2, options, "options", &bits);
   if (failed) return dtls_error(L, "ERR_DTLS_CONFIG", "%s", failed);
-  if (t.ssl)
-    SSL_set_options(t.ssl, bits);
-  else
-    SSL_CTX_set_options(t.ctx, bits);
+  if (t.ssl && on) SSL_set_options(t.ssl, bits);
+  if (t.ssl && !on) SSL_clear_options(t.ssl, bits);
+  if (!t.ssl && on) SSL_CTX_set_options(t.ctx, bits);
+  if (!t.ssl && !on) SSL_CTX_clear_options(t.ctx, bits);
   return done(L, t);
 }
 
-static int clear_options(lua_State *L, dtls_target t) {
-  uint64_t bits;
-  luaL_checktype(L, 2, LUA_TTABLE);
-  const char *failed = read_flags(L, 2, options, "options", &bits);
-  if (failed) return dtls_error(L, "ERR_DTLS_CONFIG", "%s", failed);
-  if (t.ssl)
-    SSL_clear_options(t.ssl, bits);
-  else
-    SSL_CTX_clear_options(t.ctx, bits);
-  return done(L, t);
-}
-
+static int set_options(lua_State *L, dtls_target t) { return change_options(L, t, true); }
+static int clear_options(lua_State *L, dtls_target t) { return change_options(L, t, false); }
 static int get_options(lua_State *L, dtls_target t) { return push_flags(L, options, t.ssl ? SSL_get_options(t.ssl) : SSL_CTX_get_options(t.ctx)); }
 
 static int set_modes(lua_State *L, dtls_target t) {

@@ -1,16 +1,10 @@
 --- Runs a script in a process of its own, with what the specs can require: for tests of a process's end, of what it
 --- writes to stderr, and of its memory.
 
+local contents = require 'spec.support.contents'
 local patience = require('spec.support.loop').patience
 
 local child = {}
-
-local function contents(path)
-  local file = assert(io.open(path))
-  local text = file:read '*a'
-  file:close()
-  return text
-end
 
 --- Blocks until the process has ended, or was ended because it took too long (status 124).
 ---@param script string Lua

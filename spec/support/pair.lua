@@ -35,10 +35,16 @@ function pair.each(body)
   end
 end
 
-local function merged(defaults, options)
-  for name, value in pairs(options or {}) do defaults[name] = value end
-  return defaults
+--- One table of several, any of which may be nil; the later ones count.
+function pair.merged(...)
+  local all = {}
+  for i = 1, select('#', ...) do
+    for name, value in pairs((select(i, ...)) or {}) do all[name] = value end
+  end
+  return all
 end
+
+local merged = pair.merged
 
 --- Both, as a table of its own; `more` wins.
 function pair.with(options, more)

@@ -1,16 +1,10 @@
 --- A directory of certificates that the openssl program makes, for tests and the tools that they start.
 
 local uv = require 'luv'
+local contents = require 'spec.support.contents'
 
 local Pki = {}
 Pki.__index = Pki
-
-local function read(path)
-  local file = assert(io.open(path))
-  local text = file:read '*a'
-  file:close()
-  return text
-end
 
 --- A new directory; remove() takes it away with all that is in it.
 local function new()
@@ -26,7 +20,7 @@ end
 local function openssl(self, arguments, ...)
   local command = ("cd '%s' && env -u LD_PRELOAD openssl %s >log 2>&1 </dev/null"):format(self.directory, arguments:format(...))
   local status = os.execute(command)
-  local log = read(self:path 'log')
+  local log = contents(self:path 'log')
   if status ~= 0 and status ~= true then error(command .. ':\n' .. log, 3) end
   return log
 end
@@ -119,7 +113,7 @@ function Pki:crl(name, issuer, revoked, options)
   for _, each in ipairs(revoked) do openssl(self, 'ca -batch %s -revoke %s', authority, each.cert) end
   local time = options and ('-crl_lastupdate %s -crl_nextupdate %s'):format(options.from, options.to) or '-crldays 7'
   openssl(self, 'ca %s -gencrl %s -out %s.crl', authority, time, name)
-  return read(self:path(name .. '.crl'))
+  return contents(self:path(name .. '.crl'))
 end
 
 --- The key of a certificate, encrypted, as PKCS #8 or in the form that is older.
@@ -127,14 +121,14 @@ end
 ---@return string pem
 function Pki:encrypt(entry, passphrase, form)
   openssl(self, "pkey -aes256 %s -in %s -passout 'pass:%s' -out encrypted.key", form and '-' .. form or '', entry.key, passphrase)
-  return read(self:path 'encrypted.key')
+  return contents(self:path 'encrypted.key')
 end
 
 --- The bytes of a certificate.
 ---@return string
 function Pki:der(entry)
   openssl(self, 'x509 -in %s -outform DER -out der', entry.cert)
-  return read(self:path 'der')
+  return contents(self:path 'der')
 end
 
 --- What `openssl x509 -noout` says about a certificate.
@@ -144,7 +138,7 @@ end
 
 function Pki:_entry(name, fingerprint)
   local cert, key = self:path(name .. '.crt'), self:path(name .. '.key')
-  return { cert = cert, key = key, fingerprint = fingerprint, pem = { cert = read(cert), key = read(key) } }
+  return { cert = cert, key = key, fingerprint = fingerprint, pem = { cert = contents(cert), key = contents(key) } }
 end
 
 --- A pair of PEM texts (dtls.selfSigned's) as such files.
