@@ -20,6 +20,8 @@ local function attempt(target, options)
   return conn, pair.record(conn, 'connection', 'error', 'close')
 end
 
+local SIGNAL = '00FF' -- TLS_EMPTY_RENEGOTIATION_INFO_SCSV, which OpenSSL 3.2 and later leave out
+
 -- The suites of the first hello that went through a proxy.
 local function offered(between)
   local body = hello.records(between.recorded.server[1])[1].body
@@ -27,11 +29,13 @@ local function offered(between)
   at = at + 1 + body:byte(at) -- session
   at = at + 1 + body:byte(at) -- cookie
   local list = {}
-  for i = at + 2, at + 1 + hello.read(body, at, 2), 2 do list[#list + 1] = ('%04X'):format(hello.read(body, i, 2)) end
+  for i = at + 2, at + 1 + hello.read(body, at, 2), 2 do
+    local suite = ('%04X'):format(hello.read(body, i, 2))
+    if suite ~= SIGNAL then list[#list + 1] = suite end
+  end
   return list
 end
 
-local SIGNAL = '00FF' -- TLS_EMPTY_RENEGOTIATION_INFO_SCSV
 -- ECDHE-PSK-CHACHA20-POLY1305, PSK-AES256-GCM-SHA384, PSK-AES128-GCM-SHA256, PSK-CHACHA20-POLY1305
 local PSK_SUITES = { 'CCAC', '00A9', '00A8', 'CCAB' }
 
@@ -199,7 +203,7 @@ describe('the suites of a pre-shared key', function()
     local server = pair.listening { psk = { alice = KEY } }
     local between = proxy.new(server)
     local conn = pair.open(server, between, { psk = ALICE, ciphers = 'PSK-AES128-CBC-SHA256:PSK-AES128-GCM-SHA256' })
-    assert.same({ '00A8', SIGNAL }, offered(between))
+    assert.same({ '00A8' }, offered(between))
     pair.close(conn, server, between)
   end))
 
@@ -209,7 +213,6 @@ describe('the suites of a pre-shared key', function()
       local between = proxy.new(server)
       local conn = pair.open(server, between, { psk = psk })
       local expected = { unpack(PSK_SUITES) }
-      expected[#expected + 1] = SIGNAL
       assert.same(expected, offered(between))
       assert.is_nil(conn:getPeerCertificate())
       pair.close(conn, between)

@@ -39,6 +39,11 @@ describe('extensions:', function()
   end
 
   for _, tool in ipairs(peers.names) do
+    -- Of an alert that OpenSSL 3.2 and later send in answer to a hello, GnuTLS takes no notice (seen with 3.5.7 and 3.8).
+    local function told(peer)
+      if tool == 'openssl' or dtls.OPENSSL.number < 0x30200000 then peer:refused() end
+    end
+
     for _, demux in ipairs { 'connected', 'shared' } do
       local function listen(more)
         return interop.server('127.0.0.1', merged({
@@ -77,7 +82,7 @@ describe('extensions:', function()
         local err = events:take 'clientError'
         assert.equal('ERR_DTLS_PROTOCOL', err.code)
         assert.matches('no application protocol', err.message)
-        peer:refused()
+        told(peer)
         assert.equal(0, events:count 'connection')
       end))
 
@@ -99,7 +104,7 @@ describe('extensions:', function()
         local _, events, port = listen { sni = { ['one.example'] = one.pem } }
         local peer = visit(port, { servername = 'unknown.example' })
         assert.equal('ERR_DTLS_SERVERNAME', events:take 'clientError'.code)
-        peer:refused()
+        told(peer)
         assert.equal(0, events:count 'connection')
       end))
 
@@ -121,7 +126,7 @@ describe('extensions:', function()
         assert.equal('at last\n', its:take 'message')
         peer = visit(port, { servername = 'unknown.example' })
         assert.equal('ERR_DTLS_SERVERNAME', events:take 'clientError'.code)
-        peer:refused()
+        told(peer)
       end))
     end
 
