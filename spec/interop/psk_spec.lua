@@ -110,7 +110,7 @@ describe('with keys that a function knows', function()
 
   for _, tool in ipairs(peers.names) do
     for _, suite in ipairs(suites[tool]) do
-      local theirs = tool == 'openssl' and suite .. ':@SECLEVEL=0' or nil
+      local theirs = tool == 'openssl' and suite .. (suite:find 'CCM8' and ':@SECLEVEL=0' or '') or nil
       for _, demux in ipairs { 'connected', 'shared' } do
         local title = ('our server asks for the key of a client of %s, and has time (%s, %s sockets)'):format(tool, suite, demux)
         it(title, interop.run(function()
