@@ -86,6 +86,7 @@ void dtls_association_free(dtls_association *a) {
   if (a->keylog) OPENSSL_clear_free(a->keylog, strlen(a->keylog));
   OPENSSL_free(a->own.sigalgs);
   SSL_free(a->ssl);
+  SSL_SESSION_free(a->offered);
   OPENSSL_free(a);
 }
 
@@ -156,9 +157,8 @@ typedef struct {
 static bool prepare_client(dtls_association *a, const client_options *o) {
   const char *name = o->name ? o->name : "";
   if (!dtls_verify_name(a->ssl, o->name, o->check_name) || !dtls_session_bind(a->ssl, name, strlen(name))) return false;
-  SSL_SESSION *session = o->session ? dtls_session_parse(o->session, o->session_size) : NULL;
-  if (session) dtls_session_offer(a->ssl, session, name);
-  SSL_SESSION_free(session);
+  a->offered = o->session ? dtls_session_parse(o->session, o->session_size) : NULL;
+  if (a->offered) dtls_session_offer(a->ssl, a->offered, name);
   return true;
 }
 

@@ -394,6 +394,7 @@ struct dtls_association {
   } own;           /* what was set for itself, settings.c */
   bool asks_hello;         /* the application looks at the hello: names, stored sessions */
   bool stores_sessions;    /* the application keeps sessions, which then have no tickets */
+  SSL_SESSION *offered;    /* by a client. libssl, repeating the hello, reads it after it has let go of it */
   dtls_config *base;       /* of the context that it was made with: its ticket keys hold for every name */
   const uint8_t *datagram; /* handed in; valid until the endpoint takes its next one */
   size_t datagram_size;
