@@ -116,6 +116,7 @@ end
 
 describe('several keys', function()
   local ECDSA, RSA = 'ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-RSA-AES128-GCM-SHA256'
+  local STRONG = 'ECDHE-ECDSA-AES256-GCM-SHA384:@SECLEVEL=4'
   -- No EdDSA, no RSA-PSS keys: what every client of TLS 1.2 takes.
   local OLD = 'ECDSA+SHA256:rsa_pss_rsae_sha256:RSA+SHA256'
 
@@ -147,6 +148,10 @@ describe('several keys', function()
     { { 'rsa-pss', 'ec' }, { sigalgs = OLD .. ':rsa_pss_pss_sha384' }, 'rsa-pss', { ciphers = RSA .. ':' .. ECDSA } },
     { KINDS, { ciphers = RSA, sigalgs = 'rsa_pss_pss_sha512' }, 'rsa-pss' },
     { KINDS, { sigalgs = 'ed448' }, 'ed448' },
+    { { 'ed25519' }, { groups = 'X25519:P-384' }, 'ed25519' },
+    { { 'ed448' }, { groups = 'P-521' }, 'ed448', { groups = 'P-521' } },
+    { { 'ed448' }, { groups = 'P-384', ciphers = STRONG }, 'ed448', { ciphers = STRONG } },
+    { { 'rsa' }, { ciphers = 'AES128-GCM-SHA256:' .. RSA }, 'rsa', { ciphers = 'AES128-GCM-SHA256:' .. RSA } },
   } do
     local kinds, client, chosen, more = unpack(case)
     local what = client.sigalgs or client.ciphers or 'anything'

@@ -280,6 +280,41 @@ describe('a session', function()
   end))
 end)
 
+describe('a client that changes how it verifies, after it was made,', function()
+  -- A connection whose hello is not answered before the test says so, with an association already.
+  local function held(server, options)
+    local open = false
+    local between = proxy.new(server, { filter = function(_, _, data) return open and data or nil end })
+    local conn = pair.client(between, with(options, { retransmitTimeout = 20 }))
+    local heard = pair.record(conn, 'connection', 'error')
+    loop.till(function() return #between.recorded.server > 0 end, 'a hello')
+    return conn, heard, between, function() open = true end
+  end
+
+  it('keeps no session', loop.run(function()
+    local server = listening()
+    local conn, heard, between, go = held(server, { ca = stranger.cert, servername = 'localhost' })
+    assert(conn:setVerify { mode = 'NONE' })
+    go()
+    heard.wait 'connection'
+    assert.is_nil(conn:getSession())
+    pair.close(conn, server, between)
+  end))
+
+  it('does not let in, by a session, whom it would not trust now', loop.run(function()
+    local server = listening()
+    local lax = { ca = stranger.cert, servername = 'localhost', rejectUnauthorized = false }
+    local blob = session(server, lax)
+    assert.is_true(resumes(server, blob, lax))
+    local conn, heard, between, go = held(server, with(lax, { session = blob }))
+    assert(conn:setVerify { mode = 'PEER' })
+    go()
+    assert.equal('ERR_DTLS_CERTIFICATE', heard.wait 'error'[2].code)
+    assert.is_nil(heard.find 'connection')
+    pair.close(conn, server, between)
+  end))
+end)
+
 describe('what a resumed session carries on:', function()
   it('the certificates of both sides and what was found out about them', loop.run(function()
     local server = listening { requestCert = true, ca = me.cert }

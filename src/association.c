@@ -288,6 +288,9 @@ static int association_handshake(lua_State *L) {
   if (result != 1 && SSL_get_error(a->ssl, result) == SSL_ERROR_ZERO_RETURN)
     return dtls_error(L, "ERR_DTLS_ALERT", "the peer closed the association during the handshake");
   if (result != 1) return unfinished(L, a, result, "handshake");
+  /* A client's setVerify may have come between the offer and here; a server asks again what it binds to. */
+  if (!a->server && a->reject && SSL_session_reused(a->ssl) && SSL_get_verify_result(a->ssl) != X509_V_OK)
+    return dtls_error_certificate(L, SSL_get_verify_result(a->ssl));
   if (!a->open) completed(a);
   lua_pushboolean(L, 1);
   return 1;
@@ -593,10 +596,14 @@ static int association_peer_certificate(lua_State *L) {
   return (a->open || dtls_hold_asks(a)) && dtls_certificate_push(L, a->ssl, lua_toboolean(L, 2));
 }
 
-/* association:session() → id, blob | nil: what resumes it (i2d_SSL_SESSION). It holds the master secret. */
+/*
+ * association:session() → id, blob | nil: what resumes it (i2d_SSL_SESSION). It holds the master secret. None for a client
+ * that has changed how it verifies: its sessions are bound to what its context said.
+ */
 static int association_session(lua_State *L) {
   dtls_association *a = check(L);
-  return a->open ? dtls_session_push(L, a->ssl) : 0;
+  bool bound = a->server || !(a->own.verify || a->own.depth || a->own.ciphers);
+  return a->open && bound ? dtls_session_push(L, a->ssl) : 0;
 }
 
 /* association:session_reused() → boolean (SSL_session_reused) */

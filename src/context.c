@@ -225,10 +225,10 @@ int dtls_context_new(lua_State *L) {
 static void adopt_flags(dtls_association *a, SSL_CTX *from, SSL_CTX *to) {
   uint64_t had = SSL_CTX_get_options(from), has = SSL_CTX_get_options(to);
   long had_mode = SSL_CTX_get_mode(from), has_mode = SSL_CTX_get_mode(to);
-  SSL_clear_options(a->ssl, had & ~has);
-  SSL_set_options(a->ssl, (has & ~had) | (a->stores_sessions ? SSL_OP_NO_TICKET : 0));
-  SSL_clear_mode(a->ssl, had_mode & ~has_mode);
-  SSL_set_mode(a->ssl, has_mode & ~had_mode);
+  SSL_clear_options(a->ssl, had & ~has & ~a->own.options);
+  SSL_set_options(a->ssl, (has & ~had & ~a->own.options) | (a->stores_sessions ? SSL_OP_NO_TICKET : 0));
+  SSL_clear_mode(a->ssl, had_mode & ~has_mode & ~a->own.modes);
+  SSL_set_mode(a->ssl, has_mode & ~had_mode & ~a->own.modes);
 }
 
 /* SSL_set_SSL_CTX changes certificates, suites, signature algorithms, the security level and what is asked of the

@@ -143,7 +143,7 @@ bool dtls_batch_next(dtls_batch *batch, dtls_datagram *out);
 
 /* ── context.c: SSL_CTX and its configuration ────────────────────────────────────────────────────────────── */
 
-enum { DTLS_DIGEST_SIZE = 32, DTLS_TICKET_KEY_SIZE = 80, DTLS_SECURITY_LEVEL = 2 };
+enum { DTLS_DIGEST_SIZE = 32, DTLS_TICKET_KEY_SIZE = 80, DTLS_SECURITY_LEVEL = 2, DTLS_OPENER_CURVES = 3 };
 
 typedef struct {
   char *identity;
@@ -164,7 +164,7 @@ typedef struct {
   int (*default_security)(const SSL *, const SSL_CTX *, int, int, int, void *, void *); /* NULL: still in use */
   /* opener.c */
   unsigned keys; /* DTLS_KEY_… */
-  dtls_key_pair ec_opener, rsa_opener;
+  dtls_key_pair ec_opener[DTLS_OPENER_CURVES], rsa_opener;
   /* verify.c */
   bool reject;      /* a peer that is not authorized ends the handshake */
   bool has_ca;
@@ -210,7 +210,8 @@ int dtls_no_passphrase(char *buffer, int size, int writing, void *secret); /* ne
 bool dtls_at_end_of_pem(void); /* whether the last PEM read failed only because the text was at its end */
 
 int dtls_selfsigned(lua_State *L); /* core.self_signed(options), selfsigned.c */
-bool dtls_selfsigned_nameless(const char *type, X509 **cert, EVP_PKEY **key); /* the caller frees both, whatever is returned */
+/* type: as for core.self_signed, or a curve ("P-384"). The caller frees both, whatever is returned. */
+bool dtls_selfsigned_nameless(const char *type, X509 **cert, EVP_PKEY **key);
 
 /* ── opener.c: EdDSA and RSA-PSS keys, which libssl takes for DTLS only beside others ────────────────────── */
 
@@ -391,6 +392,8 @@ struct dtls_association {
     bool verify, depth, groups, ciphers, ccm8;
     int level;     /* of security, that the list of suites asks for */
     char *sigalgs; /* OpenSSL's list */
+    uint64_t options;
+    long modes; /* bits that were set or cleared */
   } own;           /* what was set for itself, settings.c */
   bool asks_hello;         /* the application looks at the hello: names, stored sessions */
   bool stores_sessions;    /* the application keeps sessions, which then have no tickets */

@@ -392,12 +392,14 @@ static int answer_psk(lua_State *L) {
   return answered(a);
 }
 
-/* association:answer_verify(good[, strict]); strict: a no ends the handshake whatever its context says */
+/* association:answer_verify(good[, strict]) → whether that ends the handshake. strict: a no does whatever its context says */
 static int answer_verify(lua_State *L) {
   dtls_association *a = answering(L, VERIFY);
   a->hold->good = lua_toboolean(L, 2);
   a->reject = a->reject || lua_toboolean(L, 3);
-  return answered(a);
+  answered(a);
+  lua_pushboolean(L, !a->hold->good && a->reject && SSL_get_verify_mode(a->ssl) != SSL_VERIFY_NONE);
+  return 1;
 }
 
 const luaL_Reg dtls_hold_methods[] = {{"answer_hello", answer_hello},

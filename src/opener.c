@@ -27,6 +27,12 @@ static bool needs_rsa(const dtls_config *c) { return has(c, DTLS_KEY_RSA_PSS) &&
 
 bool dtls_opener_needed(const dtls_config *c) { return c->server && (needs_ec(c) || needs_rsa(c)); }
 
+/* An ECDSA certificate counts for a client that has its curve (RFC 8422 §5.1). */
+static const struct {
+  uint16_t group;
+  const char *name;
+} curves[DTLS_OPENER_CURVES] = {{23, "P-256"}, {24, "P-384"}, {25, "P-521"}};
+
 const char *dtls_opener_take(SSL_CTX *ctx, dtls_config *c, const char *sigalgs) {
   static const struct {
     unsigned key;
@@ -42,40 +48,70 @@ const char *dtls_opener_take(SSL_CTX *ctx, dtls_config *c, const char *sigalgs) 
   for (size_t i = 0; i < sizeof all / sizeof *all; i++)
     if (has(c, all[i].key)) used += (size_t)snprintf(own + used, sizeof own - used, "%s", all[i].algorithms);
   own[used - 1] = '\0';
-  bool ok = (!needs_ec(c) || dtls_selfsigned_nameless("ec", &c->ec_opener.cert, &c->ec_opener.key)) &&
-            (!needs_rsa(c) || dtls_selfsigned_nameless("rsa", &c->rsa_opener.cert, &c->rsa_opener.key)) &&
-            SSL_CTX_set1_sigalgs_list(ctx, own) == 1 && (!sigalgs || SSL_CTX_set1_client_sigalgs_list(ctx, sigalgs) == 1);
+  bool ok = true;
+  for (int i = 0; ok && needs_ec(c) && i < DTLS_OPENER_CURVES; i++)
+    ok = dtls_selfsigned_nameless(curves[i].name, &c->ec_opener[i].cert, &c->ec_opener[i].key);
+  ok = ok && (!needs_rsa(c) || dtls_selfsigned_nameless("rsa", &c->rsa_opener.cert, &c->rsa_opener.key)) &&
+       SSL_CTX_set1_sigalgs_list(ctx, own) == 1 && (!sigalgs || SSL_CTX_set1_client_sigalgs_list(ctx, sigalgs) == 1);
   return ok ? NULL : "key: OpenSSL cannot use it";
 }
 
 void dtls_opener_free(dtls_config *c) {
-  X509_free(c->ec_opener.cert);
-  EVP_PKEY_free(c->ec_opener.key);
+  for (int i = 0; i < DTLS_OPENER_CURVES; i++) {
+    X509_free(c->ec_opener[i].cert);
+    EVP_PKEY_free(c->ec_opener[i].key);
+  }
   X509_free(c->rsa_opener.cert);
   EVP_PKEY_free(c->rsa_opener.key);
 }
 
-/* The real keys that the client's signature_algorithms (RFC 5246 §7.4.1.4.1, RFC 8422, RFC 8446) have room for. */
-static unsigned taken_untrusted(SSL *ssl) {
-  enum { ED25519 = 0x0807, ED448 = 0x0808, RSA_PSS_PSS_SHA256 = 0x0809, RSA_PSS_PSS_SHA512 = 0x080b };
+/* Calls each(number, argument) for the numbers of an extension that is a list of them; false: there is no such extension. */
+static bool walk_untrusted(SSL *ssl, unsigned extension, void (*each)(uint16_t, unsigned *), unsigned *argument) {
   const uint8_t *list;
   size_t size;
-  unsigned keys = 0;
-  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_signature_algorithms, &list, &size) != 1) return 0;
-  for (size_t i = 2; i + 1 < size; i += 2) { /* after the length of the list */
-    uint16_t algorithm = dtls_u16(list + i);
-    if (algorithm == ED25519) keys |= DTLS_KEY_ED25519;
-    if (algorithm == ED448) keys |= DTLS_KEY_ED448;
-    if (algorithm >= RSA_PSS_PSS_SHA256 && algorithm <= RSA_PSS_PSS_SHA512) keys |= DTLS_KEY_RSA_PSS;
-  }
-  return keys;
+  if (SSL_client_hello_get0_ext(ssl, extension, &list, &size) != 1) return false;
+  for (size_t i = 2; i + 1 < size; i += 2) each(dtls_u16(list + i), argument); /* after the length of the list */
+  return true;
+}
+
+/* RFC 8422 §5.1.3, RFC 8446 §4.2.3 */
+static void note_algorithm(uint16_t algorithm, unsigned *keys) {
+  enum { ED25519 = 0x0807, ED448 = 0x0808, RSA_PSS_PSS_SHA256 = 0x0809, RSA_PSS_PSS_SHA512 = 0x080b };
+  if (algorithm == ED25519) *keys |= DTLS_KEY_ED25519;
+  if (algorithm == ED448) *keys |= DTLS_KEY_ED448;
+  if (algorithm >= RSA_PSS_PSS_SHA256 && algorithm <= RSA_PSS_PSS_SHA512) *keys |= DTLS_KEY_RSA_PSS;
+}
+
+static void note_curve(uint16_t group, unsigned *mask) {
+  for (int i = 0; i < DTLS_OPENER_CURVES; i++)
+    if (curves[i].group == group) *mask |= 1u << i;
+}
+
+/* The opener that the client can take as an ECDSA certificate, or NULL. */
+static const dtls_key_pair *ec_opener_untrusted(SSL *ssl, const dtls_config *c) {
+  unsigned mask = 0;
+  if (!walk_untrusted(ssl, TLSEXT_TYPE_supported_groups, note_curve, &mask)) mask = 1;
+  for (int i = 0; i < DTLS_OPENER_CURVES; i++)
+    if (mask >> i & 1) return &c->ec_opener[i];
+  return NULL;
+}
+
+/* It protects nothing, so its strength is nobody's concern. */
+static bool load(SSL *ssl, const dtls_key_pair *opener) {
+  int level = SSL_get_security_level(ssl);
+  SSL_set_security_level(ssl, 0);
+  bool ok = SSL_use_cert_and_key(ssl, opener->cert, opener->key, NULL, 1) == 1;
+  SSL_set_security_level(ssl, level);
+  return ok;
 }
 
 bool dtls_opener_use_untrusted(SSL *ssl) {
   const dtls_config *c = dtls_config_of_ssl(ssl);
+  unsigned keys = 0;
   if (!dtls_opener_needed(c)) return true;
-  unsigned keys = taken_untrusted(ssl) & c->keys;
-  bool ec = needs_ec(c) && (keys & (DTLS_KEY_ED25519 | DTLS_KEY_ED448)), rsa = needs_rsa(c) && (keys & DTLS_KEY_RSA_PSS);
-  return (!ec || SSL_use_cert_and_key(ssl, c->ec_opener.cert, c->ec_opener.key, NULL, 1) == 1) &&
-         (!rsa || SSL_use_cert_and_key(ssl, c->rsa_opener.cert, c->rsa_opener.key, NULL, 1) == 1);
+  walk_untrusted(ssl, TLSEXT_TYPE_signature_algorithms, note_algorithm, &keys);
+  keys &= c->keys;
+  const dtls_key_pair *ec = needs_ec(c) && (keys & (DTLS_KEY_ED25519 | DTLS_KEY_ED448)) ? ec_opener_untrusted(ssl, c) : NULL;
+  bool rsa = needs_rsa(c) && (keys & DTLS_KEY_RSA_PSS);
+  return (!ec || load(ssl, ec)) && (!rsa || load(ssl, &c->rsa_opener));
 }

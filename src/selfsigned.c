@@ -20,6 +20,7 @@ static EVP_PKEY *make_rsa_pss(void) {
 
 static EVP_PKEY *make_key(const char *type) {
   if (strcmp(type, "ec") == 0) return EVP_EC_gen("P-256");
+  if (strncmp(type, "P-", 2) == 0) return EVP_EC_gen(type);
   if (strcmp(type, "rsa") == 0) return EVP_RSA_gen(RSA_BITS);
   if (strcmp(type, "rsa-pss") == 0) return make_rsa_pss();
   return EVP_PKEY_Q_keygen(NULL, NULL, strcmp(type, "ed448") == 0 ? "ED448" : "ED25519");

@@ -83,6 +83,7 @@ static int change_options(lua_State *L, dtls_target t, bool on) {
   luaL_checktype(L, 2, LUA_TTABLE);
   const char *failed = read_flags(L, 2, options, "options", &bits);
   if (failed) return dtls_error(L, "ERR_DTLS_CONFIG", "%s", failed);
+  if (t.ssl) dtls_association_of(t.ssl)->own.options |= bits;
   if (t.ssl && on) SSL_set_options(t.ssl, bits);
   if (t.ssl && !on) SSL_clear_options(t.ssl, bits);
   if (!t.ssl && on) SSL_CTX_set_options(t.ctx, bits);
@@ -99,6 +100,7 @@ static int set_modes(lua_State *L, dtls_target t) {
   luaL_checktype(L, 2, LUA_TTABLE);
   const char *failed = read_flags(L, 2, modes, "modes", &bits);
   if (failed) return dtls_error(L, "ERR_DTLS_CONFIG", "%s", failed);
+  if (t.ssl) dtls_association_of(t.ssl)->own.modes |= (long)bits;
   if (t.ssl)
     SSL_set_mode(t.ssl, (long)bits);
   else
@@ -148,10 +150,11 @@ static int get_verify(lua_State *L, dtls_target t) {
 
 static bool is_ccm8(const SSL_CIPHER *suite) { return strstr(SSL_CIPHER_get_name(suite), "CCM8") != NULL; }
 
-/* Of those that OpenSSL takes from a list. The short tag of CCM_8 (RFC 6655) is for those who name it. */
+/* Of those that OpenSSL takes from a list. Static RSA has no forward secrecy (RFC 9325 §4.1). The short tag of CCM_8 (RFC 6655) is for those who name it. */
 static bool is_good(const SSL_CIPHER *suite, const char *list) {
   bool for_tls13 = SSL_CIPHER_get_kx_nid(suite) == NID_kx_any, anonymous = SSL_CIPHER_get_auth_nid(suite) == NID_auth_null;
-  return SSL_CIPHER_is_aead(suite) && !for_tls13 && !anonymous && (!is_ccm8(suite) || strstr(list, "CCM8"));
+  bool static_rsa = SSL_CIPHER_get_kx_nid(suite) == NID_kx_rsa || SSL_CIPHER_get_kx_nid(suite) == NID_kx_rsa_psk;
+  return SSL_CIPHER_is_aead(suite) && !for_tls13 && !anonymous && !static_rsa && (!is_ccm8(suite) || strstr(list, "CCM8"));
 }
 
 /*

@@ -55,10 +55,9 @@ questions.ask_verify = {
   answer = function(conn, association, reason)
     if reason ~= nil and type(reason) ~= 'string' then return nil, 'it returns nil, or a string: the reason for refusal' end
     conn._refusal = reason
-    if reason and conn._context.rejects then
+    if association:answer_verify(reason == nil) then
       conn._answerError = core.error('ERR_DTLS_CERTIFICATE', "the peer's certificate was refused: " .. reason, { reason = reason })
     end
-    association:answer_verify(reason == nil)
     return true
   end,
   refuse = function(association) association:answer_verify(false, true) end,
