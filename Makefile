@@ -141,9 +141,10 @@ memcheck: SPECS = $(or $(SPEC),$(filter-out $(NOT_MEMCHECKED:%=spec/%_spec.lua),
 memcheck: export SPEC_PATIENCE = 10
 memcheck: UNDER = valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite \
   --errors-for-leak-kinds=definite --num-callers=30 --suppressions=spec/valgrind.supp
-memcheck: ready ## the specs under valgrind
+memcheck: ready ## the specs under valgrind, which judges their memory alone
 	@.ci/setup memcheck
-	@$(BUSTED)
+	@# 99: valgrind found something. 1: a spec failed, which at a twentieth of the speed says little; `make test` judges that.
+	@$(BUSTED) || [ $$? = 1 ]
 
 # luajit itself is not built with the sanitizers, so they must be loaded before it. They cannot be found by name alone.
 asan: export SPEC_PATIENCE = 4
