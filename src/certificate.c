@@ -30,8 +30,7 @@ void dtls_certificate_init(lua_State *L) {
   dtls_register(L, TYPE, methods);
 }
 
-/* Sets a field of the table on top to what has been written to the BIO. */
-static void set_written(lua_State *L, BIO *scratch, const char *name) {
+void dtls_certificate_set_written(lua_State *L, BIO *scratch, const char *name) {
   char *text;
   long size = BIO_get_mem_data(scratch, &text);
   lua_pushlstring(L, text, (size_t)(size > 0 ? size : 0));
@@ -54,7 +53,7 @@ static void set_name(lua_State *L, BIO *scratch, const X509_NAME *name, const ch
     lua_getfield(L, -1, key);
     if (lua_isnil(L, -1)) {
       lua_pop(L, 1);
-      set_written(L, scratch, key);
+      dtls_certificate_set_written(L, scratch, key);
       continue;
     }
     if (!lua_istable(L, -1)) {
@@ -111,15 +110,17 @@ static void set_alt_names(lua_State *L, BIO *scratch, const X509 *cert) {
     }
   }
   GENERAL_NAMES_free(names);
-  if (!first) set_written(L, scratch, "subjectaltname");
+  if (!first) dtls_certificate_set_written(L, scratch, "subjectaltname");
 }
 
-static void set_fingerprint(lua_State *L, BIO *scratch, const X509 *cert, const EVP_MD *digest, const char *field) {
+void dtls_certificate_set_fingerprint(lua_State *L, const X509 *cert, const EVP_MD *digest, const char *field) {
   uint8_t bytes[EVP_MAX_MD_SIZE];
+  char text[EVP_MAX_MD_SIZE * 3 + 1] = "";
   unsigned size = 0;
-  if (X509_digest(cert, digest, bytes, &size) != 1) return;
-  for (unsigned i = 0; i < size; i++) BIO_printf(scratch, i == 0 ? "%02X" : ":%02X", bytes[i]);
-  set_written(L, scratch, field);
+  if (X509_digest(cert, digest, bytes, &size) != 1 || size == 0) return;
+  for (unsigned i = 0; i < size; i++) snprintf(text + i * 3, 4, "%02X:", bytes[i]);
+  lua_pushlstring(L, text, size * 3 - 1);
+  lua_setfield(L, -2, field);
 }
 
 static void set_serial(lua_State *L, BIO *scratch, const X509 *cert) {
@@ -128,7 +129,7 @@ static void set_serial(lua_State *L, BIO *scratch, const X509 *cert) {
   if (hex) BIO_puts(scratch, hex);
   OPENSSL_free(hex);
   BN_free(number);
-  set_written(L, scratch, "serialNumber");
+  dtls_certificate_set_written(L, scratch, "serialNumber");
 }
 
 static void set_purposes(lua_State *L, const X509 *cert) {
@@ -155,18 +156,18 @@ static void push_one(lua_State *L, BIO *scratch, X509 *cert) {
   set_name(L, scratch, X509_get_issuer_name(cert), "issuer");
   set_alt_names(L, scratch, cert);
   ASN1_TIME_print(scratch, X509_get0_notBefore(cert));
-  set_written(L, scratch, "valid_from");
+  dtls_certificate_set_written(L, scratch, "valid_from");
   ASN1_TIME_print(scratch, X509_get0_notAfter(cert));
-  set_written(L, scratch, "valid_to");
+  dtls_certificate_set_written(L, scratch, "valid_to");
   set_serial(L, scratch, cert);
-  set_fingerprint(L, scratch, cert, EVP_sha1(), "fingerprint");
-  set_fingerprint(L, scratch, cert, EVP_sha256(), "fingerprint256");
-  set_fingerprint(L, scratch, cert, EVP_sha512(), "fingerprint512");
+  dtls_certificate_set_fingerprint(L, cert, EVP_sha1(), "fingerprint");
+  dtls_certificate_set_fingerprint(L, cert, EVP_sha256(), "fingerprint256");
+  dtls_certificate_set_fingerprint(L, cert, EVP_sha512(), "fingerprint512");
   set_purposes(L, cert);
   PEM_write_bio_X509(scratch, cert);
-  set_written(L, scratch, "pem");
+  dtls_certificate_set_written(L, scratch, "pem");
   i2d_X509_bio(scratch, cert);
-  set_written(L, scratch, "raw");
+  dtls_certificate_set_written(L, scratch, "raw");
   lua_pushboolean(L, X509_check_ca(cert) > 0);
   lua_setfield(L, -2, "ca");
   if (!key) return;

@@ -284,6 +284,9 @@ void dtls_keylog_free(dtls_config *c);
 /* ── certificate.c ───────────────────────────────────────────────────────────────────────────────────────── */
 
 void dtls_certificate_init(lua_State *L);
+/* Each sets a field of the table on top: to what has been written to a memory BIO, which is emptied; to a fingerprint. */
+void dtls_certificate_set_written(lua_State *L, BIO *bio, const char *field);
+void dtls_certificate_set_fingerprint(lua_State *L, const X509 *cert, const EVP_MD *digest, const char *field);
 /* Pushes a table with Node's fields; chain: with issuerCertificate as far as the peer's chain goes. */
 bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool chain);
 
@@ -431,6 +434,11 @@ bool dtls_association_set_peer(dtls_association *a, dtls_path *path);
 void dtls_association_release(dtls_association *a); /* its record buffers, until they are needed again */
 void dtls_association_suspect(dtls_association *a, int alert, int number);
 void dtls_association_clear_suspicion(dtls_association *a);
+/* The suite about to be used, else the one in use; NULL: none yet. */
+static inline const SSL_CIPHER *dtls_suite(const SSL *ssl) {
+  const SSL_CIPHER *pending = SSL_get_pending_cipher(ssl);
+  return pending ? pending : SSL_get_current_cipher(ssl);
+}
 static inline dtls_association *dtls_association_of(const SSL *ssl) { return SSL_get_app_data(ssl); }
 
 /* ── endpoint.c: the listening socket; every datagram of a server that no peer socket took ───────────────── */

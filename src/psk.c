@@ -40,8 +40,7 @@ static unsigned for_client(SSL *ssl, const char *hint, char *identity, unsigned 
 }
 
 bool dtls_psk_suite(const SSL *ssl) {
-  const SSL_CIPHER *cipher = SSL_get_pending_cipher(ssl);
-  if (!cipher) cipher = SSL_get_current_cipher(ssl);
+  const SSL_CIPHER *cipher = dtls_suite(ssl);
   if (!cipher) return false;
   int kx = SSL_CIPHER_get_kx_nid(cipher);
   return kx == NID_kx_psk || kx == NID_kx_ecdhe_psk || kx == NID_kx_dhe_psk || kx == NID_kx_rsa_psk;

@@ -60,8 +60,7 @@ static bool admit_plain(dtls_association *a, const uint8_t *record) {
 
 /* Nonce and tag of an AEAD suite; libssl of some versions ends the session at a record that is shorter. */
 size_t dtls_screen_protected_min(const SSL *ssl) {
-  const SSL_CIPHER *cipher = SSL_get_pending_cipher(ssl);
-  if (!cipher) cipher = SSL_get_current_cipher(ssl);
+  const SSL_CIPHER *cipher = dtls_suite(ssl);
   if (!cipher) return 0;
   if (!SSL_CIPHER_is_aead(cipher)) return 1;
   if (SSL_CIPHER_get_cipher_nid(cipher) == NID_chacha20_poly1305) return 16;

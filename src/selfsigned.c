@@ -5,7 +5,6 @@
 
 #include <openssl/rsa.h>
 
-#include <stdio.h>
 #include <string.h>
 
 enum { SERIAL_BITS = 127, HOUR = 60 * 60, RSA_BITS = 2048 };
@@ -103,23 +102,6 @@ bool dtls_selfsigned_nameless(const char *type, X509 **cert, EVP_PKEY **key) {
   return *key && *cert && fill(*cert, *key, "-", 1) && sign(*cert, *key);
 }
 
-static void set_bio(lua_State *L, BIO *bio, const char *name) {
-  char *data = NULL;
-  long size = BIO_get_mem_data(bio, &data);
-  lua_pushlstring(L, data, (size_t)size);
-  lua_setfield(L, -2, name);
-}
-
-static void set_fingerprint(lua_State *L, X509 *cert) {
-  uint8_t digest[EVP_MAX_MD_SIZE];
-  unsigned size = 0;
-  char text[EVP_MAX_MD_SIZE * 3 + 1] = "";
-  X509_digest(cert, EVP_sha256(), digest, &size);
-  for (unsigned i = 0; i < size; i++) snprintf(text + i * 3, 4, "%02X:", digest[i]);
-  lua_pushlstring(L, text, size > 0 ? size * 3 - 1 : 0);
-  lua_setfield(L, -2, "fingerprint");
-}
-
 /*
  * core.self_signed({type='ec'|'ed25519'|'ed448'|'rsa'|'rsa-pss', common_name=, alt_names={...}, days=})
  *   → {cert=, key=, fingerprint=} | nil, err
@@ -143,9 +125,9 @@ int dtls_selfsigned(lua_State *L) {
   int results = 1;
   if (ok) {
     lua_createtable(L, 0, 3);
-    set_bio(L, cert_pem, "cert");
-    set_bio(L, key_pem, "key");
-    set_fingerprint(L, cert);
+    dtls_certificate_set_written(L, cert_pem, "cert");
+    dtls_certificate_set_written(L, key_pem, "key");
+    dtls_certificate_set_fingerprint(L, cert, EVP_sha256(), "fingerprint");
   } else {
     results = dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a self-signed certificate");
   }

@@ -3,6 +3,7 @@
 local uv = require 'luv'
 local core = require 'dtls.core'
 local context = require 'dtls.context'
+local failure = require('dtls.options').failure
 local Connection = require 'dtls.connection'
 local socket = require 'dtls.socket'
 local tick = require 'dtls.tick'
@@ -124,10 +125,6 @@ function Client:_start()
   if not request then conn:_fail(socket.failure('cannot resolve ' .. host, message, name)) end
 end
 
-local function config_error(message)
-  return nil, new_error('ERR_DTLS_CONFIG', message)
-end
-
 --- Connects to a server. Events tell how it goes: `connection`, or `error` and `close`.
 ---@param options table host and port (or a connected `handle`), and what makes the context
 ---@param on_connection fun()? listens to `connection`
@@ -142,14 +139,14 @@ local function open(options, on_connection)
     called, handle, err = pcall(socket.given, handle)
     if not called then error("option 'handle': expected a luv UDP handle or a dgram socket", 2) end
     if not handle then return nil, err end
-    if own.localAddress or own.localPort or own.udpTTL then return config_error('localAddress, localPort and udpTTL are the handle\'s') end
+    if own.localAddress or own.localPort or own.udpTTL then return failure('localAddress, localPort and udpTTL are the handle\'s') end
   end
-  if (own.host == nil) ~= (own.port == nil) then return config_error('host and port come together') end
-  if not own.host and not handle then return config_error('a client needs host and port, or handle') end
+  if (own.host == nil) ~= (own.port == nil) then return failure('host and port come together') end
+  if not own.host and not handle then return failure('a client needs host and port, or handle') end
   local name = own.servername or own.hostname or own.host
   if name == '' then name = nil end -- no SNI
   if made.checksName and made.rejects and not name then
-    return config_error('servername: there is no name to check the certificate against')
+    return failure('servername: there is no name to check the certificate against')
   end
   uv.update_time() -- the loop's clock stands still while the caller works, and the deadline would be that much too short
   local conn = Connection.new(made, settings)

@@ -46,10 +46,6 @@ for name, method in pairs(setters) do Context[name] = method end
 
 -- ── making one ──
 
-local function config_error(message)
-  return nil, core.error('ERR_DTLS_CONFIG', message)
-end
-
 local function check_context(value)
   if getmetatable(value) == Context then return value end
   return nil, 'a Context'
@@ -59,7 +55,7 @@ local function check_versions(given)
   for _, name in ipairs { 'minVersion', 'maxVersion' } do
     local version = given[name]
     if version and version ~= 'DTLSv1.2' then
-      return config_error(("%s: '%s' is not supported; DTLSv1.2 is"):format(name, version))
+      return options.failure(("%s: '%s' is not supported; DTLSv1.2 is"):format(name, version))
     end
   end
   return true
@@ -70,12 +66,12 @@ local function psk_map(role, psk)
   if not psk then return {} end
   if type(psk) == 'function' then return true end
   if role == 'client' then
-    if type(psk.identity) ~= 'string' or type(psk.key) ~= 'string' then return config_error('psk: a client needs {identity=, key=}') end
+    if type(psk.identity) ~= 'string' or type(psk.key) ~= 'string' then return options.failure('psk: a client needs {identity=, key=}') end
     return { [psk.identity] = psk.key }
   end
   for identity, key in pairs(psk) do
     local good = type(identity) == 'string' and type(key) == 'string'
-    if not good then return config_error('psk: a server needs {[identity] = key}, both strings') end
+    if not good then return options.failure('psk: a server needs {[identity] = key}, both strings') end
   end
   return psk
 end
@@ -123,7 +119,7 @@ local others = {
 
 local function check_role(role, given)
   for _, name in ipairs(others[role]) do
-    if given[name] ~= nil then return config_error(('%s: a %s has none'):format(name, role)) end
+    if given[name] ~= nil then return options.failure(('%s: a %s has none'):format(name, role)) end
   end
   return true
 end
@@ -133,8 +129,8 @@ local function make(role, given)
   if ok then ok, err = check_role(role, given) end
   if not ok then return nil, err end
   local certs, keys = given.cert or {}, given.key or {}
-  if #certs ~= #keys then return config_error(('cert and key come in pairs: there are %d and %d'):format(#certs, #keys)) end
-  if role == 'server' and #certs == 0 and not given.psk then return config_error('a server needs cert and key, or psk') end
+  if #certs ~= #keys then return options.failure(('cert and key come in pairs: there are %d and %d'):format(#certs, #keys)) end
+  if role == 'server' and #certs == 0 and not given.psk then return options.failure('a server needs cert and key, or psk') end
   local psk, psk_err = psk_map(role, given.psk)
   if not psk then return nil, psk_err end
   return core.context(role, {
@@ -244,10 +240,9 @@ function Context:_target() return self.core end
 ---@return true? ok
 ---@return dtls.Error? err
 function Context:setTicketKeys(keys)
-  local list, expected, right_type = options.ticketKeys(keys)
-  if not list and not right_type then error('setTicketKeys: expected ' .. expected, 2) end
-  if not list then return config_error('ticketKeys: expected ' .. expected) end
-  if self.role ~= 'server' then return config_error('ticketKeys: a client has none') end
+  local list, err = options.argument('setTicketKeys', 'ticketKeys', keys)
+  if not list then return nil, err end
+  if self.role ~= 'server' then return options.failure('ticketKeys: a client has none') end
   return self.core:set_ticket_keys(list)
 end
 

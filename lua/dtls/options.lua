@@ -8,7 +8,10 @@ jit.off(true, true)
 
 local options = {}
 
-local function config_error(message)
+--- nil and the error of a value of the right type with the wrong content.
+---@return nil
+---@return dtls.Error
+function options.failure(message)
   return nil, core.error('ERR_DTLS_CONFIG', message)
 end
 
@@ -87,7 +90,7 @@ local fingerprints = text_list('a SHA-256 fingerprint in hexadecimal, or a list 
   return (hex:gsub('%x%x', function(byte) return string.char(tonumber(byte, 16)) end))
 end)
 
-options.cookieSecrets = text_list('a string of at least 32 bytes, or {current, previous}', 1, 2, sized(32, math.huge))
+options.cookieSecret = text_list('a string of at least 32 bytes, or {current, previous}', 1, 2, sized(32, math.huge))
 options.ticketKeys = text_list('a string of 80 bytes, or {current, previous}', 1, 2, sized(80, 80))
 options.names = text_list('a list of names', 0, math.huge, as_it_is)
 
@@ -147,7 +150,7 @@ options.settings = {
 options.roles = {
   server = {
     sni = of_type 'table', SNICallback = of_type 'function', sessionStore = session_store,
-    cookieSecret = options.cookieSecrets,
+    cookieSecret = options.cookieSecret,
     demux = one_of('connected', 'shared'),
     maxConnections = whole_number(1, 2 ^ 31 - 1), maxConnectionsPerHost = whole_number(1, 2 ^ 31 - 1),
     maxHandshakes = whole_number(1, 2 ^ 31 - 1),
@@ -161,6 +164,16 @@ options.roles = {
   },
 }
 
+--- Checks what `method` was given for `option`, the name of a checker here. Raises for a wrong type, where the method was called.
+---@return any? value as it is used
+---@return dtls.Error? err ERR_DTLS_CONFIG
+function options.argument(method, option, value)
+  local good, expected, right_type = options[option](value)
+  if good ~= nil then return good end
+  if not right_type then error(('%s: expected %s'):format(method, expected), 3) end
+  return options.failure(('%s: expected %s'):format(option, expected))
+end
+
 --- Checks every option against the given tables of checkers. Raises, at `level`, for an unknown name or a wrong type.
 ---@return table? checked
 ---@return dtls.Error? err ERR_DTLS_CONFIG: a value that cannot be
@@ -172,11 +185,11 @@ function options.check(given, level, ...)
     for i = 1, select('#', ...) do checker = checker or select(i, ...)[name] end
     if not checker then error(("unknown option '%s'"):format(tostring(name)), level) end
     local good, expected, right_type = checker(value)
-    if right_type and good == nil then return config_error(('%s: expected %s'):format(name, expected)) end
+    if right_type and good == nil then return options.failure(('%s: expected %s'):format(name, expected)) end
     if good == nil then error(("option '%s': expected %s, got %s"):format(name, expected, type(value)), level) end
     checked[name] = good
   end
-  if checked.mtu and checked.linkMtu then return config_error('mtu and linkMtu say the same thing: give one') end
+  if checked.mtu and checked.linkMtu then return options.failure('mtu and linkMtu say the same thing: give one') end
   return checked
 end
 

@@ -32,7 +32,7 @@ local Server = Emitter:extend()
 local function create(all, on_connection)
   local made, settings, own, given = context.resolve('server', all)
   if not made then return nil, settings end
-  if own.sni and own.SNICallback then return nil, new_error('ERR_DTLS_CONFIG', 'sni and SNICallback answer the same question: give one') end
+  if own.sni and own.SNICallback then return options.failure('sni and SNICallback answer the same question: give one') end
   if own.sni then
     local names, err = sni.compile(own.sni)
     if not names then return nil, err end
@@ -395,9 +395,8 @@ end
 ---@return true? ok
 ---@return dtls.Error? err ERR_DTLS_CONFIG: too short
 function Server:setCookieSecret(secret)
-  local list, expected, right_type = options.cookieSecrets(secret)
-  if not list and not right_type then error('setCookieSecret: expected ' .. expected, 2) end
-  if not list then return nil, new_error('ERR_DTLS_CONFIG', 'cookieSecret: expected ' .. expected) end
+  local list, err = options.argument('setCookieSecret', 'cookieSecret', secret)
+  if not list then return nil, err end
   self._options.cookieSecret = list
   if self._endpoint then return self._endpoint:set_cookie_secret(list[1], list[2]) end
   return true

@@ -1,7 +1,7 @@
 --- A server's identities by name: `sni` as it was given → what a name gets (RFC 6066 §3, RFC 9525 §6.3).
 
-local core = require 'dtls.core'
 local context = require 'dtls.context'
+local options = require 'dtls.options'
 
 local sni = {}
 
@@ -15,9 +15,9 @@ function sni.compile(given)
     if type(name) ~= 'string' then error('sni: expected names, got a ' .. type(name), 3) end
     if type(value) ~= 'table' then error(("sni: '%s': expected a Context or options, got %s"):format(name, type(value)), 3) end
     local lower = name:lower()
-    if names[lower] then return nil, core.error('ERR_DTLS_CONFIG', ("sni: '%s' is there twice; case does not count"):format(lower)) end
+    if names[lower] then return options.failure(("sni: '%s' is there twice; case does not count"):format(lower)) end
     local made, err = context.coerce('server', value, 4)
-    if not made then return nil, core.error('ERR_DTLS_CONFIG', ("sni: '%s': %s"):format(name, err.message)) end
+    if not made then return options.failure(("sni: '%s': %s"):format(name, err.message)) end
     names[lower] = made
   end
   return names

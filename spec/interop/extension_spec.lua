@@ -3,6 +3,7 @@
 local dtls = require 'dtls'
 local uv = require 'luv'
 local interop = require 'spec.support.interop'
+local merged = require('spec.support.pair').merged
 local peers = require 'spec.support.peers'
 local pki = require 'spec.support.pki'
 local raw = require 'spec.support.raw'
@@ -21,13 +22,6 @@ describe('extensions:', function()
   end)
 
   teardown(function() files:remove() end)
-
-  local function merged(first, second)
-    local all = {}
-    for name, value in pairs(first) do all[name] = value end
-    for name, value in pairs(second or {}) do all[name] = value end
-    return all
-  end
 
   local function serve(tool, more)
     local port = raw.freePort '127.0.0.1'
