@@ -48,9 +48,62 @@ function proxy.filters.mute(direction)
   end
 end
 
+-- One byte of a datagram with one bit turned.
+local function flipped(data, random)
+  local at, bit = math.ceil(random() * #data), 2 ^ math.floor(random() * 8)
+  local byte = data:byte(at)
+  local set = math.floor(byte / bit) % 2 == 1
+  return data:sub(1, at - 1) .. string.char(set and byte - bit or byte + bit) .. data:sub(at + 1)
+end
+
+-- Some bits turned, or the end cut off.
+local function corrupted(data, random)
+  if data == '' then return data end
+  if random() < 0.3 then return data:sub(1, math.floor(random() * #data)) end
+  for _ = 1, math.ceil(random() * 3) do data = flipped(data, random) end
+  return data
+end
+
+--- A bad network. What happens to a datagram depends on the seed and on its number in its direction, on nothing else.
+--- Each is a number, or {server=, client=} for the two directions:
+---   loss, duplicate, reorder, delay, corrupt: probabilities; a duplicate comes at once or late; reordered is what
+---   comes after those behind it, delayed what comes some time later
+---   late: how long that is at most, in ms (60)
+---   mtu: longer datagrams are lost
+---@param options {seed: integer, loss?: number|table, duplicate?: number|table, reorder?: number|table, delay?: number|table,
+---  corrupt?: number|table, late?: number|table, mtu?: integer|table}
+function proxy.filters.bad(options)
+  local streams = {}
+  for i, direction in ipairs { 'server', 'client' } do
+    local seeds = proxy.random(options.seed * 7919 + i * 104729)
+    seeds() -- small seeds begin with small numbers
+    streams[direction] = seeds
+  end
+  return function(direction, _, data)
+    local function option(name, default)
+      local value = options[name]
+      if type(value) == 'table' then value = value[direction] end
+      return value or default
+    end
+    local random = proxy.random(math.floor(streams[direction]() * 2147483647))
+    local function happens(name) return random() < option(name, 0) end
+    local function some() return math.ceil(random() * option('late', 60)) end
+    if happens 'loss' or #data > option('mtu', math.huge) then return end
+    local copies = { { data = data, delay = 0 } }
+    if happens 'duplicate' then copies[2] = { data = data, delay = random() < 0.5 and 0 or some() } end
+    for _, copy in ipairs(copies) do
+      if happens 'reorder' then copy.delay = copy.delay + 3 end
+      if happens 'delay' then copy.delay = copy.delay + some() end
+      if happens 'corrupt' then copy.data = corrupted(data, random) end
+    end
+    return copies
+  end
+end
+
 --- @param target table {ip=, port=} the server
---- @param options table? ip: where it listens (the target's); filter(direction, index, data) → data, a list of them, or
----   nil: direction is 'server' or 'client', where it is going; index counts each direction from 1
+--- @param options table? ip: where it listens (the target's); records = false: what passes is not kept;
+---   filter(direction, index, data) → data, a list, or nil: direction is 'server' or 'client', where it is going; index
+---   counts each direction from 1; in the list are data or {data=, delay=ms}
 function proxy.new(target, options)
   options = options or {}
   local self = setmetatable({
@@ -59,6 +112,9 @@ function proxy.new(target, options)
     clients = {},                                -- 'ip port' → {ip=, port=, socket=}
     recorded = { server = {}, client = {} },     -- all that came, before the filter
     passed = { server = {}, client = {} },       -- all that went on, after it
+    records = options.records ~= false,
+    count = { server = 0, client = 0 },          -- datagrams that came
+    timers = {},                                 -- of what goes on later
     front = uv.new_udp(),
   }, Proxy)
   assert(self.front:bind(options.ip or target.ip, 0))
@@ -85,7 +141,7 @@ function Proxy:_client(from)
 end
 
 function Proxy:_send(direction, data, client)
-  table.insert(self.passed[direction], data)
+  if self.records then table.insert(self.passed[direction], data) end
   if self.closed then return end
   if direction == 'server' then
     client.socket:try_send(data, self.target.ip, self.target.port)
@@ -94,13 +150,31 @@ function Proxy:_send(direction, data, client)
   end
 end
 
+function Proxy:_sendLater(delay, ...)
+  local timer, what = uv.new_timer(), { ... }
+  self.timers[timer] = true
+  timer:start(delay, 0, function()
+    self.timers[timer] = nil
+    timer:close()
+    self:_send(unpack(what))
+  end)
+end
+
 function Proxy:_pass(direction, data, client)
-  local record = self.recorded[direction]
-  record[#record + 1] = data
+  local index = self.count[direction] + 1
+  self.count[direction] = index
+  if self.records then self.recorded[direction][index] = data end
   local out = data
-  if self.filter then out = self.filter(direction, #record, data) end
+  if self.filter then out = self.filter(direction, index, data) end
   if type(out) == 'string' then out = { out } end
-  for _, each in ipairs(out or {}) do self:_send(direction, each, client) end
+  for _, each in ipairs(out or {}) do
+    if type(each) == 'string' then each = { data = each } end
+    if (each.delay or 0) > 0 then
+      self:_sendLater(each.delay, direction, each.data, client)
+    else
+      self:_send(direction, each.data, client)
+    end
+  end
 end
 
 --- Sends a datagram of one's own, past the filter, as if the other side had sent it. `client`: the first one.
@@ -123,6 +197,7 @@ end
 
 function Proxy:close(callback)
   self.closed = true
+  for timer in pairs(self.timers) do timer:close() end
   for _, client in pairs(self.clients) do client.socket:close() end
   self.front:close(callback)
 end
