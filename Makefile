@@ -26,7 +26,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all luvit hosts env install uninstall clean setup demo test bench ready lint symbols install-check rock \
-        memcheck asan help
+        memcheck asan soak help
 
 # ── How the core is built ─────────────────────────────────────────────────────────────────────────────────────
 # `X = $(eval X := $(shell …))$(X)` runs the command at the first use of X, and only then. LuaRocks gives LUA_INCDIR.
@@ -154,6 +154,10 @@ asan: UNDER = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-
 asan: ready ## the specs with the core built by gcc's address and undefined behaviour sanitizers
 	@$(MAKE) SANITIZE=1 OPENSSL=shared CC=gcc all
 	@$(BUSTED)
+
+soak: MINUTES ?= 10
+soak: ready ## two servers and hundreds of clients over a bad network for MINUTES; what they used must come back
+	@$(CHECKOUT) $(LUA) spec/soak/soak.lua $(MINUTES)
 
 lint: ## luacheck
 	@.ci/setup lint

@@ -1,11 +1,12 @@
---- Many clients at once, in a process of their own: port, fingerprint, how many. Says when every one of them has had
+--- Many clients at once, in a process of their own: port, fingerprints (with commas), how many. Says when every one of them has had
 --- its echo, and then waits to be killed; says which failed.
 
 local uv = require 'luv'
 local dtls = require 'dtls'
 
-local port, fingerprint, count = tonumber(arg[1]), arg[2], tonumber(arg[3])
-local context = assert(dtls.createContext('client', { fingerprint = fingerprint }))
+local port, count, fingerprints = tonumber(arg[1]), tonumber(arg[3]), {}
+for each in arg[2]:gmatch '[^,]+' do fingerprints[#fingerprints + 1] = each end
+local context = assert(dtls.createContext('client', { fingerprint = fingerprints }))
 local echoed = 0
 io.stdout:setvbuf 'line'
 for i = 1, count do
