@@ -145,7 +145,8 @@ static int association_gc(lua_State *L) {
 /* What arrived before connect() is from anybody, and a server says nothing before it is spoken to. */
 static void discard_queued(int fd) {
   uint8_t byte;
-  for (int i = 0; i < DTLS_DRAIN_MAX && (recv(fd, &byte, 1, MSG_DONTWAIT) >= 0 || errno != EAGAIN); i++) continue;
+  for (int i = 0; i < DTLS_DRAIN_MAX; i++)
+    if (recv(fd, &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN) return;
 }
 
 typedef struct {

@@ -30,11 +30,11 @@ void dtls_certificate_init(lua_State *L) {
   dtls_register(L, TYPE, methods);
 }
 
-void dtls_certificate_set_written(lua_State *L, BIO *scratch, const char *name) {
+void dtls_certificate_set_written(lua_State *L, BIO *scratch, const char *field) {
   char *text;
   long size = BIO_get_mem_data(scratch, &text);
   lua_pushlstring(L, text, (size_t)(size > 0 ? size : 0));
-  lua_setfield(L, -2, name);
+  lua_setfield(L, -2, field);
   (void)BIO_reset(scratch);
 }
 
@@ -118,7 +118,7 @@ void dtls_certificate_set_fingerprint(lua_State *L, const X509 *cert, const EVP_
   char text[EVP_MAX_MD_SIZE * 3 + 1] = "";
   unsigned size = 0;
   if (X509_digest(cert, digest, bytes, &size) != 1 || size == 0) return;
-  for (unsigned i = 0; i < size; i++) snprintf(text + i * 3, 4, "%02X:", bytes[i]);
+  for (size_t i = 0; i < size; i++) snprintf(text + i * 3, 4, "%02X:", bytes[i]);
   lua_pushlstring(L, text, size * 3 - 1);
   lua_setfield(L, -2, field);
 }

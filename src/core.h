@@ -24,6 +24,9 @@
 
 #include "openssl.h"
 
+/* Lua's header does not say that this one never returns. */
+_Noreturn int luaL_error(lua_State *L, const char *format, ...);
+
 typedef struct dtls_association dtls_association;
 typedef struct dtls_endpoint dtls_endpoint;
 typedef struct dtls_path dtls_path;
@@ -233,7 +236,7 @@ typedef struct {
 typedef dtls_target dtls_target_check(lua_State *L); /* of the object at index 1 */
 extern const luaL_Reg dtls_context_settings[], dtls_association_settings[];
 dtls_option_taker dtls_settings_take;
-const char *dtls_settings_ciphers(dtls_target target, const char *list);
+const char *dtls_settings_ciphers(dtls_target t, const char *list);
 bool dtls_settings_restore(SSL *ssl); /* what was set for it alone holds, whatever identity its name has got */
 
 /* ── verify.c: who the peer may be ───────────────────────────────────────────────────────────────────────── */
@@ -285,10 +288,10 @@ void dtls_keylog_free(dtls_config *c);
 
 void dtls_certificate_init(lua_State *L);
 /* Each sets a field of the table on top: to what has been written to a memory BIO, which is emptied; to a fingerprint. */
-void dtls_certificate_set_written(lua_State *L, BIO *bio, const char *field);
+void dtls_certificate_set_written(lua_State *L, BIO *scratch, const char *field);
 void dtls_certificate_set_fingerprint(lua_State *L, const X509 *cert, const EVP_MD *digest, const char *field);
-/* Pushes a table with Node's fields; chain: with issuerCertificate as far as the peer's chain goes. */
-bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool chain);
+/* Pushes a table with Node's fields; whole: with issuerCertificate as far as the peer's chain goes. */
+bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool whole);
 
 /* ── cookie.c: stateless cookies (RFC 6347 §4.2.1) ───────────────────────────────────────────────────────── */
 

@@ -91,7 +91,7 @@ int dtls_error_system(lua_State *L, int number, const char *what) {
 static void push_alert_name(lua_State *L, int description) {
   char name[64];
   snprintf(name, sizeof name, "%s", SSL_alert_desc_string_long(description));
-  for (char *p = name; *p; p++) *p = *p == ' ' ? '_' : (char)tolower((unsigned char)*p);
+  for (char *p = name; *p; p++) *p = (char)(*p == ' ' ? '_' : tolower((unsigned char)*p));
   lua_pushstring(L, name);
 }
 
@@ -138,7 +138,7 @@ int dtls_error_certificate(lua_State *L, long verify_result) {
 static void push_reason(lua_State *L, const char *text) {
   char name[128];
   snprintf(name, sizeof name, "%s", text);
-  for (char *p = name; *p; p++) *p = isalnum((unsigned char)*p) ? (char)toupper((unsigned char)*p) : '_';
+  for (char *p = name; *p; p++) *p = (char)(isalnum((unsigned char)*p) ? toupper((unsigned char)*p) : '_');
   lua_pushstring(L, name);
 }
 

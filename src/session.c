@@ -189,7 +189,7 @@ const char *dtls_session_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
   const char *policy = lua_tolstring(L, -1, &size), *failed = NULL;
   if (!EVP_Digest(policy ? policy : "", size, c->policy, NULL, EVP_sha256(), NULL)) return "cannot make a digest";
   lua_pop(L, 1);
-  long timeout = dtls_option_integer(L, 2, "session_timeout", DEFAULT_TIMEOUT, 1, 24 * 60 * 60);
+  long timeout = dtls_option_integer(L, 2, "session_timeout", DEFAULT_TIMEOUT, 1, 24L * 60 * 60);
   SSL_CTX_set_timeout(ctx, timeout);
   c->session_timeout = (uint64_t)timeout * 1000;
   if (!c->server) return NULL;

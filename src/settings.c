@@ -164,11 +164,11 @@ static bool is_good(const SSL_CIPHER *suite, const char *list) {
 static char *aead_suites(const char *list, int *level) {
   SSL_CTX *scratch = SSL_CTX_new(DTLS_method()); /* a list that fails leaves a context without suites */
   char *kept = NULL;
-  size_t used = 0;
   if (!scratch) return NULL;
   SSL_CTX_set_security_level(scratch, 0);
   if (SSL_CTX_set_cipher_list(scratch, list) == 1) {
     STACK_OF(SSL_CIPHER) *suites = SSL_CTX_get_ciphers(scratch);
+    size_t used = 0;
     if (strstr(list, "@SECLEVEL=")) *level = SSL_CTX_get_security_level(scratch);
     for (int i = 0; i < sk_SSL_CIPHER_num(suites); i++) {
       const SSL_CIPHER *suite = sk_SSL_CIPHER_value(suites, i);
