@@ -458,6 +458,7 @@ struct dtls_endpoint {
   dtls_batch *batch;
   struct dtls_stashed *stash, **stash_end; /* copies that wait to be dispatched again, a FIFO */
   size_t stash_count;
+  unsigned left; /* datagrams that may still be taken in this turn of the event loop */
   struct dtls_stashed *held; /* the stash entry that `hand` points into */
   dtls_datagram hand;        /* the datagram in hand */
   bool hand_again;           /* it has been to the current association, the successor is next */

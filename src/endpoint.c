@@ -6,6 +6,7 @@
 #include "core.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -118,6 +119,7 @@ int dtls_endpoint_new(lua_State *L) {
   ep->stores_sessions = stores_sessions;
   ep->bound = bound;
   ep->stash_end = &ep->stash;
+  ep->left = UINT_MAX;
   ep->cookies = dtls_cookies_new();
   ep->paths = dtls_paths_new();
   ep->batch = dtls_batch_new();
@@ -161,10 +163,15 @@ void dtls_endpoint_stash(dtls_endpoint *ep, const dtls_path *path, const dtls_ad
   ep->stash_count++;
 }
 
-/* The next datagram into the hand: the stash first, then the batch, then the socket. */
+/*
+ * The next datagram into the hand: the stash first, then the batch, then the socket. A batch is brought to its end even
+ * when the turn is over.
+ */
 static bool take(dtls_endpoint *ep, bool *seen) {
+  bool over = ep->left == 0;
+  if (!over) ep->left--;
   *seen = false;
-  if (ep->stash) {
+  if (ep->stash && !over) {
     struct dtls_stashed *entry = ep->stash;
     ep->stash = entry->next;
     if (!ep->stash) ep->stash_end = &ep->stash;
@@ -174,8 +181,9 @@ static bool take(dtls_endpoint *ep, bool *seen) {
     *seen = entry->seen;
     return true;
   }
-  if (!dtls_batch_next(ep->batch, &ep->hand) && !(dtls_batch_receive(ep->batch, ep->fd, &ep->bound) && dtls_batch_next(ep->batch, &ep->hand)))
-    return false;
+  if (!dtls_batch_next(ep->batch, &ep->hand)) {
+    if (over || !dtls_batch_receive(ep->batch, ep->fd, &ep->bound) || !dtls_batch_next(ep->batch, &ep->hand)) return false;
+  }
   ep->counters.datagrams_in++;
   ep->counters.bytes_in += ep->hand.size;
   return true;
@@ -224,7 +232,7 @@ static int dispatch_untrusted(lua_State *L, dtls_endpoint *ep, bool seen) {
  * endpoint:next() → 'data', owner    a datagram waits in that owner's association: call handshake() or read()
  *                 → 'hello', address, known   a peer proved its address: accept() makes its association, ignoring
  *                                     it refuses. known: it has one already, and this one is to take its place
- *                 → nil               nothing left
+ *                 → nil               nothing left, or the turn is over
  * What was handed out is withdrawn by the following call.
  */
 static int endpoint_next(lua_State *L) {
@@ -243,6 +251,15 @@ static int endpoint_next(lua_State *L) {
   }
   if (results == 0 && ep->waiting) SSL_free_buffers(ep->waiting->ssl);
   return results;
+}
+
+/* endpoint:turn(datagrams): so many may be taken now, those that nobody needs to know of included. Before the first call: any number. */
+static int endpoint_turn(lua_State *L) {
+  dtls_endpoint *ep = check(L);
+  lua_Integer datagrams = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, datagrams > 0 && datagrams <= INT32_MAX, 2, "expected a positive number");
+  ep->left = (unsigned)datagrams;
+  return 0;
 }
 
 /* endpoint:pending() → whether next() has work that no readable socket will announce */
@@ -364,6 +381,7 @@ static int endpoint_stats(lua_State *L) {
 
 void dtls_endpoint_init(lua_State *L) {
   static const luaL_Reg methods[] = {{"close", endpoint_close},
+                                     {"turn", endpoint_turn},
                                      {"next", endpoint_next},
                                      {"pending", endpoint_pending},
                                      {"accept", endpoint_accept},

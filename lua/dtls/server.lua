@@ -98,11 +98,17 @@ function Server:_start(udp)
   self._endpoint, self._poll = endpoint, poll
   local function readable(failed)
     self:_dispatch()
-    if failed and not poll:is_closing() then poll:start('rp', self._readable) end
+    if failed and not poll:is_closing() then poll:start(self._awaits, readable) end
   end
   self._readable = readable
-  poll:start('rp', readable)
+  self:_await 'rp'
   return true
+end
+
+function Server:_await(events)
+  if self._awaits == events then return end
+  self._awaits = events
+  self._poll:start(events, self._readable)
 end
 
 --- listen(port[, host[, callback]]) binds a socket; listen(handle[, callback]) uses a bound luv UDP handle or dgram
@@ -152,20 +158,20 @@ end
 
 -- ── peers ──
 
---- Every datagram that no peer socket took.
+--- Every datagram that no peer socket took, as many as a turn may have.
 function Server:_dispatch()
-  local endpoint, count = self._endpoint, 0
-  while self._endpoint and self._endpoint == endpoint do
-    if count >= DISPATCH_BUDGET and not endpoint:pending() then return end
+  local endpoint = self._endpoint
+  if endpoint then endpoint:turn(DISPATCH_BUDGET) end
+  while endpoint and self._endpoint == endpoint do
     local kind, subject, known = endpoint:next()
     if kind == 'data' then
       subject:_serve()
     elseif kind == 'hello' then
       self:_meet(subject, known)
     else
-      return
+      -- What is left in the core no datagram announces; that the socket can be written to does.
+      return self:_await(endpoint:pending() and 'rwp' or 'rp')
     end
-    count = count + 1
   end
 end
 
