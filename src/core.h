@@ -126,6 +126,7 @@ bool dtls_address_equal(const dtls_address *a, const dtls_address *b);
 /* IPv6 form (IPv4 mapped) and port in network order, 18 bytes: what cookies and hashes are made of. */
 void dtls_address_bytes(const dtls_address *address, uint8_t out[18]);
 void dtls_address_push(lua_State *L, const dtls_address *address); /* {ip=, port=, family=} */
+void dtls_address_push_host(lua_State *L, const dtls_address *address); /* bytes that say whose it is */
 BIO_ADDR *dtls_address_to_bio(const dtls_address *address);        /* NULL: out of memory; the caller frees it */
 
 int dtls_udp_fd(lua_State *L, int index); /* checked; pushes nil, err and returns -1 on failure */

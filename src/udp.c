@@ -55,6 +55,18 @@ void dtls_address_push(lua_State *L, const dtls_address *address) {
   lua_setfield(L, -2, "family");
 }
 
+/* IPv4, mapped or not: the address. IPv6: its /64 on its link, because whoever has one address there has 2^64. */
+void dtls_address_push_host(lua_State *L, const dtls_address *address) {
+  uint8_t bytes[18];
+  dtls_address_bytes(address, bytes);
+  if (address->sa.sa_family == AF_INET || IN6_IS_ADDR_V4MAPPED(&address->v6.sin6_addr)) {
+    lua_pushlstring(L, (const char *)bytes, 16);
+  } else {
+    memcpy(bytes + 8, &address->v6.sin6_scope_id, 4);
+    lua_pushlstring(L, (const char *)bytes, 12);
+  }
+}
+
 BIO_ADDR *dtls_address_to_bio(const dtls_address *address) {
   BIO_ADDR *out = BIO_ADDR_new();
   int ok = 0;

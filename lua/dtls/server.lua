@@ -42,7 +42,7 @@ local function create(all, on_connection)
     _context = made, _settings = settings, _given = given, _options = own,
     _state = 'new',
     _connections = {},              -- every one that is not closed
-    _perHost = {},                  -- ip → how many of them
+    _perHost = {},                  -- whom an address belongs to → how many of them
     _active = 0, _unclosed = 0,
     _handshakes = {}, _oldest = 1, _newest = 0, _handshaking = 0, -- a queue with holes
     _counts = {
@@ -163,11 +163,11 @@ function Server:_dispatch()
   local endpoint = self._endpoint
   if endpoint then endpoint:turn(DISPATCH_BUDGET) end
   while endpoint and self._endpoint == endpoint do
-    local kind, subject, known = endpoint:next()
+    local kind, subject, known, host = endpoint:next()
     if kind == 'data' then
       subject:_serve()
     elseif kind == 'hello' then
-      self:_meet(subject, known)
+      self:_meet(host, known)
     else
       -- What is left in the core no datagram announces; that the socket can be written to does.
       return self:_await(endpoint:pending() and 'rwp' or 'rp')
@@ -181,10 +181,10 @@ function Server:_dispatchPending()
 end
 
 -- Over the limits: silence. A peer that starts over takes its own place and is not counted twice.
-function Server:_hasRoom(address)
+function Server:_hasRoom(host)
   local own = self._options
   return not self._busy and self._active < (own.maxConnections or math.huge)
-    and (self._perHost[address.ip] or 0) < (own.maxConnectionsPerHost or math.huge)
+    and (self._perHost[host] or 0) < (own.maxConnectionsPerHost or math.huge)
 end
 
 function Server:_evictOldest()
@@ -195,9 +195,9 @@ function Server:_evictOldest()
 end
 
 -- A peer proved its address with a cookie.
-function Server:_meet(address, known)
+function Server:_meet(host, known)
   local counts = self._counts
-  if not known and not self:_hasRoom(address) then
+  if not known and not self:_hasRoom(host) then
     counts.refused = counts.refused + 1
     return
   end
@@ -210,7 +210,7 @@ function Server:_meet(address, known)
   local conn = Connection.new(self._context, self._settings, self)
   association:set_owner(conn)
   conn._association = association -- from here on whoever closes the connection closes it, too
-  self:_add(conn, address.ip)
+  self:_add(conn, host)
   if displaced then
     conn:_takeWatch(displaced:_giveWatch())
     displaced:_fail(new_error('ERR_DTLS_REPLACED', 'the peer started over with a new association'))
@@ -226,16 +226,16 @@ function Server:_meet(address, known)
   if conn._state == 'handshaking' then conn:_serve() end
 end
 
-function Server:_add(conn, ip)
+function Server:_add(conn, host)
   self._connections[conn] = true
-  self._perHost[ip] = (self._perHost[ip] or 0) + 1
+  self._perHost[host] = (self._perHost[host] or 0) + 1
   self._active = self._active + 1
   self._unclosed = self._unclosed + 1
   self._newest = self._newest + 1
   self._handshakes[self._newest] = conn
   self._handshaking = self._handshaking + 1
   self._counts.accepted = self._counts.accepted + 1
-  conn._ip, conn._ticket = ip, self._newest
+  conn._host, conn._ticket = host, self._newest
 end
 
 local function end_handshake(self, conn)
@@ -310,8 +310,8 @@ function Server:_lost(conn, opened, err)
   end_handshake(self, conn)
   self._connections[conn] = nil
   self._active = self._active - 1
-  local left = self._perHost[conn._ip] - 1
-  self._perHost[conn._ip] = left > 0 and left or nil
+  local left = self._perHost[conn._host] - 1
+  self._perHost[conn._host] = left > 0 and left or nil
   local code = type(err) == 'table' and err.code -- destroy() takes any value
   local counted = err and not opened and (early_ends[code] or 'handshakesFailed') or code == 'ERR_DTLS_REPLACED' and 'replaced'
   if counted then self._counts[counted] = self._counts[counted] + 1 end
