@@ -18,6 +18,10 @@ local DISPATCH_BUDGET = 128
 local DEFAULT_DEMUX = 'shared' -- README says why
 -- One socket takes in the hellos of everybody, so it asks for room; the kernel caps it.
 local DEFAULT_RECEIVE_BUFFER = 4 * 1024 * 1024
+-- Half-open handshakes cost their makers two datagrams and us 50 to 70 KB each, so there must be an end: 200 to 300 MB.
+-- Who makes them pushes the oldest out, and a client is through within moments; a burst of thousands of clients, as after
+-- a restart, must pass as well.
+local DEFAULT_MAX_HANDSHAKES = 4096
 
 --- Events: `listening`, `accept(conn)`, `connection(conn)`, `clientError(err, conn)`, `keylog(line, conn)`, `error(err)`, `close`.
 ---@class dtls.Server: dtls.Emitter
@@ -44,7 +48,8 @@ local function create(all, on_connection)
     _connections = {},              -- every one that is not closed
     _perHost = {},                  -- whom an address belongs to → how many of them
     _active = 0, _unclosed = 0,
-    _handshakes = {}, _oldest = 1, _newest = 0, _handshaking = 0, -- a queue with holes
+    _handshaking = 0,               -- how many between _oldest and _newest, chained by their _older and _newer
+    _maxHandshakes = own.maxHandshakes or DEFAULT_MAX_HANDSHAKES,
     _counts = {
       accepted = 0, connections = 0, handshakesFailed = 0, handshakesTimedOut = 0, evicted = 0, refused = 0, replaced = 0,
       unhandledErrors = 0,
@@ -188,10 +193,7 @@ function Server:_hasRoom(host)
 end
 
 function Server:_evictOldest()
-  while self._oldest <= self._newest and not self._handshakes[self._oldest] do self._oldest = self._oldest + 1 end
-  local conn = self._handshakes[self._oldest]
-  if not conn then return end
-  conn:_fail(new_error('ERR_DTLS_EVICTED', 'newer handshakes took its place (maxHandshakes)'))
+  self._oldest:_fail(new_error('ERR_DTLS_EVICTED', 'newer handshakes took its place (maxHandshakes)'))
 end
 
 -- A peer proved its address with a cookie.
@@ -218,7 +220,7 @@ function Server:_meet(host, known)
     local ok, err = conn:_watchDescriptor(association:fd())
     if not ok then return conn:_fail(err) end
   end
-  if self._handshaking > (self._options.maxHandshakes or math.huge) then self:_evictOldest() end
+  if self._handshaking > self._maxHandshakes then self:_evictOldest() end
   if conn._state == 'closed' then return end -- a listener of those that made room for it has closed the server
   conn:_begin(association)
   if self._unreferenced then conn:unref() end
@@ -226,23 +228,30 @@ function Server:_meet(host, known)
   if conn._state == 'handshaking' then conn:_serve() end
 end
 
+local function begin_handshake(self, conn)
+  local older = self._newest
+  conn._older, self._newest, self._oldest = older, conn, self._oldest or conn
+  if older then older._newer = conn end
+  self._handshaking = self._handshaking + 1
+end
+
+local function end_handshake(self, conn)
+  local older, newer = conn._older, conn._newer
+  if not older and self._oldest ~= conn then return end -- it has ended before
+  if older then older._newer = newer else self._oldest = newer end
+  if newer then newer._older = older else self._newest = older end
+  conn._older, conn._newer = nil, nil
+  self._handshaking = self._handshaking - 1
+end
+
 function Server:_add(conn, host)
   self._connections[conn] = true
   self._perHost[host] = (self._perHost[host] or 0) + 1
   self._active = self._active + 1
   self._unclosed = self._unclosed + 1
-  self._newest = self._newest + 1
-  self._handshakes[self._newest] = conn
-  self._handshaking = self._handshaking + 1
   self._counts.accepted = self._counts.accepted + 1
-  conn._host, conn._ticket = host, self._newest
-end
-
-local function end_handshake(self, conn)
-  if not conn._ticket then return end
-  self._handshakes[conn._ticket] = nil
-  self._handshaking = self._handshaking - 1
-  conn._ticket = nil
+  conn._host = host
+  begin_handshake(self, conn)
 end
 
 -- ── names and stored sessions ──
