@@ -219,6 +219,23 @@ void dtls_association_clear_suspicion(dtls_association *a) {
   a->suspect_errno = 0;
 }
 
+/* A wrong key is silence: Finished cannot be decrypted, and what cannot be decrypted is dropped (RFC 6347 §4.1.2.7). */
+static bool looks_like_wrong_key(const dtls_association *a) {
+  OSSL_HANDSHAKE_STATE state = SSL_get_state(a->ssl);
+  return dtls_psk_suite(a->ssl) && !SSL_session_reused(a->ssl) && state == (a->server ? TLS_ST_SR_CHANGE : TLS_ST_CW_FINISHED);
+}
+
+static int timed_out(lua_State *L, const dtls_association *a, const char *what) {
+  if (looks_like_wrong_key(a)) return dtls_error(L, "ERR_DTLS_PSK_KEY", "%s; probably the two pre-shared keys are not the same", what);
+  return dtls_error(L, "ERR_DTLS_HANDSHAKE_TIMEOUT", "%s", what);
+}
+
+/* libssl has repeated a flight as often as it does, in DTLSv1_handle_timeout or while it looked for something to read. */
+static int gave_up(lua_State *L, const dtls_association *a) {
+  ERR_clear_error();
+  return timed_out(L, a, "the peer did not answer any of the repeated flights");
+}
+
 /* nil, 'want_read' | 'want_write' | 'closed', or nil, err for an SSL call that did not succeed. */
 static int unfinished(lua_State *L, dtls_association *a, int result, const char *what) {
   int number = errno;
@@ -236,6 +253,7 @@ static int unfinished(lua_State *L, dtls_association *a, int result, const char 
     case SSL_R_CERTIFICATE_VERIFY_FAILED: ERR_clear_error(); return dtls_error_certificate(L, SSL_get_verify_result(a->ssl));
     case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: return dtls_error_openssl(L, "ERR_DTLS_CERTIFICATE", what);
     case SSL_R_PSK_IDENTITY_NOT_FOUND: return dtls_error_openssl(L, "ERR_DTLS_PSK_IDENTITY", what);
+    case SSL_R_READ_TIMEOUT_EXPIRED: return gave_up(L, a);
     default: return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", what);
   }
 }
@@ -395,17 +413,6 @@ static int association_timeout(lua_State *L) {
   return 1;
 }
 
-/* A wrong key is silence: Finished cannot be decrypted, and what cannot be decrypted is dropped (RFC 6347 §4.1.2.7). */
-static bool looks_like_wrong_key(const dtls_association *a) {
-  OSSL_HANDSHAKE_STATE state = SSL_get_state(a->ssl);
-  return dtls_psk_suite(a->ssl) && !SSL_session_reused(a->ssl) && state == (a->server ? TLS_ST_SR_CHANGE : TLS_ST_CW_FINISHED);
-}
-
-static int timed_out(lua_State *L, const dtls_association *a, const char *what) {
-  if (looks_like_wrong_key(a)) return dtls_error(L, "ERR_DTLS_PSK_KEY", "%s; probably the two pre-shared keys are not the same", what);
-  return dtls_error(L, "ERR_DTLS_HANDSHAKE_TIMEOUT", "%s", what);
-}
-
 /* association:expired(ms) → nil, err: the error of a handshake that did not complete within ms */
 static int association_expired(lua_State *L) {
   dtls_association *a = check(L);
@@ -430,8 +437,7 @@ static int association_handle_timeout(lua_State *L) {
   int number = errno;
   if (ERR_peek_error() == 0) return dtls_error_system(L, number, "cannot repeat a flight");
   if (ERR_GET_REASON(ERR_peek_last_error()) != SSL_R_READ_TIMEOUT_EXPIRED) return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", "cannot repeat a flight");
-  ERR_clear_error();
-  return timed_out(L, a, "the peer did not answer any of the repeated flights");
+  return gave_up(L, a);
 }
 
 /* association:set_retransmit(first_ms, next_ms): the first interval of a flight; the one after the current (0: double). */
