@@ -26,7 +26,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all luvit hosts env install uninstall clean setup demo test bench ready lint symbols install-check rock \
-        memcheck asan soak help
+        memcheck asan matrix soak help
 
 # ── How the core is built ─────────────────────────────────────────────────────────────────────────────────────
 # `X = $(eval X := $(shell …))$(X)` runs the command at the first use of X, and only then. LuaRocks gives LUA_INCDIR.
@@ -159,6 +159,10 @@ asan: ready ## the specs with the core built by gcc's address and undefined beha
 	@$(MAKE) SANITIZE=1 OPENSSL=shared CC=gcc all
 	@$(BUSTED)
 
+SUITES ?= trixie sid experimental
+matrix: ## the specs in other releases of Debian: SUITES='trixie sid experimental'. Needs root
+	@BUILD='$(BUILD)' SPEC='$(SPEC)' .ci/matrix $(SUITES)
+
 # .clang-tidy says what is looked for. One file at a time: what it says of one depends on those before it.
 # cppcheck reads no foreign headers; what it would have needed of them follows -D. clang-tidy's stderr only counts what
 # it found in such headers.
@@ -166,7 +170,7 @@ C_FILES = $(wildcard src/*.c spec/*/*.c)
 lint: ## luacheck, clang-tidy, cppcheck, shellcheck
 	@.ci/setup build lint
 	luacheck --quiet --no-color . .busted .luacheckrc rockspec
-	shellcheck .ci/run .ci/setup
+	shellcheck .ci/run .ci/setup .ci/matrix
 	cppcheck --quiet --std=c11 --library=posix --enable=warning,performance,portability,style --inconclusive \
 	  --error-exitcode=1 --suppress=missingIncludeSystem -Isrc -DOPENSSL_VERSION_NUMBER=0x30000000L \
 	  '-DElfW(type)=Elf64_##type' $(C_FILES)
