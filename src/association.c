@@ -54,7 +54,7 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   SSL_set_app_data(a->ssl, a);
   SSL_set_mtu(a->ssl, (long)a->mtu); /* SSL_OP_NO_QUERY_MTU is on the context, so that it survives DTLSv1_listen */
   DTLS_set_timer_cb(a->ssl, next_interval);
-  if (a->base->asks_psk || (ep && ep->asks_hello)) dtls_hold_watch(a);
+  dtls_flight_watch(a);
   if (a->server)
     SSL_set_accept_state(a->ssl);
   else
@@ -83,6 +83,7 @@ void dtls_association_free(dtls_association *a) {
     dtls_endpoint_unref(a->endpoint);
   }
   dtls_hold_free(a);
+  dtls_flight_free(a);
   if (a->keylog) OPENSSL_clear_free(a->keylog, strlen(a->keylog));
   OPENSSL_free(a->own.sigalgs);
   SSL_free(a->ssl);
@@ -261,6 +262,7 @@ static int unfinished(lua_State *L, dtls_association *a, int result, const char 
 /* An idle peer would hold 34 KB of record buffers. */
 void dtls_association_release(dtls_association *a) {
   if (a->open && !dtls_hold_pending(a)) dtls_hold_free(a);
+  if (a->open && !dtls_flight_pending(a)) dtls_flight_free(a);
   if (a->open && a->buffered && SSL_free_buffers(a->ssl) == 1) a->buffered = false;
 }
 
@@ -275,6 +277,18 @@ static void completed(dtls_association *a) {
   a->protected_min = dtls_screen_protected_min(a->ssl);
   a->data_mtu = DTLS_get_data_mtu(a->ssl);
   dtls_association_clear_suspicion(a);
+  dtls_flight_completed(a);
+}
+
+/* libssl stops at a ChangeCipherSpec before its turn, although there may be more in the same datagram. */
+static int proceed(dtls_association *a) {
+  int result;
+  do {
+    ERR_clear_error();
+    errno = 0;
+    result = SSL_do_handshake(a->ssl);
+  } while (result != 1 && SSL_get_error(a->ssl, result) == SSL_ERROR_WANT_READ && !dtls_hold_asks(a) && dtls_flight_pending(a));
+  return result;
 }
 
 /*
@@ -294,9 +308,7 @@ static int association_handshake(lua_State *L) {
   }
   OSSL_HANDSHAKE_STATE before = SSL_get_state(a->ssl);
   if (!a->server && before == TLS_ST_BEFORE) dtls_session_trim(a->ssl, a->mtu);
-  ERR_clear_error();
-  errno = 0;
-  int result = SSL_do_handshake(a->ssl);
+  int result = proceed(a);
   if (SSL_get_state(a->ssl) != before) a->timeouts = 0;
   if (dtls_hold_asks(a)) {
     ERR_clear_error();
@@ -329,7 +341,7 @@ static int association_read(lua_State *L) {
   if (size > 0) {
     DTLS_COUNT(a, messages_in, 1);
     lua_pushlstring(L, message, (size_t)size);
-    lua_pushboolean(L, a->datagram || dtls_hold_pending(a) || SSL_has_pending(a->ssl));
+    lua_pushboolean(L, a->datagram || dtls_flight_pending(a) || dtls_hold_pending(a) || SSL_has_pending(a->ssl));
     return 2;
   }
   int results = unfinished(L, a, size, "read");

@@ -355,11 +355,11 @@ dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, c
 typedef struct dtls_hold dtls_hold;
 
 void dtls_hold_callbacks(SSL_CTX *ctx); /* the one that asks about a hello */
-void dtls_hold_watch(dtls_association *a); /* its application may know identities and keys */
 void dtls_hold_free(dtls_association *a);
 bool dtls_hold_asks(const dtls_association *a); /* a question waits for its answer */
-/* How much of a datagram libssl may read now. The rest is kept and comes back through dtls_hold_next(), or is dropped. */
-size_t dtls_hold_untrusted(dtls_association *a, uint8_t *data, size_t size);
+/* Whether the plaintext handshake record there asks for what only the application knows. It and what is behind it in its
+   datagram, size bytes in all, then are kept and come back through dtls_hold_next(). */
+bool dtls_hold_untrusted(dtls_association *a, const uint8_t *record, size_t size);
 void dtls_hold_keep(dtls_association *a, const uint8_t *data, size_t size); /* behind what is kept already */
 bool dtls_hold_pending(const dtls_association *a);                          /* something is kept, and nothing asked */
 size_t dtls_hold_next(dtls_association *a, uint8_t *out, size_t capacity);
@@ -372,9 +372,29 @@ SSL_SESSION *dtls_hold_take_session(dtls_association *a, const uint8_t *id, size
 int dtls_hold_push(lua_State *L, dtls_association *a); /* nil, kind, subject… of the question */
 extern const luaL_Reg dtls_hold_methods[];
 
+/* ── flight.c: plaintext handshake messages wait for their turn ──────────────────────────────────────────── */
+
+typedef struct dtls_flight dtls_flight;
+
+/* Type and length of a handshake message: its first four bytes. */
+static inline uint32_t dtls_message_shape(const uint8_t *message) { return (uint32_t)message[0] << 24 | dtls_u24(message + 1); }
+
+void dtls_flight_watch(dtls_association *a); /* knows from then on which message libssl reads next */
+void dtls_flight_begin_untrusted(dtls_association *a, const uint8_t *hello); /* of a client that has been verified */
+void dtls_flight_completed(dtls_association *a);
+void dtls_flight_free(dtls_association *a);
+bool dtls_flight_take(dtls_association *a, const uint8_t *data, size_t size); /* a datagram; false: out of memory */
+bool dtls_flight_pending(const dtls_association *a); /* there is more of it */
+size_t dtls_flight_rest(dtls_association *a, uint8_t *out, size_t capacity); /* all of that, for an open association */
+/* The next record of it that libssl may read now; 0: there is none. */
+size_t dtls_flight_next_untrusted(dtls_association *a, uint8_t *out, size_t capacity);
+size_t dtls_flight_waiting_untrusted(dtls_association *a, uint8_t *out); /* one that came before its turn, which it is now */
+
 /* ── screen.c: the filter BIO between libssl and the dgram BIO ───────────────────────────────────────────── */
 
 BIO *dtls_screen_new(dtls_association *a);
+/* The size of the first record of a datagram, or of all of it when it is none. good: libssl may see it. */
+size_t dtls_screen_record_untrusted(dtls_association *a, const uint8_t *data, size_t size, bool *good);
 /* Removes from a datagram, in place, every record that can only do harm; returns what is left. */
 size_t dtls_screen_filter_untrusted(dtls_association *a, uint8_t *data, size_t size);
 
@@ -409,7 +429,11 @@ struct dtls_association {
   const uint8_t *datagram; /* handed in; valid until the endpoint takes its next one */
   size_t datagram_size;
   dtls_hold *hold;         /* while something is asked, or waits behind a question */
-  uint16_t next_seq;       /* of the handshake message that libssl reads next, if dtls_hold_watch() was called */
+  dtls_flight *flight;     /* while there is more than one record, or one before its turn */
+  uint16_t next_seq;       /* of the handshake message that libssl reads next */
+  uint16_t answers_seq;    /* the same, when our last flight was made */
+  uint16_t shape_seq;      /* of the one that shape is of */
+  uint32_t shape;          /* what the first fragment of that message gave it; 0: none */
   char *keylog;            /* lines that the application has not taken yet */
   uint8_t random[DTLS_RANDOM_SIZE]; /* of the hello that made it (server) */
   size_t mtu;                       /* UDP payload; caps every datagram */

@@ -320,7 +320,7 @@ static int endpoint_accept(lua_State *L) {
   /* What strangers' hellos left on it is not its history. */
   a->counters = (dtls_counters){.datagrams_in = 1, .bytes_in = ep->hand.size};
   dtls_association_clear_suspicion(a);
-  a->plain_number = dtls_record_number(ep->hand.data);
+  dtls_flight_begin_untrusted(a, ep->hand.data);
   dtls_association_push(L, a);
   bool in_place = displaced && displaced == path->current;
   if (displaced && !in_place) dtls_path_detach(displaced);

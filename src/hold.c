@@ -199,28 +199,6 @@ SSL_SESSION *dtls_hold_take_session(dtls_association *a, const uint8_t *id, size
 
 /* ── the pre-shared key ── */
 
-/* A handshake message of epoch 0 in a datagram that the screen has found sound. */
-typedef struct {
-  size_t record; /* where its record begins */
-  const uint8_t *header;
-} message;
-
-/* The next message of that type from a record at *at on; *at moves on to the following record. */
-static bool find_untrusted(const uint8_t *data, size_t size, uint8_t type, size_t *at, message *out) {
-  while (*at + DTLS_RECORD_HEADER <= size && dtls_record_size(data + *at) <= size - *at) {
-    const uint8_t *record = data + *at, *p = record + DTLS_RECORD_HEADER, *end = record + dtls_record_size(record);
-    out->record = *at;
-    *at += dtls_record_size(record);
-    if (record[0] != SSL3_RT_HANDSHAKE || dtls_record_epoch(record) != 0) continue;
-    for (; end - p >= DTLS_HANDSHAKE_HEADER; p += DTLS_HANDSHAKE_HEADER + dtls_u24(p + 9))
-      if (p[0] == type) {
-        out->header = p;
-        return true;
-      }
-  }
-  return false;
-}
-
 /* Takes in what a fragment of ClientKeyExchange says of the identity. */
 static void gather_untrusted(dtls_hold *h, const uint8_t *fragment) {
   size_t offset = dtls_u24(fragment + 6), size = dtls_u24(fragment + 9);
@@ -239,64 +217,23 @@ static bool is_complete(const dtls_hold *h) {
 /* libssl ends an identity at its first NUL and calls the peer by what is left: such a one gets no key. */
 static bool has_nul(const dtls_hold *h) { return memchr(h->identity + IDENTITY_PREFIX, '\0', dtls_u16(h->identity)) != NULL; }
 
-static size_t hold_key_exchange_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
-  size_t at = 0;
-  message found;
-  bool any = false;
-  if (!dtls_psk_suite(a->ssl) || !need(a)) return size;
-  while (find_untrusted(data, size, SSL3_MT_CLIENT_KEY_EXCHANGE, &at, &found)) {
-    if (dtls_u16(found.header + 4) != a->next_seq) continue; /* libssl will not read that one */
-    gather_untrusted(a->hold, found.header);
-    any = true;
-  }
-  if (!any || !is_complete(a->hold)) return size;
-  if (has_nul(a->hold)) {
-    a->hold->answered |= 1u << PSK;
-    return size;
-  }
+/* Whether the key that a ClientKeyExchange asks for has to be asked for, too. */
+static bool key_exchange_asks_untrusted(dtls_hold *h, const uint8_t *message) {
+  gather_untrusted(h, message);
+  if (!is_complete(h)) return false;
+  if (has_nul(h)) h->answered |= 1u << PSK;
+  return !has_nul(h);
+}
+
+bool dtls_hold_untrusted(dtls_association *a, const uint8_t *record, size_t size) {
+  const uint8_t *message = record + DTLS_RECORD_HEADER;
+  if (!dtls_config_of_ssl(a->ssl)->asks_psk || has_answer(a, PSK) || !dtls_psk_suite(a->ssl)) return false;
+  if (message[0] != (a->server ? SSL3_MT_CLIENT_KEY_EXCHANGE : SSL3_MT_SERVER_DONE) || !need(a)) return false;
+  if (a->server && !key_exchange_asks_untrusted(a->hold, message)) return false;
   a->hold->asked = PSK;
-  keep_in_front(a, data, size);
-  return 0;
+  keep_in_front(a, record, size);
+  return true;
 }
-
-/*
- * With a message missing before it, and so perhaps the hint, ServerHelloDone is left to its repetition. The messages
- * before it in the same record (RFC 6347 §4.2.3) are not; libssl has not read them yet.
- */
-static size_t hold_hello_done_untrusted(dtls_association *a, uint8_t *data, size_t size) {
-  size_t at = 0;
-  message found;
-  if (!find_untrusted(data, size, SSL3_MT_SERVER_DONE, &at, &found) || !need(a)) return size;
-  if (found.record > 0) {
-    keep_in_front(a, data + found.record, size - found.record);
-    return found.record;
-  }
-  if (SSL_get_pending_cipher(a->ssl) && !dtls_psk_suite(a->ssl)) return size;
-  if (dtls_psk_suite(a->ssl) && dtls_u16(found.header + 4) == a->next_seq) {
-    a->hold->asked = PSK;
-    keep_in_front(a, data, size);
-    return 0;
-  }
-  DTLS_DROP(a, EARLY);
-  size_t before = (size_t)(found.header - data);
-  if (before == DTLS_RECORD_HEADER) return 0;
-  data[11] = (uint8_t)((before - DTLS_RECORD_HEADER) >> 8);
-  data[12] = (uint8_t)(before - DTLS_RECORD_HEADER);
-  return before;
-}
-
-size_t dtls_hold_untrusted(dtls_association *a, uint8_t *data, size_t size) {
-  if (a->open || !dtls_config_of_ssl(a->ssl)->asks_psk || has_answer(a, PSK)) return size;
-  return a->server ? hold_key_exchange_untrusted(a, data, size) : hold_hello_done_untrusted(a, data, size);
-}
-
-/* libssl shows each message as it is read, in order and whole. */
-static void on_message(int written, int version, int type, const void *data, size_t size, SSL *ssl, void *argument) {
-  (void)version, (void)argument;
-  if (!written && type == SSL3_RT_HANDSHAKE && size >= DTLS_HANDSHAKE_HEADER) dtls_association_of(ssl)->next_seq = (uint16_t)(dtls_u16((const uint8_t *)data + 4) + 1);
-}
-
-void dtls_hold_watch(dtls_association *a) { SSL_set_msg_callback(a->ssl, on_message); }
 
 const dtls_psk *dtls_hold_psk(const dtls_association *a, const char *identity) {
   const dtls_psk *psk = has_answer(a, PSK) && a->hold->psk.key ? &a->hold->psk : NULL;

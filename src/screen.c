@@ -26,17 +26,27 @@ static const uint32_t to_server = BIT(SSL3_MT_CLIENT_HELLO) | BIT(SSL3_MT_CERTIF
                                   BIT(SSL3_MT_CERTIFICATE_VERIFY);
 static const uint32_t to_client = BIT(SSL3_MT_SERVER_HELLO) | BIT(DTLS1_MT_HELLO_VERIFY_REQUEST) | BIT(SSL3_MT_NEWSESSION_TICKET) |
                                   BIT(SSL3_MT_CERTIFICATE) | BIT(SSL3_MT_SERVER_KEY_EXCHANGE) | BIT(SSL3_MT_CERTIFICATE_REQUEST) |
-                                  BIT(SSL3_MT_SERVER_DONE) | BIT(SSL3_MT_CERTIFICATE_STATUS);
+                                  BIT(SSL3_MT_SERVER_DONE);
 #undef BIT
+
+/* libssl's own limits. It sets aside what the first fragment says. */
+static size_t max_length(const dtls_association *a, uint8_t type) {
+  switch (type) {
+    case SSL3_MT_SERVER_DONE: return 0;
+    case DTLS1_MT_HELLO_VERIFY_REQUEST: return 258;
+    case SSL3_MT_CLIENT_KEY_EXCHANGE: return 2048;
+    case SSL3_MT_CERTIFICATE_VERIFY: return SSL3_RT_MAX_PLAIN_LENGTH;
+    default: return (size_t)SSL_get_max_cert_list(a->ssl);
+  }
+}
 
 /* A fragment that contradicts itself or is larger than allowed would end the handshake, and anybody can send one. */
 static bool handshake_is_sound_untrusted(const dtls_association *a, const uint8_t *p, size_t size) {
   uint32_t allowed = a->server ? to_server : to_client;
-  size_t max = (size_t)SSL_get_max_cert_list(a->ssl); /* libssl's own limit, too */
   while (size >= DTLS_HANDSHAKE_HEADER) {
     size_t length = dtls_u24(p + 1), offset = dtls_u24(p + 6), fragment = dtls_u24(p + 9);
     if (p[0] > 31 || !(allowed >> p[0] & 1)) return false;
-    if (length > max || offset + fragment > length || fragment > size - DTLS_HANDSHAKE_HEADER || (fragment == 0) != (length == 0)) return false;
+    if (length > max_length(a, p[0]) || offset + fragment > length || fragment > size - DTLS_HANDSHAKE_HEADER || (fragment == 0) != (length == 0)) return false;
     p += DTLS_HANDSHAKE_HEADER + fragment;
     size -= DTLS_HANDSHAKE_HEADER + fragment;
   }
@@ -90,31 +100,34 @@ static bool admit(dtls_association *a, const uint8_t *record) {
  * would take all genuine ones after it for replays; which messages are new it knows by their own sequence numbers.
  */
 static void renumber(dtls_association *a, uint8_t *record) {
-  if (!a->path || dtls_record_epoch(record) != 0) return; /* without a path: DTLSv1_listen answers with the client's number */
+  if (dtls_record_epoch(record) != 0) return;
   a->plain_number++;
   for (int i = 0; i < 6; i++) record[5 + i] = (uint8_t)(a->plain_number >> (8 * (5 - i)));
 }
 
+size_t dtls_screen_record_untrusted(dtls_association *a, const uint8_t *data, size_t size, bool *good) {
+  size_t length = size < DTLS_RECORD_HEADER ? 0 : dtls_record_size(data);
+  *good = false;
+  if (size < DTLS_RECORD_HEADER) {
+    drop(a, DTLS_DROP_SHORT);
+    return size;
+  }
+  if (length > size || length > DTLS_RECORD_HEADER + DTLS_RECORD_MAX || length == DTLS_RECORD_HEADER) {
+    drop(a, DTLS_DROP_LENGTH);
+    return size;
+  }
+  *good = admit(a, data);
+  return length;
+}
+
 size_t dtls_screen_filter_untrusted(dtls_association *a, uint8_t *data, size_t size) {
   size_t kept = 0;
-  if (size == 0) drop(a, DTLS_DROP_EMPTY);
-  for (size_t at = 0; at < size;) {
-    uint8_t *record = data + at;
-    if (size - at < DTLS_RECORD_HEADER) {
-      drop(a, DTLS_DROP_SHORT);
-      break;
-    }
-    size_t length = dtls_record_size(record);
-    if (length > size - at || length > DTLS_RECORD_HEADER + DTLS_RECORD_MAX || length == DTLS_RECORD_HEADER) {
-      drop(a, DTLS_DROP_LENGTH);
-      break;
-    }
-    if (admit(a, record)) {
-      renumber(a, record);
-      if (kept != at) memmove(data + kept, record, length);
-      kept += length;
-    }
-    at += length;
+  bool good;
+  for (size_t at = 0, length; at < size; at += length) {
+    length = dtls_screen_record_untrusted(a, data + at, size - at, &good);
+    if (!good) continue;
+    if (kept != at) memmove(data + kept, data + at, length);
+    kept += length;
   }
   return kept;
 }
@@ -173,15 +186,15 @@ static int take(dtls_association *a, uint8_t *out, size_t capacity) {
   return size;
 }
 
-/* The next datagram that is worth reading: its size; 0: there is none; -1: the socket is beyond use. */
-static int receive(dtls_association *a, uint8_t *out, size_t capacity) {
-  for (int reads = 0; reads < READS_MAX; reads++) {
+/* The next datagram that is for it: its size; 0: there is none; -1: the socket is beyond use. */
+static int receive(dtls_association *a, uint8_t *out, size_t capacity, int *reads) {
+  if (dtls_hold_pending(a)) return (int)dtls_hold_next(a, out, capacity);
+  while ((*reads)-- > 0) {
     bool handed_in = a->datagram != NULL;
     int size = take(a, out, capacity);
     if (size >= 0) {
-      if (!handed_in && !is_for_me_untrusted(a, out, (size_t)size)) continue;
-      size = (int)dtls_screen_filter_untrusted(a, out, (size_t)size);
-      if (size > 0) return size;
+      if (size == 0) drop(a, DTLS_DROP_EMPTY);
+      if (size > 0 && (handed_in || is_for_me_untrusted(a, out, (size_t)size))) return size;
     } else {
       if (errno == EAGAIN) break;
       if (is_final(errno)) return -1;
@@ -191,26 +204,51 @@ static int receive(dtls_association *a, uint8_t *out, size_t capacity) {
   return 0;
 }
 
-/* What was kept back comes first; what asks a question is kept back. */
+/* A hello to answer, or an open association: what is left of a datagram when the screen has looked at it. */
+static int read_datagram(dtls_association *a, uint8_t *out, size_t capacity) {
+  int reads = READS_MAX, size = (int)dtls_flight_rest(a, out, capacity);
+  do {
+    size = (int)dtls_screen_filter_untrusted(a, out, (size_t)size);
+    if (size > 0) return size;
+  } while ((size = receive(a, out, capacity, &reads)) > 0);
+  return size;
+}
+
+/* A handshake: one record, and of the plaintext messages the one whose turn it is. New ones come before those that wait. */
+static int read_record(dtls_association *a, uint8_t *out, size_t capacity) {
+  int reads = READS_MAX, size = 0;
+  while (!dtls_hold_asks(a)) {
+    size = (int)dtls_flight_next_untrusted(a, out, capacity);
+    if (size > 0 || dtls_hold_asks(a)) break;
+    size = receive(a, out, capacity, &reads);
+    if (size < 0) return -1;
+    if (size == 0) {
+      size = (int)dtls_flight_waiting_untrusted(a, out);
+      break;
+    }
+    if (!dtls_flight_take(a, out, (size_t)size)) DTLS_DROP(a, STASH);
+  }
+  if (size > 0) renumber(a, out);
+  return size;
+}
+
 static int screen_read(BIO *bio, char *out, int capacity) {
   dtls_association *a = BIO_get_data(bio);
-  uint8_t *data = (uint8_t *)out;
+  bool whole = a->open || !a->path;
   BIO_clear_retry_flags(bio);
-  for (int reads = 0; reads < READS_MAX && !dtls_hold_asks(a); reads++) {
-    int size = dtls_hold_pending(a) ? (int)dtls_hold_next(a, data, (size_t)capacity) : receive(a, data, (size_t)capacity);
-    if (size < 0) return -1;
-    if (size == 0) break;
-    size = (int)dtls_hold_untrusted(a, data, (size_t)size);
-    if (size > 0) return size;
-  }
-  BIO_set_retry_read(bio);
+  int size = whole ? read_datagram(a, (uint8_t *)out, (size_t)capacity) : read_record(a, (uint8_t *)out, (size_t)capacity);
+  if (size > 0) return size;
+  if (size == 0) BIO_set_retry_read(bio);
   return -1;
 }
 
 void dtls_screen_collect(dtls_association *a) {
   uint8_t data[DTLS_DATAGRAM_MAX];
-  int size;
-  for (int reads = 0; reads < READS_MAX && (size = receive(a, data, sizeof data)) > 0; reads++) dtls_hold_keep(a, data, (size_t)size);
+  int reads = READS_MAX, size;
+  while ((size = receive(a, data, sizeof data, &reads)) > 0) {
+    size = (int)dtls_screen_filter_untrusted(a, data, (size_t)size);
+    if (size > 0) dtls_hold_keep(a, data, (size_t)size);
+  }
 }
 
 /* ── writing ── */

@@ -1,0 +1,280 @@
+/*
+ * The peer's flight of plaintext handshake messages on its way into libssl. Nobody has authenticated them. libssl ends
+ * a handshake at the first message that it does not expect, even one that was sent long before its turn, and lets
+ * whoever sends decide how much memory it sets aside for those to come. So it gets one message at a time: the one that
+ * it reads next, of a type that may come next. What came before its turn waits here, within limits.
+ */
+#include "core.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+  AHEAD_MAX = 8, /* messages before its turn; a flight has at most seven */
+  WAITING_MAX = 32,
+  WAITING_BYTES_MAX = 32 * 1024
+};
+
+typedef struct waiting {
+  struct waiting *older;
+  size_t size;
+  uint8_t data[]; /* a record with one fragment */
+} waiting;
+
+struct dtls_flight {
+  uint8_t *rest; /* of the datagram that is being read */
+  size_t at, size;
+  waiting *newest;
+  unsigned count;
+  size_t bytes;
+};
+
+/* ── life ── */
+
+static void forget_waiting(dtls_flight *f) {
+  while (f->newest) {
+    waiting *older = f->newest->older;
+    free(f->newest);
+    f->newest = older;
+  }
+  f->count = 0;
+  f->bytes = 0;
+}
+
+void dtls_flight_free(dtls_association *a) {
+  dtls_flight *f = a->flight;
+  if (!f) return;
+  a->flight = NULL;
+  forget_waiting(f);
+  free(f->rest);
+  free(f);
+}
+
+/* The answer to a flight is not on its way before the flight is: what waits now is forged. */
+static void writes_flight(dtls_association *a) {
+  if (a->flight && a->answers_seq != a->next_seq) forget_waiting(a->flight);
+  a->answers_seq = a->next_seq;
+}
+
+/* libssl shows each message as it is read, in order and whole, and as it is written. */
+static void on_message(int written, int version, int type, const void *data, size_t size, SSL *ssl, void *argument) {
+  (void)version, (void)argument;
+  dtls_association *a = dtls_association_of(ssl);
+  if (type != SSL3_RT_HANDSHAKE || size < DTLS_HANDSHAKE_HEADER) return;
+  if (written) writes_flight(a); else a->next_seq = (uint16_t)(dtls_u16((const uint8_t *)data + 4) + 1);
+}
+
+void dtls_flight_watch(dtls_association *a) { SSL_set_msg_callback(a->ssl, on_message); }
+
+void dtls_flight_completed(dtls_association *a) {
+  SSL_set_msg_callback(a->ssl, NULL);
+  if (a->flight && !a->flight->rest) dtls_flight_free(a);
+}
+
+void dtls_flight_begin_untrusted(dtls_association *a, const uint8_t *hello) {
+  a->next_seq = a->shape_seq = 1; /* DTLSv1_listen leaves it there, whatever the hello's was */
+  a->shape = dtls_message_shape(hello + DTLS_RECORD_HEADER);
+  a->plain_number = dtls_record_number(hello);
+}
+
+static void forget_rest(dtls_flight *f) {
+  free(f->rest);
+  f->rest = NULL;
+}
+
+bool dtls_flight_take(dtls_association *a, const uint8_t *data, size_t size) {
+  if (!a->flight) a->flight = calloc(1, sizeof *a->flight);
+  dtls_flight *f = a->flight;
+  if (!f) return false;
+  forget_rest(f);
+  f->rest = malloc(size);
+  if (!f->rest) return false;
+  memcpy(f->rest, data, size);
+  f->at = 0;
+  f->size = size;
+  return true;
+}
+
+bool dtls_flight_pending(const dtls_association *a) { return a->flight && a->flight->rest; }
+
+size_t dtls_flight_rest(dtls_association *a, uint8_t *out, size_t capacity) {
+  dtls_flight *f = a->flight;
+  if (!f || !f->rest) return 0;
+  size_t size = f->size - f->at;
+  if (size > capacity) size = 0;
+  memcpy(out, f->rest + f->at, size);
+  forget_rest(f);
+  return size;
+}
+
+/* ── what may come next (RFC 5246 §7.3) ── */
+
+/* What a client reads after a ServerHello, or after a certificate. */
+static bool continues_hello(const dtls_association *a, uint8_t type, bool after_certificate) {
+  const SSL_CIPHER *cipher = dtls_suite(a->ssl);
+  bool psk = dtls_psk_suite(a->ssl);
+  if (!cipher) return false;
+  if (!after_certificate && SSL_session_reused(a->ssl)) return type == SSL3_MT_NEWSESSION_TICKET;
+  if (!after_certificate && !psk) return type == SSL3_MT_CERTIFICATE;
+  if (!psk || SSL_CIPHER_get_kx_nid(cipher) != NID_kx_psk) return type == SSL3_MT_SERVER_KEY_EXCHANGE;
+  return type == SSL3_MT_SERVER_KEY_EXCHANGE || type == SSL3_MT_SERVER_DONE; /* the hint may be absent */
+}
+
+static bool is_expected(const dtls_association *a, uint8_t type) {
+  bool certificates = SSL_get_verify_mode(a->ssl) & SSL_VERIFY_PEER;
+  switch (SSL_get_state(a->ssl)) {
+    case TLS_ST_BEFORE: case TLS_ST_SR_CLNT_HELLO: return a->server && type == SSL3_MT_CLIENT_HELLO; /* its later fragments */
+    case TLS_ST_SW_SRVR_DONE: return type == (certificates && !dtls_psk_suite(a->ssl) ? SSL3_MT_CERTIFICATE : SSL3_MT_CLIENT_KEY_EXCHANGE);
+    case TLS_ST_SR_CERT: return type == SSL3_MT_CLIENT_KEY_EXCHANGE;
+    case TLS_ST_SR_KEY_EXCH: return type == SSL3_MT_CERTIFICATE_VERIFY && SSL_get0_peer_certificate(a->ssl);
+    case TLS_ST_CW_CLNT_HELLO: return type == SSL3_MT_SERVER_HELLO || (type == DTLS1_MT_HELLO_VERIFY_REQUEST && a->next_seq == 0);
+    case TLS_ST_CR_SRVR_HELLO: return continues_hello(a, type, false);
+    case TLS_ST_CR_CERT: return continues_hello(a, type, true);
+    case TLS_ST_CR_KEY_EXCH: return type == SSL3_MT_SERVER_DONE || (type == SSL3_MT_CERTIFICATE_REQUEST && !dtls_psk_suite(a->ssl));
+    case TLS_ST_CR_CERT_REQ: return type == SSL3_MT_SERVER_DONE;
+    case TLS_ST_CW_FINISHED: return type == SSL3_MT_NEWSESSION_TICKET;
+    default: return false;
+  }
+}
+
+/* libssl ends the handshake at a fragment that gives the message another length than the one before. */
+static bool fits_untrusted(dtls_association *a, const uint8_t *message) {
+  uint32_t shape = dtls_message_shape(message);
+  if (dtls_u24(message + 9) == dtls_u24(message + 1)) return true; /* not a fragment: libssl takes it as it is */
+  if (a->shape == 0 || a->shape_seq != a->next_seq) {
+    a->shape = shape;
+    a->shape_seq = a->next_seq;
+  }
+  return a->shape == shape;
+}
+
+typedef enum { NEVER, LATER, NOW } turn;
+
+static turn turn_untrusted(dtls_association *a, const uint8_t *message) {
+  uint16_t ahead = (uint16_t)(dtls_u16(message + 4) - a->next_seq);
+  if (ahead > UINT16_MAX / 2) DTLS_DROP(a, REPLAY);
+  else if (ahead > AHEAD_MAX) DTLS_DROP(a, HANDSHAKE);
+  else if (ahead > 0) return LATER;
+  else if (is_expected(a, message[0]) && fits_untrusted(a, message)) return NOW;
+  else DTLS_DROP(a, HANDSHAKE);
+  return NEVER;
+}
+
+/* ── what waits ── */
+
+static void drop_oldest(dtls_association *a) {
+  dtls_flight *f = a->flight;
+  waiting **last = &f->newest;
+  while ((*last)->older) last = &(*last)->older;
+  f->count--;
+  f->bytes -= (*last)->size;
+  free(*last);
+  *last = NULL;
+  DTLS_DROP(a, STASH);
+}
+
+static void keep(dtls_association *a, const uint8_t *record, size_t size) {
+  dtls_flight *f = a->flight;
+  waiting *entry = size <= WAITING_BYTES_MAX ? malloc(sizeof *entry + size) : NULL;
+  if (!entry) {
+    DTLS_DROP(a, STASH);
+    return;
+  }
+  while (f->count == WAITING_MAX || f->bytes + size > WAITING_BYTES_MAX) drop_oldest(a);
+  entry->older = f->newest;
+  entry->size = size;
+  memcpy(entry->data, record, size);
+  f->newest = entry;
+  f->count++;
+  f->bytes += size;
+}
+
+/* The newest whose turn it is: the older it is, the longer before its turn it was sent, and so the more likely forged. */
+static size_t take_waiting(dtls_association *a, uint8_t *out) {
+  dtls_flight *f = a->flight;
+  for (waiting **link = &f->newest; *link;) {
+    waiting *entry = *link;
+    turn when = turn_untrusted(a, entry->data + DTLS_RECORD_HEADER);
+    if (when == LATER) {
+      link = &entry->older;
+      continue;
+    }
+    size_t size = when == NOW ? entry->size : 0;
+    memcpy(out, entry->data, size);
+    *link = entry->older;
+    f->count--;
+    f->bytes -= entry->size;
+    free(entry);
+    if (size > 0) return size;
+  }
+  return 0;
+}
+
+/* ── one record after the other ── */
+
+static void set_record_size(uint8_t *record, size_t size) {
+  record[11] = (uint8_t)((size - DTLS_RECORD_HEADER) >> 8);
+  record[12] = (uint8_t)(size - DTLS_RECORD_HEADER);
+}
+
+/* The first message of the handshake record at the front of the rest, as a record of its own; its size. */
+static size_t peel_untrusted(dtls_flight *f, uint8_t *out) {
+  uint8_t *record = f->rest + f->at;
+  size_t whole = dtls_record_size(record), message = DTLS_HANDSHAKE_HEADER + (size_t)dtls_u24(record + DTLS_RECORD_HEADER + 9);
+  size_t size = DTLS_RECORD_HEADER + message;
+  memcpy(out, record, size);
+  set_record_size(out, size);
+  if (size == whole) {
+    f->at += whole;
+  } else { /* RFC 6347 §4.2.3: a record may have several; what is left gets its header */
+    memmove(record + message, record, DTLS_RECORD_HEADER);
+    set_record_size(record + message, whole - message);
+    f->at += message;
+  }
+  return size;
+}
+
+/* The next record of the rest, if libssl may read it now. */
+static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
+  dtls_flight *f = a->flight;
+  uint8_t *record = f->rest + f->at;
+  bool good;
+  size_t size = dtls_screen_record_untrusted(a, record, f->size - f->at, &good);
+  if (good && size > capacity) {
+    DTLS_DROP(a, LENGTH); /* cut, it would no longer be what the screen has looked at */
+    good = false;
+  }
+  if (!good) {
+    f->at += size;
+    return 0;
+  }
+  if (record[0] != SSL3_RT_HANDSHAKE || dtls_record_epoch(record) != 0) {
+    memcpy(out, record, size);
+    f->at += size;
+    return size;
+  }
+  turn when = turn_untrusted(a, record + DTLS_RECORD_HEADER);
+  if (when == NOW && dtls_hold_untrusted(a, record, f->size - f->at)) {
+    f->at = f->size;
+    return 0;
+  }
+  size = peel_untrusted(f, out);
+  if (when == LATER) keep(a, out, size);
+  return when == NOW ? size : 0;
+}
+
+size_t dtls_flight_next_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
+  dtls_flight *f = a->flight;
+  size_t size = 0;
+  while (f && f->rest && size == 0) {
+    size = step_untrusted(a, out, capacity);
+    if (f->at >= f->size) forget_rest(f);
+  }
+  return size;
+}
+
+size_t dtls_flight_waiting_untrusted(dtls_association *a, uint8_t *out) {
+  size_t size = a->flight ? take_waiting(a, out) : 0;
+  if (size > 0 && dtls_hold_untrusted(a, out, size)) return 0;
+  return size;
+}
