@@ -340,10 +340,13 @@ static int association_read(lua_State *L) {
   int size = SSL_read(a->ssl, message, sizeof message);
   if (size > 0) {
     DTLS_COUNT(a, messages_in, 1);
+    if (a->unread > 0) a->unread--;
     lua_pushlstring(L, message, (size_t)size);
     lua_pushboolean(L, a->datagram || dtls_flight_pending(a) || dtls_hold_pending(a) || SSL_has_pending(a->ssl));
     return 2;
   }
+  DTLS_COUNT(a, drops[DTLS_DROP_INVALID], a->unread); /* libssl says nothing of what it drops */
+  a->unread = 0;
   int results = unfinished(L, a, size, "read");
   dtls_association_release(a);
   return results;

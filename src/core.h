@@ -65,8 +65,9 @@ static inline size_t dtls_record_size(const uint8_t *record) { return DTLS_RECOR
   X(HANDSHAKE, "handshake")       /* plaintext handshake record or ChangeCipherSpec that cannot be genuine */ \
   X(ALERT, "alert")               /* unauthenticated alert; a fatal one is remembered, see association.c */ \
   X(EARLY, "early")               /* more protected records before the keys exist than a flight can hold */ \
-  X(EPOCH, "epoch")               /* an epoch that never exists without renegotiation */ \
-  X(REPLAY, "replay")             /* an association's own hello, again, after it completed */ \
+  X(EPOCH, "epoch")               /* an epoch that is over, or never exists without renegotiation */ \
+  X(REPLAY, "replay")             /* a handshake message that has been read, or an open association's own hello */ \
+  X(INVALID, "invalid")           /* protected data that is forged, altered, or has been read */ \
   X(HELLO, "hello")               /* malformed ClientHello, or one cut before its cipher suites end */ \
   X(STRANGER, "stranger")         /* not a hello, from an address without an association */ \
   X(STASH, "stash")               /* no room left to re-dispatch it */ \
@@ -440,6 +441,8 @@ struct dtls_association {
   size_t data_mtu, protected_min;   /* once open */
   uint64_t plain_number;            /* of the last record of epoch 0 that libssl has got */
   unsigned early;                   /* protected records seen before the handshake completed */
+  size_t early_bytes;               /* of data among them */
+  unsigned unread;                  /* protected records with data that libssl got since it last had nothing more to say */
   unsigned timeouts;                /* in a row */
   unsigned first_timeout, next_timeout; /* ms; next 0: double the last */
   unsigned interval;                    /* ms, the one that runs */

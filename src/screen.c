@@ -10,7 +10,10 @@
 
 enum {
   READS_MAX = 64, /* datagrams in a row that lead nowhere, before the event loop gets its turn */
-  EARLY_MAX = 16  /* protected records before the handshake completed; libssl queues them */
+  /* Protected records before the handshake completed, which libssl queues. A Finished is 48 bytes or a little more. */
+  EARLY_MAX = 16,
+  EARLY_FINISHED_MAX = 256,
+  EARLY_DATA_MAX = 32 * 1024
 };
 
 /* ── what libssl may see ── */
@@ -57,6 +60,7 @@ static bool handshake_is_sound_untrusted(const dtls_association *a, const uint8_
 static bool admit_plain(dtls_association *a, const uint8_t *record) {
   const uint8_t *body = record + DTLS_RECORD_HEADER;
   size_t size = dtls_record_size(record) - DTLS_RECORD_HEADER;
+  if (a->open && (record[0] == SSL3_RT_HANDSHAKE || record[0] == SSL3_RT_CHANGE_CIPHER_SPEC)) return drop(a, DTLS_DROP_EPOCH);
   switch (record[0]) {
     case SSL3_RT_HANDSHAKE: return handshake_is_sound_untrusted(a, body, size) || drop(a, DTLS_DROP_HANDSHAKE);
     case SSL3_RT_CHANGE_CIPHER_SPEC: return (size == 1 && body[0] == SSL3_MT_CCS) || drop(a, DTLS_DROP_HANDSHAKE);
@@ -77,21 +81,31 @@ size_t dtls_screen_protected_min(const SSL *ssl) {
   return strstr(SSL_CIPHER_get_name(cipher), "CCM8") ? 8 + 8 : 8 + 16;
 }
 
+/* Before Finished has been read. No limit may lock that out. */
+static bool admit_early(dtls_association *a, const uint8_t *record) {
+  OSSL_HANDSHAKE_STATE state = SSL_get_state(a->ssl);
+  size_t size = dtls_record_size(record);
+  bool has_keys = state == TLS_ST_SR_CHANGE || state == TLS_ST_CR_CHANGE, is_data = record[0] == SSL3_RT_APPLICATION_DATA;
+  if (has_keys && !is_data) return true; /* read at once */
+  if (!has_keys && (is_data || size > EARLY_FINISHED_MAX)) return drop(a, DTLS_DROP_EARLY);
+  if (is_data && a->early_bytes + size > EARLY_DATA_MAX) return drop(a, DTLS_DROP_EARLY);
+  if (is_data) a->early_bytes += size;
+  return is_data || ++a->early <= EARLY_MAX || drop(a, DTLS_DROP_EARLY);
+}
+
 static bool admit_protected(dtls_association *a, const uint8_t *record) {
   if (dtls_record_epoch(record) != 1) return drop(a, DTLS_DROP_EPOCH);
   size_t min = a->open ? a->protected_min : dtls_screen_protected_min(a->ssl);
   if (min == 0) return drop(a, DTLS_DROP_EARLY); /* no suite yet, so it cannot be for us */
   if (dtls_record_size(record) < DTLS_RECORD_HEADER + min) return drop(a, DTLS_DROP_UNDERSIZED);
-  /* libssl queues them only until it has read ChangeCipherSpec: a limit beyond that would lock Finished out. */
-  OSSL_HANDSHAKE_STATE state = SSL_get_state(a->ssl);
-  bool queued = !a->open && state != TLS_ST_SR_CHANGE && state != TLS_ST_CR_CHANGE;
-  if (queued && ++a->early > EARLY_MAX) return drop(a, DTLS_DROP_EARLY);
+  if (!a->open) return admit_early(a, record);
+  if (record[0] == SSL3_RT_APPLICATION_DATA) a->unread++;
   return true;
 }
 
 static bool admit(dtls_association *a, const uint8_t *record) {
   if (record[0] < SSL3_RT_CHANGE_CIPHER_SPEC || record[0] > SSL3_RT_APPLICATION_DATA) return drop(a, DTLS_DROP_TYPE);
-  if (record[1] != DTLS1_VERSION_MAJOR) return drop(a, DTLS_DROP_VERSION);
+  if (record[1] != DTLS1_VERSION_MAJOR || (a->open && dtls_u16(record + 1) != SSL_version(a->ssl))) return drop(a, DTLS_DROP_VERSION);
   return dtls_record_epoch(record) == 0 ? admit_plain(a, record) : admit_protected(a, record);
 }
 
