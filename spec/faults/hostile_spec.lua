@@ -4,6 +4,7 @@ local contents = require 'spec.support.contents'
 local hello = require 'spec.support.hello'
 local hostile = require 'spec.support.hostile'
 local loop = require 'spec.support.loop'
+local memory = require 'spec.support.memory'
 local pair = require 'spec.support.pair'
 local proxy = require 'spec.support.proxy'
 local raw = require 'spec.support.raw'
@@ -186,6 +187,22 @@ pair.eachStrategy(function(demux)
     pair.close(server, stranger)
   end))
 
+  it('a peer that says hello again and again gets no more bytes than it sent either', loop.run(function()
+    local server = pair.listening { demux = demux, retransmitTimeout = 60000 }
+    local peer = raw.open()
+    hello.halfOpen(peer, server)
+    for i = 1, 100 do
+      local before = #peer.inbox
+      local each = hello.build { sequence = 10 + i, random = hostile.noise(i, 32) }
+      peer:send(each, server)
+      loop.till(function() return #peer.inbox > before end, 'the answer')
+      assert.equal(before + 1, #peer.inbox)
+      assert.is_true(#peer.inbox[before + 1] <= #each)
+    end
+    assert.equal(1, server:stats().active)
+    pair.close(server, peer)
+  end))
+
   -- ── protected records that are too short ──
 
   for _, suite in ipairs(suites) do
@@ -356,6 +373,123 @@ describe('a forged handshake message before its turn', function()
       return { message(2, 1, 100, 0, 8), message(2, 1, 101, 0, 8), message(2, 1, 99, 8, 8), data }
     end)
   end))
+end)
+
+-- ── memory ──
+
+describe('memory does not grow with the number of hostile datagrams', function()
+  local BATCH = 100 -- fits any socket's buffer
+  local FEW, MANY = 10 * BATCH, 200 * BATCH -- with the few, every kind of message has had every number
+  -- What one association may hold of what nobody has authenticated: what waits for its turn, and one message.
+  local HELD_MAX = 200 * 1024
+  local ROUNDING = 16 * 1024
+
+  local small = {}
+  for name, list in pairs(classes) do
+    for i, data in ipairs(list) do
+      if #data < 400 then small[#small + 1] = { key = name .. i, data = data } end
+    end
+  end
+  table.sort(small, function(a, b) return a.key < b.key end)
+
+  -- All classes in turn, and handshake messages of every kind with numbers that may be next.
+  local function batch(n, length)
+    local list = {}
+    for i = n + 1, n + BATCH do
+      local kind = hostile.types[i % #hostile.types + 1]
+      list[#list + 1] = i % 3 > 0 and small[i % #small + 1].data
+        or kind ~= CLIENT_HELLO and message(kind, math.floor(i / 14) % 16, length, i * 7 % (length - 100), 1 + i % 100) or ''
+    end
+    return list
+  end
+
+  local stages = {}
+
+  function stages.listener(demux)
+    local server, stranger = pair.listening { demux = demux }, raw.open()
+    return {
+      length = 16000, -- of a message; a server allows no more
+      send = function(data) stranger:send(data, server) end,
+      received = function() return server:stats().datagramsIn end,
+      close = function() pair.close(server, stranger) end,
+    }
+  end
+
+  function stages.handshaking_server(demux)
+    local server = pair.listening { demux = demux, requestCert = true, fingerprint = pair.identity.fingerprint,
+      retransmitTimeout = 60000, handshakeTimeout = 60000 * loop.patience }
+    local peer, accepted = raw.open(), nil
+    server:on('accept', function(conn) accepted = conn end)
+    hello.halfOpen(peer, server)
+    return {
+      length = 16000,
+      send = function(data) peer:send(data, server) end,
+      received = function() return accepted:stats().datagramsIn end,
+      close = function()
+        assert.equal(1, server:stats().handshaking)
+        pair.close(server, peer)
+      end,
+    }
+  end
+
+  function stages.handshaking_client(demux)
+    local server = pair.listening { demux = demux, retransmitTimeout = 60000 }
+    local between = proxy.new(server, { filter = function(towards, index, data)
+      if towards ~= 'client' or index == 1 then return data end
+      return index == 2 and hello.records(data)[1].whole or nil
+    end })
+    local conn = pair.client(between, { retransmitTimeout = 60000, handshakeTimeout = 60000 * loop.patience })
+    local events = pair.record(conn, 'error')
+    loop.till(function() return conn:stats().datagramsIn == 2 end, 'the ServerHello')
+    return {
+      length = 100000,
+      send = function(data) between:inject('client', data) end,
+      received = function() return conn:stats().datagramsIn end,
+      close = function()
+        assert.equal('', events.names())
+        pair.close(conn, server, between)
+      end,
+    }
+  end
+
+  for _, victim in ipairs { 'server', 'client' } do
+    stages['open_' .. victim] = function(demux)
+      local world = opened { demux = demux }
+      world.roundTrip 'before'
+      return {
+        length = 16000,
+        send = function(data) world.between:inject(victim, data) end,
+        received = function() return world.victims[victim]:stats().datagramsIn end,
+        close = function()
+          world.roundTrip 'after'
+          world.close()
+        end,
+      }
+    end
+  end
+
+  pair.eachStrategy(function(demux)
+    for name, start in pairs(stages) do
+      it((name:gsub('_', ' ')), function()
+        if not memory.known() then return pending 'this malloc does not say how much is in use' end
+        loop.run(function()
+          local stage = start(demux)
+          local empty, count = memory.used(), stage.received()
+          local few
+          for n = 0, MANY - BATCH, BATCH do
+            if n == FEW then few = memory.used() end
+            for _, data in ipairs(batch(n, stage.length)) do stage.send(data) end
+            count = count + BATCH
+            loop.till(function() return stage.received() == count end, 'a batch')
+          end
+          local many = memory.used()
+          assert.is_true(few - empty < HELD_MAX, few - empty)
+          assert.is_true(many - few < ROUNDING, many - few)
+          stage.close()
+        end)()
+      end)
+    end
+  end)
 end)
 
 -- ── reasons ──
