@@ -44,11 +44,6 @@ local function fragment(record, body, sequence, offset, length)
   })
 end
 
--- The messages of two records in one.
-local function joined(first, second)
-  return first:sub(1, 11) .. hello.vector(2, first:sub(14) .. second:sub(14))
-end
-
 -- The records of a datagram, each as a datagram.
 local function apart(data)
   local list = {}
