@@ -2,6 +2,7 @@ local dtls = require 'dtls'
 local context = require 'dtls.context'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
+local pki = require 'spec.support.pki'
 
 local identity = pair.identity
 
@@ -121,7 +122,7 @@ describe('a context', function()
   end)
 
   it('takes a certificate of every kind, several at once', function()
-    local rsa = assert(dtls.selfSigned { type = 'rsa' })
+    local rsa = pki.selfSigned { type = 'rsa' }
     local ed25519 = assert(dtls.selfSigned { type = 'ed25519' })
     assert.truthy(dtls.createContext('server', { cert = { identity.cert, rsa.cert }, key = { identity.key, rsa.key } }))
     assert.truthy(dtls.createContext('server', { cert = ed25519.cert, key = ed25519.key }))
@@ -155,7 +156,7 @@ describe('a context', function()
     local other = assert(dtls.selfSigned())
     assertRefused('server', { cert = identity.cert, key = other.key }, 'key', 'does not match')
     assertRefused('client', { cert = identity.cert, key = other.key, fingerprint = identity.fingerprint }, 'key', 'does not match')
-    local rsa = assert(dtls.selfSigned { type = 'rsa' })
+    local rsa = pki.selfSigned { type = 'rsa' }
     assertRefused('server', { cert = identity.cert, key = rsa.key }, 'key', 'does not match')
   end)
 
@@ -289,7 +290,7 @@ describe('the secure profile', function()
 
   for _, kind in ipairs { 'ec', 'rsa', 'ed25519' } do
     it('works with an identity of type ' .. kind .. ' on either side', loop.run(function()
-      local own = assert(dtls.selfSigned { type = kind })
+      local own = pki.selfSigned { type = kind }
       local server = pair.echo(pair.listening { cert = own.cert, key = own.key, requestCert = true, fingerprint = own.fingerprint })
       local conn, accepted = pair.open(server, nil, { cert = own.cert, key = own.key, fingerprint = own.fingerprint })
       assert.is_true(conn:authorized())

@@ -7,9 +7,10 @@ local hello = require 'spec.support.hello'
 local loop = require 'spec.support.loop'
 local lookup = require 'spec.support.lookup'
 local pair = require 'spec.support.pair'
+local pki = require 'spec.support.pki'
 local proxy = require 'spec.support.proxy'
 
-local rsa = assert(core.self_signed { type = 'rsa' })
+local rsa = pki.selfSigned { type = 'rsa' }
 local KEY = 'sixteen bytes, 16'
 local PLAIN = 'PSK-AES128-GCM-SHA256' -- its ClientKeyExchange is the identity alone
 local NEVER = 20000 -- a repetition would come after the deadline of any wait

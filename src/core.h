@@ -215,7 +215,7 @@ int dtls_no_passphrase(char *buffer, int size, int writing, void *secret); /* ne
 bool dtls_at_end_of_pem(void); /* whether the last PEM read failed only because the text was at its end */
 
 int dtls_selfsigned(lua_State *L); /* core.self_signed(options), selfsigned.c */
-/* type: as for core.self_signed, or a curve ("P-384"). The caller frees both, whatever is returned. */
+/* type: as for core.self_signed, or a curve ("P-384"). Uses the key if there is one. The caller frees both, whatever is returned. */
 bool dtls_selfsigned_nameless(const char *type, X509 **cert, EVP_PKEY **key);
 
 /* ── opener.c: EdDSA and RSA-PSS keys, which libssl takes for DTLS only beside others ────────────────────── */

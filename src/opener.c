@@ -7,6 +7,7 @@
  */
 #include "core.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -33,6 +34,17 @@ static const struct {
   const char *name;
 } curves[DTLS_OPENER_CURVES] = {{23, "P-256"}, {24, "P-384"}, {25, "P-521"}};
 
+/* Making an RSA key stops the loop for a tenth of a second and more; all contexts of the process share one. */
+static bool make_rsa(dtls_key_pair *opener) {
+  static _Atomic(EVP_PKEY *) shared;
+  EVP_PKEY *found = atomic_load(&shared), *none = NULL;
+  if (found) EVP_PKEY_up_ref(found);
+  opener->key = found;
+  if (!dtls_selfsigned_nameless("rsa", &opener->cert, &opener->key)) return false;
+  if (!found && atomic_compare_exchange_strong(&shared, &none, opener->key)) EVP_PKEY_up_ref(opener->key);
+  return true;
+}
+
 const char *dtls_opener_take(SSL_CTX *ctx, dtls_config *c, const char *sigalgs) {
   static const struct {
     unsigned key;
@@ -51,7 +63,7 @@ const char *dtls_opener_take(SSL_CTX *ctx, dtls_config *c, const char *sigalgs) 
   bool ok = true;
   for (int i = 0; ok && needs_ec(c) && i < DTLS_OPENER_CURVES; i++)
     ok = dtls_selfsigned_nameless(curves[i].name, &c->ec_opener[i].cert, &c->ec_opener[i].key);
-  ok = ok && (!needs_rsa(c) || dtls_selfsigned_nameless("rsa", &c->rsa_opener.cert, &c->rsa_opener.key)) &&
+  ok = ok && (!needs_rsa(c) || make_rsa(&c->rsa_opener)) &&
        SSL_CTX_set1_sigalgs_list(ctx, own) == 1 && (!sigalgs || SSL_CTX_set1_client_sigalgs_list(ctx, sigalgs) == 1);
   return ok ? NULL : "key: OpenSSL cannot use it";
 }

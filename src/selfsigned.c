@@ -97,7 +97,7 @@ static bool sign(X509 *cert, EVP_PKEY *key) {
 }
 
 bool dtls_selfsigned_nameless(const char *type, X509 **cert, EVP_PKEY **key) {
-  *key = make_key(type);
+  if (!*key) *key = make_key(type);
   *cert = X509_new();
   return *key && *cert && fill(*cert, *key, "-", 1) && sign(*cert, *key);
 }
