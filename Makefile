@@ -25,8 +25,8 @@ LUVIT   := $(OUT)/luvit/dtls
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all luvit hosts env install uninstall clean setup demo test bench ready lint symbols install-check rock \
-        memcheck asan matrix soak help
+.PHONY: all luvit hosts env install uninstall clean setup demo test bench ready busted lint symbols install-check rock \
+        memcheck asan coverage uncovered matrix soak help
 
 # ── How the core is built ─────────────────────────────────────────────────────────────────────────────────────
 # `X = $(eval X := $(shell …))$(X)` runs the command at the first use of X, and only then. LuaRocks gives LUA_INCDIR.
@@ -135,6 +135,9 @@ ready:
 	@$(MAKE) OPENSSL=shared all luvit hosts
 	@$(MAKE) OPENSSL=static all luvit
 
+busted:
+	@$(BUSTED)
+
 test: ready ## sets up, builds everything, runs the specs (SPEC=spec/foo_spec.lua runs one)
 	@$(BUSTED)
 
@@ -158,6 +161,19 @@ asan: UNDER = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-
 asan: ready ## the specs with the core built by gcc's address and undefined behaviour sanitizers
 	@$(MAKE) SANITIZE=1 OPENSSL=shared CC=gcc all
 	@$(BUSTED)
+
+# A build of its own, with all that the specs load, so that no line is missed that ran in another variant.
+COVERAGE = $(BUILD)/coverage
+coverage: export SPEC_PATIENCE = 3
+coverage: UNDER = env LUA_INIT=@$(CURDIR)/spec/support/coverage.lua SPEC_COVERAGE=$(abspath $(COVERAGE))/lua.lines
+coverage: ## how much of the C and of the Lua the specs run; fails below 90 %
+	@$(MAKE) BUILD=$(COVERAGE) CC=gcc CFLAGS='-O0 -g --coverage -fprofile-update=atomic' FORTIFY= ready
+	@find $(COVERAGE) -name '*.gcda' -delete; rm -f $(COVERAGE)/lua.lines
+	@$(MAKE) BUILD=$(COVERAGE) UNDER='$(UNDER)' busted
+	@$(LUA) spec/support/coverage.lua $(COVERAGE)
+
+uncovered: ## the same of the last `make coverage`, with every line that did not run
+	@$(LUA) spec/support/coverage.lua $(COVERAGE) lines
 
 SUITES ?= trixie sid experimental
 matrix: ## the specs in other releases of Debian: SUITES='trixie sid experimental'. Needs root
