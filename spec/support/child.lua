@@ -1,5 +1,5 @@
 --- Runs a script in a process of its own, with what the specs can require: for tests of a process's end, of what it
---- writes to stderr, and of its memory.
+--- writes to stderr, and of its memory. SPEC_UNDER: what runs it (valgrind, whose complaints then are in stderr).
 
 local contents = require 'spec.support.contents'
 local patience = require('spec.support.loop').patience
@@ -21,8 +21,8 @@ function child.run(script, preload, variables)
   -- The sanitizers insist on being first.
   local environment = preload and ('LD_PRELOAD="$LD_PRELOAD %s"'):format(preload) or ''
   for name, value in pairs(variables or {}) do environment = ("%s %s='%s'"):format(environment, name, value) end
-  local pipe = assert(io.popen(('timeout %d env -u SSLKEYLOGFILE %s luajit %s 2>%s </dev/null; echo status=$?'):format(
-    60 * patience, environment, source, errors)))
+  local pipe = assert(io.popen(('timeout %d env -u SSLKEYLOGFILE %s %s luajit %s 2>%s </dev/null; echo status=$?'):format(
+    60 * patience, environment, os.getenv 'SPEC_UNDER' or '', source, errors)))
   local output = pipe:read '*a'
   pipe:close()
   local stderr = contents(errors)

@@ -21,7 +21,7 @@ return function(options)
   -- busted is about to leave. Doing it here keeps the line last: its own way out of a failed run is error(), which the
   -- interpreter reports. Closing the state runs every __gc, so that leak checkers see what is really lost.
   busted.subscribe({ 'exit' }, function()
-    if passed + failed == 0 then
+    if passed + failed + skipped == 0 then
       io.write('\nNo test ran.\n')
       failed = 1
     end

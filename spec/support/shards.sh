@@ -1,0 +1,28 @@
+#!/bin/sh
+# shards.sh JOBS PATHS COMMAND…: runs COMMAND with each spec file among PATHS, one file to a process, JOBS processes at a
+# time, large files first. Each says what it has to say in one piece when it has ended; the last line adds them up.
+jobs=$1 paths=$2
+shift 2
+SHARDS=$(mktemp -d)
+export SHARDS
+trap 'rm -rf "$SHARDS"' EXIT
+
+# A process without a summary died on the way. xargs would stop at a status of 255.
+# shellcheck disable=SC2016,SC2086 # $… of the inner shell; the paths are words
+find $paths -name '*_spec.lua' -printf '%s %p\n' | sort -k 1,1rn -k 2 | cut -d ' ' -f 2- |
+  xargs -P "$jobs" -I '{}' sh -c '
+    file=$1 log=$(mktemp "$SHARDS/XXXXXX") began=$(date +%s)
+    shift
+    "$@" "$file" >"$log" 2>&1
+    status=$?
+    tail -n 1 "$log" | grep -Eq "^[0-9]+ passed, " || echo "0 passed, 1 failed" >>"$log"
+    flock "$SHARDS" sh -c "printf \"\n-- %s, %d s, status %d\n\" \"\$@\"; cat \"$log\"" \
+      sh "$file" "$(($(date +%s) - began))" "$status"
+    [ "$status" = 0 ] || exit 1
+  ' sh '{}' "$@"
+status=$?
+
+for log in "$SHARDS"/*; do tail -n 1 "$log"; done | awk '
+  { passed += $1; failed += $3; skipped += $5 }
+  END { printf "\n%d passed, %d failed%s\n", passed, failed, skipped ? ", " skipped " skipped" : "" }'
+exit "$status"
