@@ -67,9 +67,9 @@ describe('a pre-shared key', function()
 
     it('that is another one ends at the deadline, on both sides', loop.run(function()
       for _, psk in ipairs { { alice = KEY }, function() return KEY end } do
-        local server = pair.listening { demux = demux, psk = psk, handshakeTimeout = 300 }
+        local server = pair.listening { demux = demux, psk = psk, handshakeTimeout = 300 * loop.patience }
         local theirs = pair.record(server, 'clientError', 'connection')
-        local conn, ours = attempt(server, { psk = { identity = 'alice', key = 'another one' }, handshakeTimeout = 300 })
+        local conn, ours = attempt(server, { psk = { identity = 'alice', key = 'another one' }, handshakeTimeout = 300 * loop.patience })
         assert.equal('ERR_DTLS_PSK_KEY', ours.wait('error')[2].code)
         assert.equal('ERR_DTLS_PSK_KEY', theirs.wait('clientError')[2].code)
         ours.wait 'close'
@@ -391,7 +391,7 @@ describe('a function that knows keys', function()
 
     it('is too late after the deadline', loop.run(function()
       local asking = lookup.new()
-      local server = pair.echo(pair.listening { demux = demux, psk = asking.ask, handshakeTimeout = 200 })
+      local server = pair.echo(pair.listening { demux = demux, psk = asking.ask, handshakeTimeout = 200 * loop.patience })
       local theirs = pair.record(server, 'clientError', 'connection')
       local conn = attempt(server, { psk = ALICE })
       assert.equal('ERR_DTLS_HANDSHAKE_TIMEOUT', theirs.wait('clientError')[2].code)
@@ -468,7 +468,7 @@ describe('a function that knows keys', function()
 
     it('may forget to answer; the deadline ends the handshake', loop.run(function()
       local asking = lookup.new()
-      local server = pair.listening { demux = demux, psk = asking.ask, handshakeTimeout = 300 }
+      local server = pair.listening { demux = demux, psk = asking.ask, handshakeTimeout = 300 * loop.patience }
       local theirs = pair.record(server, 'clientError')
       local conn = attempt(server, { psk = ALICE })
       question(asking, 1)
@@ -557,7 +557,7 @@ describe('a client\'s function', function()
   it('is too late after the deadline and after destroy()', loop.run(function()
     local asking = lookup.new()
     local server = pair.listening { psk = { alice = KEY } }
-    local conn, its = attempt(server, { psk = asking.ask, handshakeTimeout = 200 })
+    local conn, its = attempt(server, { psk = asking.ask, handshakeTimeout = 200 * loop.patience })
     assert.equal('ERR_DTLS_HANDSHAKE_TIMEOUT', its.wait('error')[2].code)
     asking.answer(1, alice())
     local other = attempt(server, { psk = asking.ask })

@@ -297,7 +297,7 @@ pair.eachStrategy(function(demux)
 
     it('is too late when handshakeTimeout has passed', loop.run(function()
       local callback, release, asked = waiting()
-      local server = listening(callback, { handshakeTimeout = 100 })
+      local server = listening(callback, { handshakeTimeout = 100 * loop.patience })
       local heard = pair.record(server, 'connection', 'clientError')
       local conn = pair.client(server, asking('one.example', one))
       local err = heard.wait 'clientError'[2]

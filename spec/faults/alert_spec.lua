@@ -18,7 +18,7 @@ describe('an unauthenticated alert', function()
         return direction == 'client' and index > 1 and { data, ALERT } or data
       end,
     })
-    local conn = pair.client(relay, { retransmitTimeout = 200, handshakeTimeout = 2000 })
+    local conn = pair.client(relay, { retransmitTimeout = 200, handshakeTimeout = 2000 * loop.patience })
     local events = pair.record(conn, 'error', 'connection')
     local err = events.wait 'error'[2]
     assert.equal('ERR_DTLS_ALERT', err.code)

@@ -3,6 +3,7 @@
 local dtls = require 'dtls'
 local uv = require 'luv'
 local interop = require 'spec.support.interop'
+local loop = require 'spec.support.loop'
 local merged = require('spec.support.pair').merged
 local peers = require 'spec.support.peers'
 local pki = require 'spec.support.pki'
@@ -176,7 +177,7 @@ describe('extensions:', function()
     local _, port = serve('gnutls', { named = { name = 'one.example' } })
     local _, its = connect(port, { servername = 'one.example' })
     its:take 'connection'
-    _, its = connect(port, { servername = 'unknown.example', handshakeTimeout = 1000 })
+    _, its = connect(port, { servername = 'unknown.example', handshakeTimeout = 1000 * loop.patience })
     assert.equal('ERR_DTLS_HANDSHAKE_TIMEOUT', its:take 'error'.code)
   end))
 

@@ -53,7 +53,8 @@ describe('with a pre-shared key', function()
 
       -- Its Finished cannot be read, so it is dropped like any other garbage: there is nothing to tell anybody.
       it(('our server waits in vain for a client of %s that has another key, %s sockets'):format(tool, demux), interop.run(function()
-        local server, events, port = interop.server('127.0.0.1', { psk = { alice = KEY }, demux = demux, handshakeTimeout = 500 })
+        local options = { psk = { alice = KEY }, demux = demux, handshakeTimeout = 500 * loop.patience }
+        local server, events, port = interop.server('127.0.0.1', options)
         peers.client(tool, { ip = '127.0.0.1', port = port, psk = OTHER })
         assert.equal('ERR_DTLS_PSK_KEY', events:take 'clientError'.code)
         assert.equal(0, events:count 'connection')
@@ -82,7 +83,7 @@ describe('with a pre-shared key', function()
     it(('our client waits in vain for a server of %s that has another key'):format(tool), interop.run(function()
       local port = raw.freePort '127.0.0.1'
       peers.server(tool, { ip = '127.0.0.1', port = port, psk = OTHER, pki = files })
-      local _, its = interop.client { host = '127.0.0.1', port = port, psk = ALICE, handshakeTimeout = 500 }
+      local _, its = interop.client { host = '127.0.0.1', port = port, psk = ALICE, handshakeTimeout = 500 * loop.patience }
       assert.equal('ERR_DTLS_PSK_KEY', its:take 'error'.code)
       assert.is_true(its:take 'close')
       assert.equal(0, its:count 'connection')
