@@ -1095,7 +1095,7 @@ describe('a session store', function()
     local store, waiting = memory(), nil
     local first = listening { sessionStore = store }
     local blob = session(first)
-    local server = listening { handshakeTimeout = 50, sessionStore = with(store, { get = function()
+    local server = listening { handshakeTimeout = 100 * loop.patience, sessionStore = with(store, { get = function()
       waiting = coroutine.running()
       coroutine.yield()
       return 'garbage'
