@@ -367,6 +367,13 @@ describe('a forged handshake message before its turn', function()
     end)
   end))
 
+  it('that answers a flight which is still to come ends none either', loop.run(function()
+    local ticket = 4
+    disturbed(function(towards, index, data)
+      return towards == 'client' and index == 2 and { message(ticket, nexts.client[3], 8), data } or data
+    end)
+  end))
+
   it('whose fragments disagree about its length does not end one', loop.run(function()
     disturbed(function(towards, index, data)
       if towards ~= 'client' or index ~= 2 then return data end
