@@ -374,6 +374,14 @@ describe('a forged handshake message before its turn', function()
     end)
   end))
 
+  it('in front of the genuine ones, in the same datagram, does not keep them back', loop.run(function()
+    local first = { client = 2, server = 3 } -- behind the hellos
+    local _, retransmits = disturbed(function(towards, index, data)
+      return index >= first[towards] and record(20, '\1') .. message(20, 9, 8) .. data or data
+    end)
+    assert.equal(0, retransmits)
+  end))
+
   it('whose fragments disagree about its length does not end one', loop.run(function()
     disturbed(function(towards, index, data)
       if towards ~= 'client' or index ~= 2 then return data end
