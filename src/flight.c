@@ -152,11 +152,13 @@ typedef enum { NEVER, LATER, NOW } turn;
 
 static turn turn_untrusted(dtls_association *a, const uint8_t *message) {
   uint16_t ahead = (uint16_t)(dtls_u16(message + 4) - a->next_seq);
-  if (ahead > UINT16_MAX / 2) DTLS_DROP(a, REPLAY);
-  else if (ahead > AHEAD_MAX) DTLS_DROP(a, HANDSHAKE);
-  else if (ahead > 0) return LATER;
-  else if (is_expected(a, message[0]) && fits_untrusted(a, message)) return NOW;
-  else DTLS_DROP(a, HANDSHAKE);
+  if (ahead > UINT16_MAX / 2) {
+    DTLS_DROP(a, REPLAY);
+    return NEVER;
+  }
+  if (ahead > 0 && ahead <= AHEAD_MAX) return LATER;
+  if (ahead == 0 && is_expected(a, message[0]) && fits_untrusted(a, message)) return NOW;
+  DTLS_DROP(a, HANDSHAKE);
   return NEVER;
 }
 
@@ -180,7 +182,7 @@ static void keep(dtls_association *a, const uint8_t *record, size_t size) {
     DTLS_DROP(a, STASH);
     return;
   }
-  while (f->count == WAITING_MAX || f->bytes + size > WAITING_BYTES_MAX) drop_oldest(a);
+  while (f->newest && (f->count == WAITING_MAX || f->bytes + size > WAITING_BYTES_MAX)) drop_oldest(a);
   entry->older = f->newest;
   entry->size = size;
   memcpy(entry->data, record, size);

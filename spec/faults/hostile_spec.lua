@@ -374,6 +374,20 @@ describe('a forged handshake message before its turn', function()
     end)
   end))
 
+  it('that goes on with a hello of another length does not end one', loop.run(function()
+    local server, peer, failed = pair.listening(), raw.open(), nil
+    server:on('clientError', function(err) failed = err end)
+    local body = hello.body { cookie = (hello.cookie(peer, server)) }
+    local options = { sequence = 1, messageSequence = 1, length = 90 }
+    peer:send(hello.record(body, options), server)
+    options.offset, options.length = 90, nil
+    peer:send(hello.record(body .. 'more', options), server)
+    peer:send(hello.record(body, options), server)
+    loop.till(function() return failed or #peer.inbox == 2 end, 'the server\'s flight')
+    assert.is_nil(failed)
+    pair.close(server, peer)
+  end))
+
   it('in front of the genuine ones, in the same datagram, does not keep them back', loop.run(function()
     local first = { client = 2, server = 3 } -- behind the hellos
     local _, retransmits = disturbed(function(towards, index, data)
