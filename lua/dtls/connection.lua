@@ -4,6 +4,7 @@
 local uv = require 'luv'
 local core = require 'dtls.core'
 local Emitter = require 'dtls.emitter'
+local handle = require 'dtls.handle'
 local options = require 'dtls.options'
 local questions = require 'dtls.questions'
 local setters = require 'dtls.setters'
@@ -56,7 +57,7 @@ local function on_readable(watch, failed)
   self:_serve()
   if self._server then self._server:_dispatchPending() end
   -- Where a pending socket error is no event of its own it fails the poll, which libuv then stops; reading has cleared it.
-  if failed and not watch.poll:is_closing() then watch.start() end
+  if failed then watch.start() end
 end
 
 --- Starts to read a descriptor.
@@ -65,7 +66,7 @@ function Connection:_watchDescriptor(fd)
   if not poll then return nil, new_error('ERR_DTLS_SYSTEM', err) end
   local watch = { poll = poll, connection = self }
   local function callback(failed) on_readable(watch, failed) end
-  watch.start = function() return poll:start('rp', callback) end
+  watch.start = function() handle.start(poll, 'rp', callback) end
   self:_takeWatch(watch)
   watch.start()
   if self._unreferenced then poll:unref() end
@@ -297,15 +298,15 @@ end
 
 -- ── ending ──
 
-function Connection:_close(handle)
+function Connection:_close(any)
   self._closing = self._closing + 1
-  handle:close(self._onClosed)
+  handle.close(any, self._onClosed)
 end
 
 --- Lets go of the association, the descriptor and, for a client, the socket.
 function Connection:_letGo()
   local association, watch, heir = self._association, self:_giveWatch(), nil
-  if watch then watch.poll:stop() end -- before the descriptor goes with the association
+  if watch then handle.stop(watch.poll) end -- before the descriptor goes with the association
   if association then
     self._final = {
       localAddress = association:local_address(), remoteAddress = association:remote_address(),

@@ -6,6 +6,7 @@ local context = require 'dtls.context'
 local options = require 'dtls.options'
 local Connection = require 'dtls.connection'
 local Emitter = require 'dtls.emitter'
+local handle = require 'dtls.handle'
 local questions = require 'dtls.questions'
 local sni = require 'dtls.sni'
 local socket = require 'dtls.socket'
@@ -103,7 +104,7 @@ function Server:_start(udp)
   self._endpoint, self._poll = endpoint, poll
   local function readable(failed)
     self:_dispatch()
-    if failed and not poll:is_closing() then poll:start(self._awaits, readable) end
+    if failed then handle.start(poll, self._awaits, readable) end
   end
   self._readable = readable
   self:_await 'rp'
@@ -113,7 +114,7 @@ end
 function Server:_await(events)
   if self._awaits == events then return end
   self._awaits = events
-  self._poll:start(events, self._readable)
+  handle.start(self._poll, events, self._readable)
 end
 
 --- listen(port[, host[, callback]]) binds a socket; listen(handle[, callback]) uses a bound luv UDP handle or dgram
@@ -145,7 +146,7 @@ function Server:listen(port, host, callback)
     if self._ownsUdp then udp:close() end
     return nil, err
   end
-  self._udp = udp
+  self._udp, self._address = udp, udp:getsockname()
   self._state = 'listening'
   if self._unreferenced then self:unref() end
   if callback then self:once('listening', callback) end
@@ -158,7 +159,7 @@ end
 --- Where it listens, or listened.
 ---@return dtls.Address?
 function Server:address()
-  return self._udp and not self._udp:is_closing() and self._udp:getsockname() or self._address
+  return self._address
 end
 
 -- ── peers ──
@@ -358,11 +359,11 @@ function Server:_stop(each)
     return
   end
   self._state = 'closing'
-  self._address = self._udp:getsockname()
   local connections = {}
   for conn in pairs(self._connections) do connections[#connections + 1] = conn end
   for _, conn in ipairs(connections) do each(conn) end
   self._finalStats = self._endpoint:stats()
+  handle.stop(self._poll) -- before its descriptor goes
   self._endpoint:close()
   self._endpoint = nil
   self._handles = 1
@@ -370,10 +371,10 @@ function Server:_stop(each)
     self._handles = self._handles - 1
     self:_closedAll()
   end
-  self._poll:close(closed)
+  handle.close(self._poll, closed)
   if self._ownsUdp then
     self._handles = 2
-    self._udp:close(closed)
+    handle.close(self._udp, closed)
   end
 end
 

@@ -1,0 +1,22 @@
+--- Our polls, timers and sockets, which others may close: luvit ends a program by closing all that uv.walk finds. luv
+--- raises when a handle is closed twice, and libuv aborts when a poll is started or stopped after that.
+
+local tick = require 'dtls.tick'
+
+local handle = {}
+
+--- Closes it, unless it is closed; calls back on a later tick in either case.
+function handle.close(any, callback)
+  if any:is_closing() then tick(callback) else any:close(callback) end
+end
+
+--- Calls back at these events of the poll's descriptor.
+function handle.start(poll, events, callback)
+  if not poll:is_closing() then poll:start(events, callback) end
+end
+
+function handle.stop(poll)
+  if not poll:is_closing() then poll:stop() end
+end
+
+return handle
