@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define TYPE "dtls.association"
 
@@ -165,9 +166,10 @@ static bool prepare_client(dtls_association *a, const client_options *o) {
 }
 
 /*
- * core.client(context, fd[, {servername=, check_name=, session=}]) → association | nil, err
+ * core.client(context, fd[, {servername=, check_name=, session=, duplicate=}]) → association | nil, err
  * fd: a connected UDP socket; it stays the caller's. check_name: the certificate must have the name. session: what
- * association:session() gave; not offered when it has expired or belongs to another name or context.
+ * association:session() gave; not offered when it has expired or belongs to another name or context. duplicate: the
+ * association has a descriptor of its own, see fd(), so that the caller may close his at any time.
  */
 int dtls_association_client(lua_State *L) {
   SSL_CTX *ctx = dtls_context_check(L, 1, false);
@@ -182,14 +184,18 @@ int dtls_association_client(lua_State *L) {
   lua_getfield(L, 3, "servername");
   lua_getfield(L, 3, "session");
   lua_getfield(L, 3, "check_name");
+  lua_getfield(L, 3, "duplicate");
   client_options options = {.name = lua_tostring(L, 4), .check_name = lua_toboolean(L, 6)};
   options.session = lua_tolstring(L, 5, &options.session_size);
   if (!dtls_udp_local(fd, &local) || !dtls_udp_peer(fd, &peer)) return dtls_error_system(L, errno, "the socket has no peer");
+  bool duplicate = lua_toboolean(L, 7);
+  if (duplicate && (fd = dtls_udp_duplicate(fd)) < 0) return dtls_error_system(L, errno, "cannot make a client");
   dtls_udp_announce_errors(fd);
   discard_queued(fd);
   ERR_clear_error();
   dtls_association *a = dtls_association_new(ctx, NULL, fd);
-  dtls_path *path = a ? dtls_path_new(NULL, &local, &peer, fd) : NULL;
+  dtls_path *path = a ? dtls_path_new(NULL, &local, &peer, fd, duplicate) : NULL;
+  if (!path && duplicate) close(fd);
   if (path && !dtls_association_set_peer(a, path)) {
     dtls_path_free(path);
     path = NULL;

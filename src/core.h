@@ -133,6 +133,7 @@ BIO_ADDR *dtls_address_to_bio(const dtls_address *address);        /* NULL: out 
 int dtls_udp_fd(lua_State *L, int index); /* checked; pushes nil, err and returns -1 on failure */
 int dtls_udp_fd_lua(lua_State *L);        /* core.fd(handle) */
 int dtls_udp_socket_lua(lua_State *L);    /* core.configure_socket(fd, options) */
+int dtls_udp_duplicate(int fd); /* another descriptor of the same socket; -1 and errno on failure */
 void dtls_udp_announce_errors(int fd); /* a pending error (ICMP) then is an ordinary event for a poll on POLLPRI */
 bool dtls_udp_local(int fd, dtls_address *out);
 bool dtls_udp_peer(int fd, dtls_address *out);
@@ -328,7 +329,8 @@ bool dtls_hello_untrusted(dtls_endpoint *ep);
 struct dtls_path {
   dtls_endpoint *endpoint; /* NULL for a client */
   dtls_address local, peer;
-  int fd;                      /* the peer socket (its own), or the client's; -1 when the endpoint's socket is shared */
+  int fd;                      /* the peer socket, or the client's; -1 when the endpoint's socket is shared */
+  bool owns_fd;                /* and closes it */
   uint64_t seed;               /* of the table that it is in */
   dtls_association *current;   /* reads the socket, if there is one of its own */
   dtls_association *successor; /* a parallel handshake (RFC 6347 §4.2.8) */
@@ -337,7 +339,7 @@ struct dtls_path {
 /* Where a datagram on a path belongs. BOTH: only the keys can tell. */
 typedef enum { DTLS_TO_NOBODY, DTLS_TO_CURRENT, DTLS_TO_SUCCESSOR, DTLS_TO_BOTH, DTLS_TO_HELLO } dtls_destination;
 
-dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, int fd);
+dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, int fd, bool owns_fd);
 void dtls_path_free(dtls_path *path); /* for a path that no association is on; others go with their last one */
 dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8_t *data, size_t size);
 void dtls_path_attach(dtls_path *path, dtls_association *a);
@@ -476,7 +478,8 @@ static inline dtls_association *dtls_association_of(const SSL *ssl) { return SSL
 
 struct dtls_endpoint {
   unsigned refs; /* the userdata and one per association */
-  int fd;        /* borrowed; -1 once closed */
+  int fd;        /* -1 once closed */
+  bool owns_fd;  /* a duplicate, else borrowed */
   bool shared;   /* the shared demux strategy */
   bool asks_hello, stores_sessions; /* what its associations do */
   dtls_address bound;

@@ -55,6 +55,7 @@ static void endpoint_shut(dtls_endpoint *ep) {
   }
   ep->stash_end = &ep->stash;
   ep->stash_count = 0;
+  if (ep->owns_fd && ep->fd >= 0) close(ep->fd);
   ep->fd = -1;
   ep->hand_again = false;
   dtls_association_free(ep->waiting);
@@ -83,21 +84,24 @@ static bool allow_peer_sockets(int fd) {
 }
 
 /*
- * core.endpoint(context, fd, demux[, {asks_hello=, stores_sessions=}]) → endpoint | nil, err
+ * core.endpoint(context, fd, demux[, {asks_hello=, stores_sessions=, duplicate=}]) → endpoint | nil, err
  * demux: 'connected' or 'shared'. asks_hello: handshake() asks for each hello. stores_sessions: sessions get ids and
  * no tickets; the application keeps them.
- * fd: a bound, unconnected, non-blocking UDP socket. It stays the caller's, who closes the endpoint first.
+ * fd: a bound, unconnected, non-blocking UDP socket. It stays the caller's, who closes the endpoint first; or, with
+ * duplicate, closes it when he likes: the endpoint has a descriptor of its own, see fd().
  */
 int dtls_endpoint_new(lua_State *L) {
   SSL_CTX *ctx = dtls_context_check(L, 1, true);
   int fd = (int)luaL_checkinteger(L, 2);
   static const char *const strategies[] = {"connected", "shared", NULL};
-  bool shared = luaL_checkoption(L, 3, NULL, strategies) == 1, asks_hello = false, stores_sessions = false;
+  bool shared = luaL_checkoption(L, 3, NULL, strategies) == 1, asks_hello = false, stores_sessions = false, duplicate = false;
   if (!lua_isnoneornil(L, 4)) {
     lua_getfield(L, 4, "asks_hello");
     lua_getfield(L, 4, "stores_sessions");
-    asks_hello = lua_toboolean(L, -2);
-    stores_sessions = lua_toboolean(L, -1);
+    lua_getfield(L, 4, "duplicate");
+    asks_hello = lua_toboolean(L, -3);
+    stores_sessions = lua_toboolean(L, -2);
+    duplicate = lua_toboolean(L, -1);
   }
   dtls_address bound, peer;
   if (!dtls_udp_local(fd, &bound) || !ask_for_local_addresses(fd, bound.sa.sa_family) || (!shared && !allow_peer_sockets(fd)))
@@ -113,7 +117,9 @@ int dtls_endpoint_new(lua_State *L) {
   dtls_endpoint *ep = OPENSSL_zalloc(sizeof *ep);
   if (!ep) return dtls_error_system(L, ENOMEM, "cannot listen");
   ep->refs = 1;
-  ep->fd = fd;
+  ep->fd = duplicate ? dtls_udp_duplicate(fd) : fd;
+  ep->owns_fd = duplicate;
+  int number = errno;
   ep->shared = shared;
   ep->asks_hello = asks_hello;
   ep->stores_sessions = stores_sessions;
@@ -126,10 +132,12 @@ int dtls_endpoint_new(lua_State *L) {
   ep->scratch = BIO_ADDR_new();
   if (SSL_CTX_up_ref(ctx)) ep->ctx = ctx;
   *box = ep;
-  if (!ep->cookies || !ep->paths || !ep->batch || !ep->scratch || !ep->ctx) {
+  if (ep->fd < 0 || !ep->cookies || !ep->paths || !ep->batch || !ep->scratch || !ep->ctx) {
+    bool no_descriptor = ep->fd < 0;
     *box = NULL;
     endpoint_shut(ep);
     dtls_endpoint_unref(ep);
+    if (no_descriptor) return dtls_error_system(L, number, "cannot listen");
     return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot listen");
   }
   return 1;
@@ -291,7 +299,7 @@ static void drain(dtls_endpoint *ep, const dtls_path *path) {
 static dtls_path *open_path(dtls_endpoint *ep) {
   int fd = ep->shared ? -1 : dtls_udp_peer_socket(ep->fd, &ep->hand.local, &ep->hand.peer);
   if (fd < 0 && !ep->shared) return NULL;
-  dtls_path *path = dtls_path_new(ep, &ep->hand.local, &ep->hand.peer, fd);
+  dtls_path *path = dtls_path_new(ep, &ep->hand.local, &ep->hand.peer, fd, true);
   if (!path && fd >= 0) close(fd);
   if (!path) errno = ENOMEM;
   return path;
@@ -336,6 +344,12 @@ static int endpoint_accept(lua_State *L) {
 }
 
 /* ── settings ── */
+
+/* endpoint:fd() → the descriptor to watch for reading */
+static int endpoint_fd(lua_State *L) {
+  lua_pushinteger(L, check(L)->fd);
+  return 1;
+}
 
 /* endpoint:set_context(context): for the hellos to come */
 static int endpoint_set_context(lua_State *L) {
@@ -387,6 +401,7 @@ void dtls_endpoint_init(lua_State *L) {
                                      {"next", endpoint_next},
                                      {"pending", endpoint_pending},
                                      {"accept", endpoint_accept},
+                                     {"fd", endpoint_fd},
                                      {"set_context", endpoint_set_context},
                                      {"set_cookie_secret", endpoint_set_cookie_secret},
                                      {"stats", endpoint_stats},

@@ -7,13 +7,14 @@
 #include <string.h>
 #include <unistd.h>
 
-dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, int fd) {
+dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, int fd, bool owns_fd) {
   dtls_path *path = OPENSSL_zalloc(sizeof *path);
   if (!path) return NULL;
   path->endpoint = ep;
   path->local = *local;
   path->peer = *peer;
   path->fd = fd;
+  path->owns_fd = owns_fd;
   if (ep && !dtls_paths_add(ep->paths, path)) {
     OPENSSL_free(path);
     return NULL;
@@ -23,7 +24,7 @@ dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtl
 
 void dtls_path_free(dtls_path *path) {
   if (path->endpoint && path->endpoint->paths) dtls_paths_remove(path->endpoint->paths, path);
-  if (path->endpoint && path->fd >= 0) close(path->fd);
+  if (path->owns_fd && path->fd >= 0) close(path->fd);
   OPENSSL_free(path);
 }
 

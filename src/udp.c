@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,6 +144,9 @@ bool dtls_udp_peer(int fd, dtls_address *out) {
   memset(out, 0, sizeof *out);
   return getpeername(fd, &out->sa, &size) == 0;
 }
+
+/* The number must not be one of stdin, stdout and stderr, should they be closed: others write there. */
+int dtls_udp_duplicate(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1); }
 
 static bool set(int fd, int level, int name, int value) {
   return setsockopt(fd, level, name, &value, sizeof value) == 0;

@@ -51,9 +51,13 @@ local function given_socket(udp, address)
     local ok, err = socket.connect(udp, address.ip, address.port)
     if not ok then return nil, err end
   end
+  local peer = udp:getpeername()
   return udp, {
+    is_closing = function() return false end,
     close = function(_, callback)
-      if not connected and not udp:is_closing() then
+      -- What has another peer is no longer what we connected: its descriptor was closed and has come back as another socket.
+      local at = not connected and not udp:is_closing() and udp:getpeername()
+      if at and at.ip == peer.ip and at.port == peer.port then
         udp:connect(nil, nil)
         -- With the peer Linux takes away a port that it had chosen itself.
         if own and own.port ~= 0 and udp:getsockname().port ~= own.port then udp:bind(own.ip, own.port) end
@@ -75,13 +79,13 @@ function Client:_open(address)
   if not fd then return nil, err end
   local association
   association, err = core.client(self.context.core, fd, {
-    servername = self.name, check_name = self.context.checksName, session = self.options.session,
+    servername = self.name, check_name = self.context.checksName, session = self.options.session, duplicate = self.handle ~= nil,
   })
   if not association then return nil, err end
   conn:_begin(association)
   if conn._state == 'closed' then return true end
   local ok
-  ok, err = conn:_watchDescriptor(fd)
+  ok, err = conn:_watchDescriptor(association:fd())
   if not ok then return nil, err end
   return true
 end

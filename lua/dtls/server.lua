@@ -92,11 +92,12 @@ function Server:_start(udp)
   local endpoint
   endpoint, err = core.endpoint(self._context.core, fd, own.demux or DEFAULT_DEMUX, {
     asks_hello = own.sni ~= nil or own.SNICallback ~= nil or own.sessionStore ~= nil, stores_sessions = own.sessionStore ~= nil,
+    duplicate = not self._ownsUdp,
   })
   if not endpoint then return nil, err end
   local secrets = own.cookieSecret
   if secrets then endpoint:set_cookie_secret(secrets[1], secrets[2]) end
-  local poll, message, name = uv.new_poll(fd)
+  local poll, message, name = uv.new_poll(endpoint:fd())
   if not poll then
     endpoint:close()
     return nil, socket.failure('cannot watch the socket', message, name)
