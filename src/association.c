@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TYPE "dtls.association"
+static const char TYPE[] = "dtls.association";
 
 enum { FIRST_TIMEOUT = 1000, TIMEOUT_MAX = 60000, TIMEOUTS_BEFORE_FALLBACK = 2, EXPORT_MAX = 65536 };
 
@@ -108,10 +108,7 @@ bool dtls_association_set_peer(dtls_association *a, dtls_path *path) {
 }
 
 void dtls_association_push(lua_State *L, dtls_association *a) {
-  dtls_association **box = lua_newuserdata(L, sizeof *box);
-  *box = a;
-  luaL_getmetatable(L, TYPE);
-  lua_setmetatable(L, -2);
+  dtls_box_push(L, TYPE)->object = a;
 }
 
 dtls_association *dtls_association_check(lua_State *L) { return dtls_check(L, 1, TYPE); }
@@ -128,9 +125,10 @@ static void disown(lua_State *L, dtls_association *a) {
  * and, in the connected strategy, has to watch its descriptor.
  */
 static int association_close(lua_State *L) {
-  dtls_association **box = luaL_checkudata(L, 1, TYPE), *a = *box;
+  dtls_box *box = dtls_box_check(L, 1, TYPE);
+  dtls_association *a = box->object;
   if (!a) return 0;
-  *box = NULL;
+  box->object = NULL;
   disown(L, a);
   dtls_association *heir = dtls_path_detach(a);
   dtls_association_free(a);
@@ -140,7 +138,7 @@ static int association_close(lua_State *L) {
 }
 
 static int association_gc(lua_State *L) {
-  association_close(L);
+  if (dtls_box_test(L, 1, TYPE)) association_close(L);
   return 0;
 }
 

@@ -6,22 +6,20 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TYPE "dtls.scratch"
+static const char TYPE[] = "dtls.scratch";
 
 /* A memory BIO that the collector frees: Lua may raise at any push. */
 static BIO *push_scratch(lua_State *L) {
-  BIO **box = lua_newuserdata(L, sizeof *box);
-  *box = NULL;
-  luaL_getmetatable(L, TYPE);
-  lua_setmetatable(L, -2);
-  *box = BIO_new(BIO_s_mem());
-  return *box;
+  dtls_box *box = dtls_box_push(L, TYPE);
+  box->object = BIO_new(BIO_s_mem());
+  return box->object;
 }
 
 static int scratch_gc(lua_State *L) {
-  BIO **box = luaL_checkudata(L, 1, TYPE);
-  BIO_free(*box);
-  *box = NULL;
+  dtls_box *box = dtls_box_test(L, 1, TYPE);
+  if (!box) return 0;
+  BIO_free(box->object);
+  box->object = NULL;
   return 0;
 }
 

@@ -7,7 +7,7 @@
 #include <limits.h>
 #include <string.h>
 
-#define TYPE "dtls.context"
+static const char TYPE[] = "dtls.context";
 
 enum { SERVER_CERT_LIST_MAX = 32 * 1024 };
 
@@ -206,16 +206,13 @@ int dtls_context_new(lua_State *L) {
   luaL_checktype(L, 2, LUA_TTABLE);
   lua_settop(L, 2);
   ERR_clear_error();
-  SSL_CTX **box = lua_newuserdata(L, sizeof *box);
-  *box = NULL;
-  luaL_getmetatable(L, TYPE);
-  lua_setmetatable(L, -2);
-  *box = context_make(server);
-  if (!*box) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a context");
-  dtls_config *c = dtls_config_of(*box);
-  const char *failed = take_credentials(L, *box, c);
-  for (size_t i = 0; i < sizeof takers / sizeof *takers && !failed; i++) failed = takers[i](L, *box, c);
-  if (!failed) failed = take_policy(L, *box, c);
+  dtls_box *box = dtls_box_push(L, TYPE);
+  SSL_CTX *ctx = box->object = context_make(server);
+  if (!ctx) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a context");
+  dtls_config *c = dtls_config_of(ctx);
+  const char *failed = take_credentials(L, ctx, c);
+  for (size_t i = 0; i < sizeof takers / sizeof *takers && !failed; i++) failed = takers[i](L, ctx, c);
+  if (!failed) failed = take_policy(L, ctx, c);
   if (failed) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", failed);
   lua_settop(L, 3);
   return 1;
@@ -257,9 +254,10 @@ SSL_CTX *dtls_context_check(lua_State *L, int index, bool server) {
 }
 
 static int context_gc(lua_State *L) {
-  SSL_CTX **box = luaL_checkudata(L, 1, TYPE);
-  SSL_CTX_free(*box);
-  *box = NULL;
+  dtls_box *box = dtls_box_test(L, 1, TYPE); /* the collector must not be interrupted by an error */
+  if (!box) return 0;
+  SSL_CTX_free(box->object);
+  box->object = NULL;
   return 0;
 }
 

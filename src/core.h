@@ -530,8 +530,17 @@ const char *dtls_linkage_check(char *buf, size_t size);
 /* ── shared helpers, core.c ──────────────────────────────────────────────────────────────────────────────── */
 
 uint64_t dtls_now(void); /* ms, monotonic */
-void dtls_register(lua_State *L, const char *type, const luaL_Reg *methods); /* makes the metatable of a type */
-void *dtls_check(lua_State *L, int index, const char *type); /* the object in a box of ours; raises for another or a closed one */
+void dtls_register(lua_State *L, const char *type, const luaL_Reg *methods); /* makes or extends the metatable of a type */
+void dtls_push_metatable(lua_State *L, const char *type);
+/* A userdata of a type, and in it the object, NULL once closed. The type is the address of its name, not the text. */
+typedef struct {
+  void *object;
+  const char *type;
+} dtls_box;
+dtls_box *dtls_box_push(lua_State *L, const char *type);             /* empty */
+dtls_box *dtls_box_test(lua_State *L, int index, const char *type);  /* NULL for anything else, whatever its metatable */
+dtls_box *dtls_box_check(lua_State *L, int index, const char *type); /* raises for that */
+void *dtls_check(lua_State *L, int index, const char *type);         /* the object in a box; raises also when it is closed */
 /* An integer option of the table at index: its value, or fallback when absent; raises outside [min, max]. */
 long dtls_option_integer(lua_State *L, int index, const char *name, long fallback, long min, long max);
 

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TYPE "dtls.endpoint"
+static const char TYPE[] = "dtls.endpoint";
 
 enum { STASH_MAX = 1024 };
 
@@ -110,10 +110,7 @@ int dtls_endpoint_new(lua_State *L) {
   if (dtls_udp_peer(fd, &peer)) return dtls_error(L, "EISCONN", "cannot listen on a socket that is connected to one peer");
 
   dtls_udp_announce_errors(fd);
-  dtls_endpoint **box = lua_newuserdata(L, sizeof *box);
-  *box = NULL;
-  luaL_getmetatable(L, TYPE);
-  lua_setmetatable(L, -2);
+  dtls_box *box = dtls_box_push(L, TYPE);
   dtls_endpoint *ep = OPENSSL_zalloc(sizeof *ep);
   if (!ep) return dtls_error_system(L, ENOMEM, "cannot listen");
   ep->refs = 1;
@@ -131,10 +128,10 @@ int dtls_endpoint_new(lua_State *L) {
   ep->batch = dtls_batch_new();
   ep->scratch = BIO_ADDR_new();
   if (SSL_CTX_up_ref(ctx)) ep->ctx = ctx;
-  *box = ep;
+  box->object = ep;
   if (ep->fd < 0 || !ep->cookies || !ep->paths || !ep->batch || !ep->scratch || !ep->ctx) {
     bool no_descriptor = ep->fd < 0;
-    *box = NULL;
+    box->object = NULL;
     endpoint_shut(ep);
     dtls_endpoint_unref(ep);
     if (no_descriptor) return dtls_error_system(L, number, "cannot listen");
@@ -147,13 +144,18 @@ static dtls_endpoint *check(lua_State *L) { return dtls_check(L, 1, TYPE); }
 
 /* endpoint:close(): drops what is queued. Associations live on; in the shared strategy they can no longer send. */
 static int endpoint_close(lua_State *L) {
-  dtls_endpoint **box = luaL_checkudata(L, 1, TYPE), *ep = *box;
-  *box = NULL;
+  dtls_box *box = dtls_box_check(L, 1, TYPE);
+  dtls_endpoint *ep = box->object;
+  box->object = NULL;
   if (ep) {
     endpoint_shut(ep);
     dtls_endpoint_unref(ep);
   }
   return 0;
+}
+
+static int endpoint_gc(lua_State *L) {
+  return dtls_box_test(L, 1, TYPE) ? endpoint_close(L) : 0;
 }
 
 /* ── datagrams ── */
@@ -405,7 +407,7 @@ void dtls_endpoint_init(lua_State *L) {
                                      {"set_context", endpoint_set_context},
                                      {"set_cookie_secret", endpoint_set_cookie_secret},
                                      {"stats", endpoint_stats},
-                                     {"__gc", endpoint_close},
+                                     {"__gc", endpoint_gc},
                                      {NULL, NULL}};
   dtls_register(L, TYPE, methods);
 }

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TYPE "dtls.error"
+static const char TYPE[] = "dtls.error";
 
 static int error_tostring(lua_State *L) {
   lua_getfield(L, 1, "code");
@@ -34,7 +34,7 @@ static int wrap(lua_State *L, const char *code) {
   lua_setfield(L, -2, "code");
   lua_pushvalue(L, message);
   lua_setfield(L, -2, "message");
-  luaL_getmetatable(L, TYPE);
+  dtls_push_metatable(L, TYPE);
   lua_setmetatable(L, -2);
   lua_remove(L, message);
   return 2;
