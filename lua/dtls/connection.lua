@@ -114,7 +114,10 @@ end
 -- What the application's retransmitTimeout(previousMs) answers, within what libssl can do. An error in it fails the
 -- handshake; then there is no answer.
 function Connection:_askWait(previous)
+  if type(self._wait) == 'number' then return previous > 0 and math.min(previous * 2, 60000) or self._wait end
+  self._asking = true
   local ok, wait = pcall(self._wait, previous)
+  self._asking = nil
   if ok and type(wait) == 'number' and wait == wait then return math.min(max(math.floor(wait), 1), 60000) end
   self:_fail(new_error('ERR_DTLS_CALLBACK', 'retransmitTimeout: ' .. (ok and 'did not return a number' or Emitter.errorText(wait))))
 end
@@ -292,7 +295,7 @@ function Connection:setRetransmitTimeout(wait)
   local good, expected = options.settings.retransmitTimeout(wait)
   if not good then error('setRetransmitTimeout: expected ' .. expected, 2) end
   self._wait = good
-  if self._state == 'handshaking' then self:_useWait() end
+  if self._state == 'handshaking' and not self._asking then self:_useWait() end -- else what it asks next is the new one
   return self
 end
 
