@@ -152,7 +152,7 @@ function Server:listen(port, host, callback)
   if self._unreferenced then self:unref() end
   if callback then self:once('listening', callback) end
   tick(function()
-    if self._state == 'listening' then self:emit('listening') end
+    if self._state == 'listening' then self:fire('listening') end
   end)
   return self
 end
