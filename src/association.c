@@ -493,7 +493,8 @@ static int association_set_mtu(lua_State *L) {
 /* association:set_link_mtu(bytes of IP packet) → true | nil, err. What DTLS_set_link_mtu does, but at any time. */
 static int association_set_link_mtu(lua_State *L) {
   dtls_association *a = check(L);
-  return apply_mtu(L, a, luaL_checkinteger(L, 2) - BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_GET_MTU_OVERHEAD, 0, NULL));
+  lua_Integer packet = luaL_checkinteger(L, 2), overhead = BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_GET_MTU_OVERHEAD, 0, NULL);
+  return apply_mtu(L, a, packet > overhead ? packet - overhead : 0);
 }
 
 /* association:link_min_mtu() → bytes of IP packet (DTLS_get_link_min_mtu) */
