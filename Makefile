@@ -87,6 +87,7 @@ $(LUVIT)/core.so: $(CORE)
 
 # The programs that the specs load the module into; their file names them in HOSTS.
 -include spec/host/host.mk
+-include spec/faults/faults.mk
 hosts: $(HOSTS)
 	@:
 
