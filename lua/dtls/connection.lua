@@ -131,7 +131,19 @@ function Connection:_planWait()
   self._association:set_retransmit(wait, next_wait)
 end
 
+-- libssl may have repeated a flight in any call. False: the application's function has failed.
+function Connection:_replanWait()
+  if not self._repeats then return true end
+  local repeats = self._association:stats().retransmits
+  if repeats > self._repeats then
+    self._repeats = repeats
+    self:_planWait()
+  end
+  return self._state == 'handshaking'
+end
+
 function Connection:_armHandshake()
+  if not self:_replanWait() then return end
   local left = self._deadline - now()
   local wait = self._association:timeout()
   if wait and wait < left then left = wait end
@@ -146,14 +158,6 @@ function Connection:_handshakeTick()
   end
   local ok, err = self._association:handle_timeout()
   if not ok then return self:_fail(err) end
-  if self._repeats then
-    local repeats = self._association:stats().retransmits
-    if repeats > self._repeats then
-      self._repeats = repeats
-      self:_planWait()
-      if self._state ~= 'handshaking' then return end
-    end
-  end
   self:_armHandshake()
 end
 
@@ -189,6 +193,7 @@ end
 function Connection:_ask(kind, ...)
   local question, association, later = questions[kind], self._association, false
   self:_armHandshake()
+  if self._state ~= 'handshaking' then return end
   questions.run(question.ask, function(ok, ...)
     if self._association ~= association then return end -- too late: it is closed
     local good, err = ok, ...
