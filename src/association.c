@@ -18,8 +18,10 @@ enum { FIRST_TIMEOUT = 1000, TIMEOUT_MAX = 60000, TIMEOUTS_BEFORE_FALLBACK = 2, 
 /* RFC 6347 §4.2.4.1. libssl asks here for the next interval, with 0 for the first one of a flight. */
 static unsigned int next_interval(SSL *ssl, unsigned int last_us) {
   dtls_association *a = dtls_association_of(ssl);
-  if (last_us == 0) {
+  if (last_us == 0) { /* after an answer, which may have been a HelloVerifyRequest */
     a->interval = a->first_timeout;
+    a->timeouts = 0;
+    dtls_association_clear_suspicion(a);
   } else {
     unsigned doubled = a->interval < TIMEOUT_MAX / 2 ? a->interval * 2 : TIMEOUT_MAX;
     a->interval = a->next_timeout ? a->next_timeout : doubled;
