@@ -15,6 +15,23 @@ enum { FIRST_TIMEOUT = 1000, TIMEOUT_MAX = 60000, TIMEOUTS_BEFORE_FALLBACK = 2, 
 
 /* ── life ── */
 
+static void use_mtu(dtls_association *a, size_t mtu) {
+  a->mtu = mtu;
+  SSL_set_mtu(a->ssl, (long)mtu);
+  if (a->open) a->data_mtu = DTLS_get_data_mtu(a->ssl);
+}
+
+static long min_mtu(dtls_association *a) {
+  return (long)DTLS_get_link_min_mtu(a->ssl) - BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_GET_MTU_OVERHEAD, 0, NULL);
+}
+
+/* RFC 6347 §4.1.1.1. What the kernel has learned of the path, which it tells for a socket that is connected to the peer. */
+void dtls_association_learn_mtu(dtls_association *a) {
+  if (!a->path || a->path->fd < 0) return;
+  long known = BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_QUERY_MTU, 0, NULL);
+  if (known >= min_mtu(a) && (size_t)known < a->mtu) use_mtu(a, (size_t)known);
+}
+
 /* RFC 6347 §4.2.4.1. libssl asks here for the next interval, with 0 for the first one of a flight. */
 static unsigned int next_interval(SSL *ssl, unsigned int last_us) {
   dtls_association *a = dtls_association_of(ssl);
@@ -29,10 +46,7 @@ static unsigned int next_interval(SSL *ssl, unsigned int last_us) {
     DTLS_COUNT(a, retransmits, 1);
     /* libssl falls back only when it may query the MTU, which for an unconnected or loopback socket is worthless. */
     size_t fallback = (size_t)BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_GET_FALLBACK_MTU, 0, NULL);
-    if (++a->timeouts >= TIMEOUTS_BEFORE_FALLBACK && fallback < a->mtu) {
-      a->mtu = fallback;
-      SSL_set_mtu(ssl, (long)fallback);
-    }
+    if (++a->timeouts >= TIMEOUTS_BEFORE_FALLBACK && fallback < a->mtu) use_mtu(a, fallback);
   }
   return a->interval * 1000;
 }
@@ -475,13 +489,10 @@ static int association_set_retransmit(lua_State *L) {
 /* ── MTU ── */
 
 static int apply_mtu(lua_State *L, dtls_association *a, lua_Integer mtu) {
-  long overhead = BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_GET_MTU_OVERHEAD, 0, NULL);
-  long min = DTLS_get_link_min_mtu(a->ssl) - overhead;
+  long min = min_mtu(a);
   if (mtu < min || mtu > DTLS_DATAGRAM_MAX)
     return dtls_error(L, "ERR_DTLS_CONFIG", "an MTU of %ld is out of range: %ld to %d bytes of UDP payload", (long)mtu, min, DTLS_DATAGRAM_MAX);
-  a->mtu = (size_t)mtu;
-  SSL_set_mtu(a->ssl, (long)mtu);
-  if (a->open) a->data_mtu = DTLS_get_data_mtu(a->ssl);
+  use_mtu(a, (size_t)mtu);
   lua_pushboolean(L, 1);
   return 1;
 }

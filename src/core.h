@@ -73,7 +73,7 @@ static inline size_t dtls_record_size(const uint8_t *record) { return DTLS_RECOR
   X(STASH, "stash")               /* no room left to re-dispatch it */ \
   X(AGAIN, "EAGAIN")              /* outgoing: the socket's send buffer was full */ \
   X(NOBUFS, "ENOBUFS")            /* outgoing: the interface's queue was full */ \
-  X(MSGSIZE, "EMSGSIZE")          /* outgoing: larger than the interface takes */ \
+  X(MSGSIZE, "EMSGSIZE")          /* outgoing: larger than the path takes, as far as the system knows it */ \
   X(REFUSED, "ECONNREFUSED")      /* ICMP port unreachable, in or out */ \
   X(UNREACHABLE, "EHOSTUNREACH")  /* ICMP or routing failure other than that */
 
@@ -465,6 +465,7 @@ void dtls_association_free(dtls_association *a);
 void dtls_association_push(lua_State *L, dtls_association *a); /* the userdata takes over ownership */
 bool dtls_association_set_peer(dtls_association *a, dtls_path *path);
 void dtls_association_release(dtls_association *a); /* its record buffers, until they are needed again */
+void dtls_association_learn_mtu(dtls_association *a); /* a datagram was too large for the path */
 void dtls_association_suspect(dtls_association *a, int alert, int number);
 void dtls_association_clear_suspicion(dtls_association *a);
 /* The suite about to be used, else the one in use; NULL: none yet. */

@@ -166,7 +166,10 @@ static void socket_error(dtls_association *a, int number) {
   switch (number) {
     case EAGAIN: case EINTR: drop(a, DTLS_DROP_AGAIN); break;
     case ENOBUFS: case ENOMEM: drop(a, DTLS_DROP_NOBUFS); break;
-    case EMSGSIZE: drop(a, DTLS_DROP_MSGSIZE); break;
+    case EMSGSIZE:
+      drop(a, DTLS_DROP_MSGSIZE);
+      dtls_association_learn_mtu(a);
+      break;
     case ECONNREFUSED: hint(a, DTLS_DROP_REFUSED, number); break;
     default: hint(a, DTLS_DROP_UNREACHABLE, number); break;
   }
@@ -289,9 +292,11 @@ static ssize_t put(dtls_association *a, const char *data, size_t size) {
 /* One datagram. False only when the socket itself is beyond use. */
 static bool send_datagram(dtls_association *a, const char *data, size_t size) {
   ssize_t sent = put(a, data, size);
-  /* ECONNREFUSED is about an earlier datagram; reporting it has cleared it, and this one has not been sent. */
-  if (sent < 0 && errno == ECONNREFUSED) {
-    socket_error(a, errno);
+  int earlier = 0;
+  /* What ICMP brought is about an earlier datagram; reporting it has cleared it, and this one has not been sent. */
+  if (sent < 0 && (errno == ECONNREFUSED || errno == EMSGSIZE)) {
+    earlier = errno;
+    socket_error(a, earlier);
     sent = put(a, data, size);
   }
   if (sent == 0) return true;
@@ -302,7 +307,7 @@ static bool send_datagram(dtls_association *a, const char *data, size_t size) {
   }
   a->write_error = errno;
   if (is_final(errno)) return false;
-  socket_error(a, errno);
+  if (errno != earlier) socket_error(a, errno);
   return true;
 }
 
