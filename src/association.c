@@ -232,6 +232,8 @@ void dtls_association_suspect(dtls_association *a, int alert, int number) {
   if (!first) return;
   a->suspect_state = SSL_get_state(a->ssl);
   a->suspect_deadline = dtls_now() + a->interval;
+  /* What could not be sent may have been the repetition: the next one is tried, too, and gets time for an answer. */
+  if (alert < 0 && number != ECONNREFUSED) a->suspect_deadline += a->interval / 2;
 }
 
 void dtls_association_clear_suspicion(dtls_association *a) {

@@ -305,6 +305,7 @@ static bool send_datagram(dtls_association *a, const char *data, size_t size) {
     DTLS_COUNT(a, bytes_out, (uint64_t)size);
     return true;
   }
+  if (errno == EINVAL) errno = EADDRNOTAVAIL; /* the local address is gone */
   a->write_error = errno;
   if (is_final(errno)) return false;
   if (errno != earlier) socket_error(a, errno);
