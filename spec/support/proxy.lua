@@ -128,16 +128,28 @@ function proxy.new(target, options)
 end
 
 function Proxy:_client(from)
-  local key = from.ip .. ' ' .. from.port
-  local client = self.clients[key]
+  local client = self:clientAt(from)
   if client then return client end
-  client = { ip = from.ip, port = from.port, socket = uv.new_udp() }
-  self.clients[key], self.client = client, self.client or client
+  client = { ip = from.ip, port = from.port }
+  self.clients[from.ip .. ' ' .. from.port], self.client = client, self.client or client
+  self:_open(client)
+  return client
+end
+
+function Proxy:_open(client)
+  client.socket = uv.new_udp()
   assert(client.socket:bind(self.target.ip, 0))
   client.socket:recv_start(function(_, data, sender)
     if sender then self:_pass('client', data or '', client) end
   end)
-  return client
+end
+
+--- From now on a client comes from another port, as after a NAT has forgotten it. `client`: the first one.
+function Proxy:rebind(client)
+  client = client or self.client
+  local old = client.socket
+  self:_open(client) -- before the old port is free again
+  old:close()
 end
 
 function Proxy:_send(direction, data, client)
@@ -181,6 +193,12 @@ end
 ---@param direction 'server'|'client' where it goes
 function Proxy:inject(direction, data, client)
   self:_send(direction, data, assert(client or self.client, 'no client has spoken yet'))
+end
+
+--- The client with that address.
+---@param from table {ip=, port=}
+function Proxy:clientAt(from)
+  return self.clients[from.ip .. ' ' .. from.port]
 end
 
 --- The local address of a client's socket towards the server: who the server thinks that client is.
