@@ -57,9 +57,9 @@ function process.spawn(command, arguments)
     left = 4, -- handles that are not closed: the pipes and the process
   }, Child)
   local pipes = self.pipes
-  local message
+  local pid
   -- If this process is killed, the kernel ends the child.
-  self.handle, message = uv.spawn('setpriv', {
+  self.handle, pid = uv.spawn('setpriv', {
     args = { '--pdeathsig', 'KILL', command, unpack(arguments) },
     env = environment(),
     stdio = { pipes.input, pipes.stdout, pipes.stderr },
@@ -71,8 +71,9 @@ function process.spawn(command, arguments)
   end)
   if not self.handle then
     for _, pipe in pairs(pipes) do pipe:close() end
-    error(('cannot start %s: %s'):format(command, message), 2)
+    error(('cannot start %s: %s'):format(command, pid), 2)
   end
+  self.pid = pid
   alive[self] = true
   collect(self, 'stdout')
   collect(self, 'stderr')
