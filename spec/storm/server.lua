@@ -4,7 +4,9 @@ local uv = require 'luv'
 local dtls = require 'dtls'
 
 local pair = assert(dtls.selfSigned())
-local server = assert(dtls.createServer { cert = pair.cert, key = pair.key, demux = arg[1] })
+local server = assert(dtls.createServer {
+  cert = pair.cert, key = pair.key, demux = arg[1], handshakeTimeout = 30000 * (tonumber(os.getenv 'SPEC_PATIENCE' or nil) or 1),
+})
 server:on('connection', function(conn)
   conn:on('message', function(data) conn:send(data) end)
 end)
