@@ -84,10 +84,27 @@ local function talker(conn, name, said)
     local ok, err = conn:send(text)
     if not ok then self.wrong = ('%s could not say %s: %s'):format(name, number, err) end
   end
+  --- Messages of all lengths, unless it has ended.
+  function self.sayMany(first, last)
+    for i = first, last do
+      if not conn.destroyed then self.say(i, 20 + 50 * (i % 24)) end
+    end
+  end
   return self
 end
 
 -- ── everything at once ──
+
+-- A condition: nothing has passed for some turns of the loop, and nothing is on its way.
+local function quiet(between)
+  local last, turns = nil, 0
+  return function()
+    local count = between.count.server + between.count.client
+    turns = count == last and turns + 1 or 0
+    last = count
+    return turns > 5 and not next(between.timers)
+  end
+end
 
 -- What a handshake may end with when a message of it was altered on its way: that is for the peers to find out.
 local altered = { ERR_DTLS_HANDSHAKE_TIMEOUT = true, ERR_DTLS_PROTOCOL = true, ERR_DTLS_ALERT = true, ERR_DTLS_CERTIFICATE = true }
@@ -115,7 +132,7 @@ describe('a network', function()
           opened = opened + 1
           local each = talker(conn, 'server ' .. opened, said)
           ours[conn:remoteAddress().port] = each
-          for i = 1, 20 do each.say(i, 20 + 50 * i) end
+          each.sayMany(1, 20)
         end)
         local failures = pair.record(server, 'clientError')
         local session = large_client(between)
@@ -131,7 +148,7 @@ describe('a network', function()
             local outcome = pair.record(conn, 'connection', 'error', 'close')
             loop.till(function() return outcome[1] end, 'the end of a handshake', 2 * DEADLINE)
             if outcome[1][1] == 'connection' then
-              for i = 1, 20 do if not conn.destroyed then each.say(i, 20 + 20 * i) end end
+              each.sayMany(1, 20)
               return each
             end
             assert.equal('error', outcome[1][1])
@@ -147,8 +164,11 @@ describe('a network', function()
         local kinds = { {}, large.client, pair.with(large.client, { mtu = 400 }), { session = blob }, { mtu = 300 }, { session = blob } }
         together({ 1, 2, 3, 4, 5, 6 }, function(i) clients[i] = connect('client ' .. i, kinds[i]) end)
 
+        loop.till(function() return server:stats().handshaking == 0 end, 'the server to be done, too', 3 * DEADLINE)
+        for _, each in pairs(ours) do each.sayMany(21, 40) end
+        for _, each in ipairs(clients) do each.sayMany(21, 40) end
+        loop.till(quiet(between), 'the network to be quiet')
         between.filter = nil
-        loop.till(function() return not next(between.timers) and server:stats().handshaking == 0 end, 'the network to be quiet')
         for _, each in ipairs(clients) do
           local other = ours[between:seenAs(between:clientAt(each.conn:localAddress())).port]
           assert.is_nil(each.wrong)
