@@ -180,6 +180,8 @@ SUITES ?= trixie sid experimental
 matrix: ## the specs in other releases of Debian: SUITES='trixie sid experimental'. Needs root
 	@BUILD='$(BUILD)' SPEC='$(SPEC)' .ci/matrix $(SUITES)
 
+-include spec/fuzz/fuzz.mk
+
 # .clang-tidy says what is looked for. One file at a time: what it says of one depends on those before it.
 # cppcheck reads no foreign headers; what it would have needed of them follows -D. clang-tidy's stderr only counts what
 # it found in such headers.

@@ -1,0 +1,58 @@
+--- What is looked at while libssl looks at a hello: names, session ids (hold.c), groups and algorithms (opener.c). The first
+--- byte chooses the server, the rest are the hello's extensions.
+
+package.path = './?.lua'
+local core = require 'dtls.core'
+local contexts = require 'spec.fuzz.contexts'
+local net = net -- luacheck: ignore
+
+local server_fd, server_port = net.open()
+local client_fd = net.open()
+
+local function vector(bytes, content)
+  local size = #content
+  return (bytes == 2 and string.char(math.floor(size / 256)) or '') .. string.char(size % 256) .. content
+end
+
+local SUITES = '\192\43\192\47\204\169\0\255'
+
+local function hello(cookie, extensions)
+  local body = '\254\253' .. ('r'):rep(32) .. vector(1, ('i'):rep(32)) .. vector(1, cookie) .. vector(2, SUITES) .. '\1\0' .. vector(2, extensions)
+  local sized = vector(2, body)
+  local message = '\1\0' .. sized:sub(1, 2) .. ('\0'):rep(6) .. sized -- type, length, sequence and offset, length of the fragment
+  return '\22\254\253' .. ('\0'):rep(8) .. vector(2, message)
+end
+
+local function serve(context, asks)
+  local server = { endpoint = assert(core.endpoint(context, server_fd, 'shared', { asks_hello = asks })) }
+  net.send(client_fd, hello('', ''), server_port)
+  assert(server.endpoint:next() == nil)
+  server.cookie = net.receive(client_fd):sub(-32)
+  return server
+end
+
+local servers = {}
+for _, context in ipairs {
+  contexts.opened 'ec', contexts.opened 'ed25519', contexts.opened('ed448', 'rsa'), contexts.opened('rsa-pss', 'ed25519'),
+} do
+  servers[#servers + 1] = serve(context, false)
+  servers[#servers + 1] = serve(context, true)
+end
+
+return function(data)
+  if #data == 0 then return end
+  net.fix()
+  local server = servers[data:byte() % #servers + 1]
+  net.send(client_fd, hello(server.cookie, data:sub(2, 8192)), server_port)
+  if server.endpoint:next() ~= 'hello' then return end -- libssl found it malformed before
+  local association = assert(server.endpoint:accept())
+  local _, err, name, id = association:handshake()
+  if err == 'ask_hello' then
+    assert(not name or #name >= 1 and #name <= 255 and not name:find '%z', 'a name that is none')
+    assert(id == ('i'):rep(32), 'another session id than the one in the hello')
+    association:answer_hello()
+    association:handshake()
+  end
+  association:close()
+  repeat until not net.receive(client_fd)
+end

@@ -1,0 +1,77 @@
+# libFuzzer's targets, with clang's address and undefined behaviour sanitizers, all built into $(BUILD)/fuzz.
+#
+#   hello        what is a hello, and where does a datagram on a path belong
+#   screen       what of a datagram libssl may see, and when; what is held meanwhile
+#   extensions   names, session ids, groups and algorithms in a hello
+#   session      bytes from a store
+#   association  datagrams into a client and a server, and invariants of both
+#
+# Seeds are in spec/fuzz/corpus: `make fuzz-seeds` writes those of genuine handshakes, `make fuzz-merge` keeps what is
+# worth it of them and of $(BUILD)/fuzz/corpus, where a run puts what leads somewhere new. Finds are in $(BUILD)/fuzz/finds.
+
+FUZZ_TARGETS := hello screen extensions session association
+FUZZ_DIR := spec/fuzz
+FUZZ_OUT = $(BUILD)/fuzz
+FUZZ_CC ?= clang
+FUZZ_SECONDS ?= 600
+FUZZ_JOBS ?= 2
+# Inputs of these are sequences, of which the short ones lead nowhere.
+FUZZ_FLAGS_association := -max_len=2048 -len_control=0
+FUZZ_FLAGS_screen := -len_control=10
+
+FUZZ_COMPILE = $(FUZZ_CC) -std=c11 -D_GNU_SOURCE -O1 -g -fno-omit-frame-pointer -Wall -Wextra -Wshadow -Wconversion \
+  -fsanitize=address,undefined -fno-sanitize-recover=undefined $(LUA_CFLAGS) $(SSL_CFLAGS) $(FUZZ_CFLAGS)
+FUZZ_OBJECTS = $(patsubst src/%.c,$(FUZZ_OUT)/obj/%.o,$(wildcard src/*.c)) $(FUZZ_OUT)/fixed.o
+FUZZ_LIBS = $(eval FUZZ_LIBS := $(shell pkg-config --libs luajit libssl libcrypto))$(FUZZ_LIBS)
+FUZZ_PROGRAMS = $(FUZZ_TARGETS:%=$(FUZZ_OUT)/%)
+
+$(FUZZ_OUT)/obj/%.o: src/%.c $(FUZZ_DIR)/fuzz.mk
+	@mkdir -p $(@D)
+	$(FUZZ_COMPILE) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
+
+# Coverage of the targets themselves would lead the fuzzer astray.
+$(FUZZ_OUT)/%.o: $(FUZZ_DIR)/%.c $(FUZZ_DIR)/fuzz.mk
+	@mkdir -p $(@D)
+	$(FUZZ_COMPILE) -MMD -MP -c -o $@ $<
+
+FUZZ_SCRIPTS = extensions association seeds
+$(FUZZ_SCRIPTS:%=$(FUZZ_OUT)/%.o): $(FUZZ_OUT)/%.o: $(FUZZ_DIR)/script.c $(FUZZ_DIR)/fuzz.mk
+	@mkdir -p $(@D)
+	$(FUZZ_COMPILE) -MMD -MP -DSCRIPT='"$(FUZZ_DIR)/$*.lua"' -c -o $@ $<
+
+-include $(wildcard $(FUZZ_OUT)/*.d $(FUZZ_OUT)/obj/*.d)
+
+$(FUZZ_OUT)/hello: $(FUZZ_OUT)/hello.o $(FUZZ_OBJECTS)
+$(FUZZ_OUT)/screen $(FUZZ_OUT)/session: $(FUZZ_OUT)/%: $(FUZZ_OUT)/%.o $(FUZZ_OUT)/script.o $(FUZZ_OBJECTS)
+$(FUZZ_SCRIPTS:%=$(FUZZ_OUT)/%): $(FUZZ_OUT)/%: $(FUZZ_OUT)/%.o $(FUZZ_OBJECTS)
+$(FUZZ_PROGRAMS) $(FUZZ_OUT)/seeds:
+	$(FUZZ_COMPILE) -fsanitize=fuzzer -rdynamic -o $@ $^ $(FUZZ_LIBS)
+
+.PHONY: fuzz fuzz-seeds fuzz-merge $(FUZZ_TARGETS:%=fuzz-%)
+
+fuzz: ## libFuzzer for FUZZ_SECONDS per target (600), FUZZ_JOBS at once (2); fails at any find
+	@.ci/setup build fuzz
+	@$(MAKE) $(FUZZ_PROGRAMS)
+	@$(MAKE) -k -j$(FUZZ_JOBS) $(FUZZ_TARGETS:%=fuzz-%)
+
+# libFuzzer prints a line for each input that it keeps; the log has them.
+$(FUZZ_TARGETS:%=fuzz-%): fuzz-%: $(FUZZ_OUT)/%
+	@mkdir -p $(FUZZ_OUT)/corpus/$* $(FUZZ_OUT)/finds
+	@$< -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -max_len=4096 -print_final_stats=1 \
+	  -artifact_prefix=$(FUZZ_OUT)/finds/$*- $(FUZZ_FLAGS_$*) $(FUZZ_ARGUMENTS) $(FUZZ_OUT)/corpus/$* $(FUZZ_DIR)/corpus/$* >$(FUZZ_OUT)/$*.log 2>&1 \
+	  || { tail -n 60 $(FUZZ_OUT)/$*.log; echo "$*: FOUND SOMETHING, see $(FUZZ_OUT)/finds"; exit 1; }
+	@awk -v target=$* '/^#.* cov: / { cov = $$4 } /number_of_executed_units/ { runs = $$2 } /average_exec_per_sec/ { speed = $$2 } \
+	  END { printf "%-12s %d runs, %d per second, %d edges\n", target, runs, speed, cov }' $(FUZZ_OUT)/$*.log
+
+fuzz-seeds: $(FUZZ_OUT)/seeds
+	@mkdir -p $(FUZZ_TARGETS:%=$(FUZZ_DIR)/corpus/%)
+	@$< -runs=0 >/dev/null 2>&1
+
+# What the checked-in corpus and the one in $(BUILD) reach, with as few and as short inputs as will do.
+fuzz-merge: $(FUZZ_PROGRAMS)
+	@set -e; for target in $(FUZZ_TARGETS); do \
+	  rm -rf $(FUZZ_OUT)/merged; mkdir -p $(FUZZ_OUT)/merged $(FUZZ_OUT)/corpus/$$target; \
+	  $(FUZZ_OUT)/$$target -merge=1 $(FUZZ_OUT)/merged $(FUZZ_DIR)/corpus/$$target $(FUZZ_OUT)/corpus/$$target >$(FUZZ_OUT)/merge.log 2>&1; \
+	  rm -rf $(FUZZ_DIR)/corpus/$$target; mv $(FUZZ_OUT)/merged $(FUZZ_DIR)/corpus/$$target; \
+	done
+	@du -sb $(FUZZ_DIR)/corpus/*

@@ -1,0 +1,111 @@
+/*
+ * dtls_screen_filter_untrusted and, with what it leaves, dtls_hold_untrusted, on associations at the stages that
+ * stages.lua brings them to. The first byte chooses one; then come datagrams, each behind its length (two bytes).
+ */
+#include "fixed.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { STAGES_MAX = 16, EPOCHS = 2 };
+
+static struct {
+  dtls_association *a, as_it_was;
+} stages[STAGES_MAX];
+static size_t count;
+static lua_State *L;
+
+int LLVMFuzzerInitialize(int *argc, char ***argv) {
+  (void)argc, (void)argv;
+  L = fuzz_run("spec/fuzz/stages.lua");
+  count = lua_objlen(L, 2);
+  FUZZ_CHECK(count > 0 && count <= STAGES_MAX);
+  for (size_t i = 0; i < count; i++) {
+    lua_rawgeti(L, 2, (int)i + 1);
+    stages[i].a = *(dtls_association **)lua_touserdata(L, -1);
+    FUZZ_CHECK(stages[i].a != NULL);
+    dtls_hold_free(stages[i].a);
+    stages[i].as_it_was = *stages[i].a;
+    lua_pop(L, 1);
+  }
+  return 0;
+}
+
+/* What libssl is shown is whole records that it cannot stumble over. */
+static void check_screened(const dtls_association *a, const uint8_t *data, size_t size) {
+  size_t at = 0;
+  while (at < size) {
+    const uint8_t *record = data + at;
+    FUZZ_CHECK(size - at > DTLS_RECORD_HEADER && dtls_record_size(record) <= size - at);
+    FUZZ_CHECK(dtls_record_epoch(record) < EPOCHS && record[1] == DTLS1_VERSION_MAJOR);
+    if (dtls_record_epoch(record) == 0)
+      FUZZ_CHECK(record[0] == SSL3_RT_HANDSHAKE || record[0] == SSL3_RT_CHANGE_CIPHER_SPEC);
+    else
+      FUZZ_CHECK(dtls_record_size(record) >= DTLS_RECORD_HEADER + dtls_screen_protected_min(a->ssl));
+    at += dtls_record_size(record);
+  }
+  FUZZ_CHECK(at == size);
+}
+
+static void answer_psk(size_t stage) {
+  lua_rawgeti(L, 2, (int)stage + 1);
+  lua_getfield(L, -1, "answer_psk");
+  lua_insert(L, -2);
+  lua_pushliteral(L, "key");
+  lua_pushliteral(L, "identity");
+  lua_call(L, 3, 0);
+}
+
+/* As libssl's reads do: what is kept goes through the hold again once the question is answered. */
+static void hold(size_t stage, uint8_t *data, size_t size) {
+  dtls_association *a = stages[stage].a;
+  size_t left = dtls_hold_untrusted(a, data, size);
+  FUZZ_CHECK(left <= size);
+  check_screened(a, data, left);
+  if (dtls_hold_asks(a)) {
+    dtls_hold_keep(a, data, size);
+    answer_psk(stage);
+  }
+  while (dtls_hold_pending(a)) {
+    uint8_t kept[DTLS_DATAGRAM_MAX];
+    size_t kept_size = dtls_hold_next(a, kept, sizeof kept);
+    if (kept_size == 0) break;
+    check_screened(a, kept, kept_size);
+    uint8_t *exact = malloc(kept_size);
+    memcpy(exact, kept, kept_size);
+    left = dtls_hold_untrusted(a, exact, kept_size);
+    FUZZ_CHECK(left <= kept_size);
+    check_screened(a, exact, left);
+    free(exact);
+    if (dtls_hold_asks(a)) answer_psk(stage);
+  }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
+  if (size < 1) return 0;
+  size_t stage = *input++ % count;
+  dtls_association *a = stages[stage].a;
+  size--;
+  fuzz_fix();
+  while (size >= 2) {
+    size_t length = dtls_u16(input);
+    input += 2, size -= 2;
+    if (length > size) length = size;
+    uint8_t *data = malloc(length); /* as large as the datagram: whoever reads or writes past it is seen */
+    memcpy(data, input, length);
+    size_t left = dtls_screen_filter_untrusted(a, data, length);
+    FUZZ_CHECK(left <= length);
+    check_screened(a, data, left);
+    if (left > 0) {
+      uint8_t *screened = malloc(left);
+      memcpy(screened, data, left);
+      hold(stage, screened, left);
+      free(screened);
+    }
+    free(data);
+    input += length, size -= length;
+  }
+  dtls_hold_free(a);
+  *a = stages[stage].as_it_was;
+  return 0;
+}

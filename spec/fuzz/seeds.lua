@@ -1,0 +1,70 @@
+--- Writes seeds into spec/fuzz/corpus: inputs made of the datagrams of genuine handshakes, and of steps that work.
+
+package.path = './?.lua'
+local world = require 'spec.fuzz.world'
+local contexts = require 'spec.fuzz.contexts'
+
+local FIRST_STAGES, OPEN_STAGES = 6, 10 -- of stages.lua
+local RECORD, MESSAGE = 13, 12 -- headers
+
+local function write(target, name, data)
+  local file = assert(io.open(('spec/fuzz/corpus/%s/%s'):format(target, name), 'wb'))
+  assert(file:write(data))
+  file:close()
+end
+
+local function prefixed(data)
+  return string.char(math.floor(#data / 256), #data % 256) .. data
+end
+
+-- What follows the compression methods of a ClientHello; nil for anything else.
+local function extensions(datagram)
+  if datagram:byte(1) ~= 22 or datagram:byte(RECORD + 1) ~= 1 then return nil end
+  local at = RECORD + MESSAGE + 2 + 32 + 1
+  at = at + datagram:byte(at) + 1 -- session id
+  at = at + datagram:byte(at) + 1 -- cookie
+  at = at + datagram:byte(at) * 256 + datagram:byte(at + 1) + 2 -- suites
+  at = at + datagram:byte(at) + 1 -- compression methods
+  return datagram:sub(at + 2)
+end
+
+for kind, name in ipairs(contexts.kinds) do
+  for _, mtu in ipairs { 1228, 256 } do
+    local w = world.new { kind = name, demux = 'shared', at_once = true, mtu = mtu }
+    w:run(20)
+    w:say 'client'
+    w:say 'server'
+    local flights = {}
+    for i, datagram in ipairs(w.history) do
+      flights[i] = prefixed(datagram)
+      local offered = extensions(datagram)
+      if offered and mtu == 1228 then
+        for flags = 0, 15, 5 do write('hello', ('%s-%d-%d'):format(name, i, flags), string.char(flags) .. datagram) end
+        for server = 0, 7 do write('extensions', ('%s-%d'):format(name, server), string.char(server) .. offered) end
+      end
+    end
+    for stage = 0, OPEN_STAGES - 1 do
+      write('screen', ('%s-%d-%d'):format(name, mtu, stage), string.char(stage) .. table.concat(flights, '', 1, stage < FIRST_STAGES and #flights - 2 or #flights))
+    end
+    for _, role in ipairs { 'client', 'server' } do
+      local _, blob = w:party(role).association:session()
+      if blob then write('session', ('%s-%s'):format(name, role), blob) end
+    end
+    -- A foreign handshake, after each turn of this one.
+    for turns = 0, 3 do
+      local steps = { string.char(kind - 1, turns % 2), ('\0'):rep(turns) }
+      for i, flight in ipairs(flights) do steps[#steps + 1] = string.char(8, i % 2) .. flight end
+      if mtu == 1228 then write('association', ('%s-foreign-%d'):format(name, turns), table.concat(steps) .. '\1') end
+    end
+    w:close()
+  end
+  for flags = 0, 63 do
+    -- answered late, both talk, a restart, a goodbye
+    write('association', ('%s-%d'):format(name, flags), string.char(kind - 1, flags) .. '\1\13\1\13\1\13\1\15\0\15\1\1\16\1\13\1\13\1\13\1\15\0\15\1\1\17\0\1')
+    -- each flight: lost, repeated, delayed, doubled
+    write('association', ('%s-%d-lossy'):format(name, flags), string.char(kind - 1, flags)
+      .. '\3\0\14\10\0\3\1\14\11\0\13\3\0\14\12\6\0\0\0\13\3\1\14\13\4\1\6\1\3\0\13\3\0\14\14\4\0\1\13\1\15\0\6\0\7\6\1\7\15\1\1')
+  end
+end
+
+return function() end

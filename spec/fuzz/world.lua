@@ -1,0 +1,326 @@
+--- A client, a server and the network between them, in one process and without an event loop. Every datagram goes through
+--- a relay that keeps it until it is told what becomes of it. What must hold at any time is asserted here.
+
+local core = require 'dtls.core'
+local contexts = require 'spec.fuzz.contexts'
+local net = net -- luacheck: ignore
+
+local MEMORY_MAX = 4 * 1024 * 1024 -- of both ends: associations, queues, what the relay has seen
+local HISTORY_MAX = 64
+local QUEUE_MAX = 64
+
+-- Sockets serve one world after the other. The server knows the client by the relay's address.
+local server_fd, server_port = net.open()
+local client_fd, client_port = net.open()
+local relay_fd, relay_port = net.open()
+local stranger_fd, stranger_port = net.open()
+net.connect(client_fd, relay_port)
+
+local World = {}
+World.__index = World
+
+local pairs_of_contexts = {}
+
+local function drain(fd)
+  repeat until not net.receive(fd)
+end
+
+---@param options table kind, demux, asks_hello, stores_sessions, at_once (questions are answered when they are asked), mtu,
+---   session (for the client to offer), store (by id)
+local function new(options)
+  net.fix()
+  drain(server_fd)
+  drain(relay_fd)
+  drain(stranger_fd)
+  local made = pairs_of_contexts[options.kind] or contexts.pair(options.kind)
+  pairs_of_contexts[options.kind] = made
+  local self = setmetatable({
+    options = options, contexts = made, allocated = net.allocated(), servers = {}, history = {}, sent = {}, count = 0,
+    to = { server = {}, client = {} },
+  }, World)
+  self.endpoint = assert(core.endpoint(made.server, server_fd, options.demux, {
+    asks_hello = options.asks_hello, stores_sessions = options.stores_sessions,
+  }))
+  self:dial()
+  return self
+end
+
+-- ── the two ends ──
+
+-- A party is {role=, association=, open=, question=, heard=}. association: nil once it is closed.
+
+function World:newParty(role, association)
+  local party = { role = role, association = association }
+  if self.options.mtu then assert(association:set_mtu(self.options.mtu)) end
+  return party
+end
+
+--- The client starts, or starts over from the same port.
+function World:dial()
+  if self.client then self:finish(self.client) end
+  local association = assert(core.client(self.contexts.client, client_fd, {
+    servername = 'localhost', check_name = false, session = self.options.session,
+  }))
+  self.client = self:newParty('client', association)
+  self.dialled = (self.dialled or 0) + 1
+  self:turn()
+end
+
+--- Closes it without a word to the other end.
+function World:finish(party)
+  local association = party.association
+  party.association, party.question = nil, nil
+  if association then association:close() end
+end
+
+--- The server's end that the client may be talking to: the last one that is open, else the last one.
+function World:party(role)
+  if role == 'client' then return self.client end
+  for i = #self.servers, 1, -1 do
+    local party = self.servers[i]
+    if party.open and party.association then return party end
+  end
+  return self.servers[#self.servers]
+end
+
+local function is_open(party) return party and party.open and party.association end
+
+-- Whether nobody is in the middle of a handshake.
+local function is_settled(self)
+  for _, party in ipairs(self.servers) do
+    if party.association and not party.open then return false end
+  end
+  return is_open(self.client)
+end
+
+-- One of its ends gave up or said goodbye: the other is free to end, too.
+function World:isOver()
+  self.over = true
+end
+
+local answers = {
+  ask_hello = function(self, association, _, id)
+    local blob = id and self.options.store and self.options.store[id]
+    assert(association:answer_hello(nil, blob))
+  end,
+  ask_psk = function(_, association) association:answer_psk(contexts.KEY, 'identity') end,
+  ask_verify = function(_, association) association:answer_verify(true) end,
+}
+
+function World:answer(party)
+  local question = party.question
+  if not question then return end
+  party.question = nil
+  answers[question[1]](self, party.association, question[2], question[3])
+  self:serve(party)
+end
+
+function World:handshake(party)
+  repeat
+    local ok, err, subject, id = party.association:handshake()
+    if ok then
+      party.open = true
+      local displaced = party.association:promote()
+      if displaced then self:finish(displaced) end
+      return true
+    end
+    local asked = type(err) == 'string' and answers[err]
+    if asked then
+      party.question = { err, subject, id }
+      if not self.options.at_once then return false end
+      local question = party.question
+      party.question = nil
+      answers[question[1]](self, party.association, question[2], question[3])
+    elseif err ~= 'want_read' and err ~= 'want_answer' then
+      self:isOver()
+      self:finish(party)
+    end
+  until not asked
+end
+
+--- Lets a party do all that it can do now.
+function World:serve(party)
+  if not party.association then return end
+  if not party.open and not self:handshake(party) then return end
+  while party.association do
+    local message, why = party.association:read()
+    if message then
+      local key = party.role .. message
+      assert(self.sent[key], 'a message that nobody sent, or for the second time')
+      self.sent[key] = nil
+      party.heard = (party.heard or 0) + 1
+    elseif why == 'want_read' then
+      return
+    else
+      assert(self.over, 'an open association ended: ' .. tostring(why))
+      return self:finish(party)
+    end
+  end
+end
+
+local function accept(self, peer, known)
+  assert(peer.port ~= stranger_port, 'a stranger proved an address without seeing the cookie')
+  assert(not known or self.dialled > 1, 'an old hello took the place of its own association')
+  local association, displaced = assert(self.endpoint:accept())
+  if displaced then self:finish(displaced) end
+  local party = self:newParty('server', association)
+  association:set_owner(party)
+  self.servers[#self.servers + 1] = party
+  self:serve(party)
+end
+
+local function collect(self)
+  while true do
+    local data, port = net.receive(relay_fd)
+    if not data then return end
+    local role = port == client_port and 'server' or 'client'
+    local queue = self.to[role]
+    if #queue < QUEUE_MAX then queue[#queue + 1] = data end
+    if #self.history < HISTORY_MAX then self.history[#self.history + 1] = data end
+  end
+end
+
+--- What an event loop would do.
+function World:turn()
+  repeat
+    while true do
+      local kind, subject, known = self.endpoint:next()
+      if kind == 'hello' then
+        accept(self, subject, known)
+      elseif kind == 'data' then
+        self:serve(subject)
+      else
+        break
+      end
+    end
+    for _, party in ipairs(self.servers) do
+      if party.association and party.association:fd() then self:serve(party) end
+    end
+  until not self.endpoint:pending()
+  if self.client then self:serve(self.client) end
+  collect(self)
+end
+
+-- ── the network ──
+
+--- Hands a datagram to 'server' or 'client', from the address of the other one.
+function World:deliver(role, data)
+  net.send(relay_fd, data, role == 'server' and server_port or client_port)
+  self:turn()
+end
+
+--- The oldest datagram on its way to there, taken off the queue; nil: there is none.
+function World:take(role)
+  return table.remove(self.to[role], 1)
+end
+
+local function bytes(queue, from)
+  local sum = 0
+  for i = from, #queue do sum = sum + #queue[i] end
+  return sum
+end
+
+--- A datagram that neither of them made. It gets no more than it was, unless a handshake is going on.
+function World:inject(role, data)
+  local other = role == 'server' and 'client' or 'server'
+  local settled, queued = is_settled(self) or role == 'server' and not self.servers[1], #self.to[other]
+  self:deliver(role, data)
+  if settled then assert(bytes(self.to[other], queued + 1) <= #data, 'an answer larger than what it answers') end
+end
+
+--- A datagram to the server from an address that nobody has shown anything.
+function World:stray(data)
+  net.send(stranger_fd, data, server_port)
+  self:turn()
+  local sum, answer = 0, nil
+  repeat
+    answer = net.receive(stranger_fd)
+    sum = sum + #(answer or '')
+  until not answer
+  assert(sum <= #data, 'an answer to a stranger, larger than what it answers')
+end
+
+--- Time goes by.
+function World:wait(ms)
+  net.advance(ms)
+  local parties = { self.client, unpack(self.servers) }
+  for _, party in ipairs(parties) do
+    local association = party.association
+    if association and not party.open and association:timeout() == 0 and not association:handle_timeout() then
+      self:isOver()
+      self:finish(party)
+    end
+  end
+  self:turn()
+end
+
+--- The network does as it should, for so many turns at most, until nothing is on its way.
+function World:run(turns)
+  for _ = 1, turns do
+    local to_server, to_client = self:take 'server', self:take 'client'
+    if not to_server and not to_client then return end
+    if to_server then self:deliver('server', to_server) end
+    if to_client then self:deliver('client', to_client) end
+  end
+end
+
+function World:answerAll()
+  self:answer(self.client)
+  for _, party in ipairs(self.servers) do self:answer(party) end
+  self:turn()
+end
+
+-- ── messages ──
+
+--- An application message from 'server' or 'client', if it can send one.
+function World:say(role)
+  local party = self:party(role)
+  if not is_open(party) then return false end
+  self.count = self.count + 1
+  local message = ('%d %s'):format(self.count, ('x'):rep(self.count * 7 % 50))
+  self.sent[(role == 'server' and 'client' or 'server') .. message] = true
+  assert(party.association:write(message))
+  collect(self)
+  return true
+end
+
+--- The end says goodbye.
+function World:part(role)
+  local party = self:party(role)
+  if not is_open(party) then return end
+  self:isOver()
+  party.association:shutdown()
+  self:finish(party)
+  collect(self)
+end
+
+-- ── the end ──
+
+local function hear(self, from, to)
+  local party = self:party(to)
+  local heard = party.heard or 0
+  assert(self:say(from))
+  self:run(2)
+  assert(party.heard == heard + 1, 'a message did not arrive')
+end
+
+--- Whatever happened: once the network does as it should, two open ends can talk.
+function World:close()
+  assert(net.allocated() - self.allocated < MEMORY_MAX, 'too much memory')
+  for _ = 1, 6 do
+    self:answerAll()
+    self:run(30)
+    if self.over or is_settled(self) then break end
+    self:wait(60000)
+  end
+  self:run(2 * QUEUE_MAX)
+  if not self.over and is_open(self.client) and is_open(self:party 'server') then
+    hear(self, 'client', 'server')
+    hear(self, 'server', 'client')
+  end
+  self:finish(self.client)
+  for _, party in ipairs(self.servers) do self:finish(party) end
+  self.endpoint:close()
+end
+
+return { new = new }
