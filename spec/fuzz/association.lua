@@ -97,6 +97,11 @@ local steps = {
   function(input, w) w:say(input:role()) end,
   function(_, w) w:dial() end,
   function(input, w) w:part(input:role()) end,
+  function(_, w) w:answerAll(true) end,
+  function(input, w) -- replayed again and again
+    local role, data = input:role(), from_history(input, w)
+    for _ = 1, input:byte() % 64 do w:deliver(role, data) end
+  end,
 }
 
 -- ── how they are set up ──

@@ -12,16 +12,17 @@ end
 
 local cert, key = identity 'ec'
 
+local map = { identity = KEY }
+
 local kinds = {
   certificate = { {}, { ca = cert, reject = true } },
   mutual = { { ca = cert, request_cert = true, reject = true }, { ca = cert, cert = cert, key = key, reject = true } },
   asked = { {}, { ca = cert, reject = true, asks_verify = true } },
-  psk = { { psk = { identity = KEY }, ciphers = 'PSK-AES128-GCM-SHA256' }, { psk = { identity = KEY }, ciphers = 'PSK-AES128-GCM-SHA256' } },
+  psk = { { psk = map, ciphers = 'PSK-AES128-GCM-SHA256' }, { psk = map, ciphers = 'PSK-AES128-GCM-SHA256' } },
   psk_asked = {
-    { psk = true, psk_hint = 'hint', ciphers = 'ECDHE-PSK-CHACHA20-POLY1305:PSK-AES128-CCM8' },
-    { psk = true, ciphers = 'ECDHE-PSK-CHACHA20-POLY1305:PSK-AES128-CCM8' },
+    { psk = true, psk_hint = 'hint', ciphers = 'ECDHE-PSK-CHACHA20-POLY1305' }, { psk = true, ciphers = 'ECDHE-PSK-CHACHA20-POLY1305' },
   },
-  ccm8 = { { psk = { identity = KEY }, ciphers = 'PSK-AES128-CCM8' }, { psk = true, ciphers = 'PSK-AES128-CCM8' } },
+  ccm8 = { { psk = map, ciphers = 'PSK-AES128-CCM8' }, { psk = true, ciphers = 'PSK-AES128-CCM8' } },
 }
 
 local contexts = { KEY = KEY }

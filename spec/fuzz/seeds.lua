@@ -4,7 +4,7 @@ package.path = './?.lua'
 local world = require 'spec.fuzz.world'
 local contexts = require 'spec.fuzz.contexts'
 
-local FIRST_STAGES, OPEN_STAGES = 6, 10 -- of stages.lua
+local HANDSHAKING, STAGES = 7, 11 -- of stages.lua
 local RECORD, MESSAGE = 13, 12 -- headers
 
 local function write(target, name, data)
@@ -28,6 +28,18 @@ local function extensions(datagram)
   return datagram:sub(at + 2)
 end
 
+-- The handshake messages of a datagram in one record; it must have nothing else.
+local function joined(datagram)
+  local messages, at = {}, 1
+  while at < #datagram do
+    local size = datagram:byte(at + 11) * 256 + datagram:byte(at + 12)
+    if datagram:byte(at) ~= 22 or datagram:byte(at + 4) ~= 0 then return datagram end
+    messages[#messages + 1] = datagram:sub(at + RECORD, at + RECORD + size - 1)
+    at = at + RECORD + size
+  end
+  return datagram:sub(1, 11) .. prefixed(table.concat(messages))
+end
+
 for kind, name in ipairs(contexts.kinds) do
   for _, mtu in ipairs { 1228, 256 } do
     local w = world.new { kind = name, demux = 'shared', at_once = true, mtu = mtu }
@@ -35,16 +47,20 @@ for kind, name in ipairs(contexts.kinds) do
     w:say 'client'
     w:say 'server'
     local flights = {}
+    local odd = {}
     for i, datagram in ipairs(w.history) do
       flights[i] = prefixed(datagram)
+      odd[i] = prefixed(joined((datagram:gsub('identity', 'iden\0ity'))))
       local offered = extensions(datagram)
       if offered and mtu == 1228 then
         for flags = 0, 15, 5 do write('hello', ('%s-%d-%d'):format(name, i, flags), string.char(flags) .. datagram) end
         for server = 0, 7 do write('extensions', ('%s-%d'):format(name, server), string.char(server) .. offered) end
       end
     end
-    for stage = 0, OPEN_STAGES - 1 do
-      write('screen', ('%s-%d-%d'):format(name, mtu, stage), string.char(stage) .. table.concat(flights, '', 1, stage < FIRST_STAGES and #flights - 2 or #flights))
+    for stage = 0, STAGES - 1 do
+      if mtu == 1228 then write('screen', ('%s-odd-%d'):format(name, stage), string.char(stage) .. table.concat(odd)) end
+      local last = stage < HANDSHAKING and #flights - 2 or #flights -- the last two are messages
+      write('screen', ('%s-%d-%d'):format(name, mtu, stage), string.char(stage) .. table.concat(flights, '', 1, last))
     end
     for _, role in ipairs { 'client', 'server' } do
       local _, blob = w:party(role).association:session()
@@ -60,11 +76,33 @@ for kind, name in ipairs(contexts.kinds) do
   end
   for flags = 0, 63 do
     -- answered late, both talk, a restart, a goodbye
-    write('association', ('%s-%d'):format(name, flags), string.char(kind - 1, flags) .. '\1\13\1\13\1\13\1\15\0\15\1\1\16\1\13\1\13\1\13\1\15\0\15\1\1\17\0\1')
+    write('association', ('%s-%d'):format(name, flags), string.char(kind - 1, flags)
+      .. '\1\13\1\13\1\13\1\15\0\15\1\1\16\1\13\1\13\1\13\1\15\0\15\1\1\17\0\1')
     -- each flight: lost, repeated, delayed, doubled
     write('association', ('%s-%d-lossy'):format(name, flags), string.char(kind - 1, flags)
       .. '\3\0\14\10\0\3\1\14\11\0\13\3\0\14\12\6\0\0\0\13\3\1\14\13\4\1\6\1\3\0\13\3\0\14\14\4\0\1\13\1\15\0\6\0\7\6\1\7\15\1\1')
   end
+  for flags = 0, 1 do
+    -- the client starts over, and somebody else's records arrive meanwhile
+    local forged = '\9\0\23\1\0\9' .. prefixed(('f'):rep(30))
+    write('association', ('%s-%d-parallel'):format(name, flags), string.char(kind - 1, flags)
+      .. '\1\16\0\0' .. forged .. '\0' .. forged .. '\0' .. forged .. '\19\0\0\60\19\1\1\60\1')
+    -- somebody floods those who wait for an answer
+    write('association', ('%s-%d-flood'):format(name, flags), string.char(kind - 1, 14 + flags)
+      .. '\0\0\19\0\0\63\19\0\2\63\13\0\19\1\1\63\13\0\19\1\3\63\19\0\4\63\13\1')
+    write('association', ('%s-%d-refused'):format(name, flags), string.char(kind - 1, 14 + flags) .. '\1\18\1')
+  end
+end
+
+-- Names that are none, or hardly: too long for their extension, empty, with NUL, of another type.
+local function named(size, name, type)
+  return '\0\0' .. prefixed(prefixed((type or '\0') .. string.char(math.floor(size / 256), size % 256) .. name))
+end
+for i, extension in ipairs {
+  named(1, 'n'), named(2, 'n'), named(20, 'n'), named(0, ''), named(3, 'a\0b'), named(1, 'n', '\1'), named(255, ('n'):rep(255)),
+  named(256, ('n'):rep(256)), named(3, '...'), '\0\0\0\0', '\0\0\0\4\0\2\0\0',
+} do
+  write('extensions', 'name-' .. i, '\1' .. extension)
 end
 
 return function() end

@@ -55,22 +55,22 @@ function World:newParty(role, association)
   return party
 end
 
+--- Closes a party without a word to the other end.
+local function finish(party)
+  local association = party.association
+  party.association, party.question = nil, nil
+  if association then association:close() end
+end
+
 --- The client starts, or starts over from the same port.
 function World:dial()
-  if self.client then self:finish(self.client) end
+  if self.client then finish(self.client) end
   local association = assert(core.client(self.contexts.client, client_fd, {
     servername = 'localhost', check_name = false, session = self.options.session,
   }))
   self.client = self:newParty('client', association)
   self.dialled = (self.dialled or 0) + 1
   self:turn()
-end
-
---- Closes it without a word to the other end.
-function World:finish(party)
-  local association = party.association
-  party.association, party.question = nil, nil
-  if association then association:close() end
 end
 
 --- The server's end that the client may be talking to: the last one that is open, else the last one.
@@ -107,11 +107,18 @@ local answers = {
   ask_verify = function(_, association) association:answer_verify(true) end,
 }
 
-function World:answer(party)
+local refusals = {
+  ask_hello = function(_, association) association:refuse_hello 'unrecognized_name' end,
+  ask_psk = function(_, association) association:answer_psk() end,
+  ask_verify = function(_, association) association:answer_verify(false) end,
+}
+
+function World:answer(party, refuse)
   local question = party.question
   if not question then return end
   party.question = nil
-  answers[question[1]](self, party.association, question[2], question[3])
+  local how = refuse and refusals or answers
+  how[question[1]](self, party.association, question[2], question[3])
   self:serve(party)
 end
 
@@ -121,7 +128,7 @@ function World:handshake(party)
     if ok then
       party.open = true
       local displaced = party.association:promote()
-      if displaced then self:finish(displaced) end
+      if displaced then finish(displaced) end
       return true
     end
     local asked = type(err) == 'string' and answers[err]
@@ -133,7 +140,7 @@ function World:handshake(party)
       answers[question[1]](self, party.association, question[2], question[3])
     elseif err ~= 'want_read' and err ~= 'want_answer' then
       self:isOver()
-      self:finish(party)
+      finish(party)
     end
   until not asked
 end
@@ -153,7 +160,7 @@ function World:serve(party)
       return
     else
       assert(self.over, 'an open association ended: ' .. tostring(why))
-      return self:finish(party)
+      return finish(party)
     end
   end
 end
@@ -162,7 +169,7 @@ local function accept(self, peer, known)
   assert(peer.port ~= stranger_port, 'a stranger proved an address without seeing the cookie')
   assert(not known or self.dialled > 1, 'an old hello took the place of its own association')
   local association, displaced = assert(self.endpoint:accept())
-  if displaced then self:finish(displaced) end
+  if displaced then finish(displaced) end
   local party = self:newParty('server', association)
   association:set_owner(party)
   self.servers[#self.servers + 1] = party
@@ -232,11 +239,11 @@ end
 function World:stray(data)
   net.send(stranger_fd, data, server_port)
   self:turn()
-  local sum, answer = 0, nil
-  repeat
+  local sum, answer = 0, net.receive(stranger_fd)
+  while answer do
+    sum = sum + #answer
     answer = net.receive(stranger_fd)
-    sum = sum + #(answer or '')
-  until not answer
+  end
   assert(sum <= #data, 'an answer to a stranger, larger than what it answers')
 end
 
@@ -248,7 +255,7 @@ function World:wait(ms)
     local association = party.association
     if association and not party.open and association:timeout() == 0 and not association:handle_timeout() then
       self:isOver()
-      self:finish(party)
+      finish(party)
     end
   end
   self:turn()
@@ -264,9 +271,9 @@ function World:run(turns)
   end
 end
 
-function World:answerAll()
-  self:answer(self.client)
-  for _, party in ipairs(self.servers) do self:answer(party) end
+function World:answerAll(refuse)
+  self:answer(self.client, refuse)
+  for _, party in ipairs(self.servers) do self:answer(party, refuse) end
   self:turn()
 end
 
@@ -290,7 +297,7 @@ function World:part(role)
   if not is_open(party) then return end
   self:isOver()
   party.association:shutdown()
-  self:finish(party)
+  finish(party)
   collect(self)
 end
 
@@ -318,8 +325,8 @@ function World:close()
     hear(self, 'client', 'server')
     hear(self, 'server', 'client')
   end
-  self:finish(self.client)
-  for _, party in ipairs(self.servers) do self:finish(party) end
+  finish(self.client)
+  for _, party in ipairs(self.servers) do finish(party) end
   self.endpoint:close()
 end
 
