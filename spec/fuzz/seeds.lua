@@ -4,7 +4,7 @@ package.path = './?.lua'
 local world = require 'spec.fuzz.world'
 local contexts = require 'spec.fuzz.contexts'
 
-local HANDSHAKING, STAGES = 7, 11 -- of stages.lua
+local HANDSHAKING, STAGES, MEND = 7, 11, 128 -- of stages.lua and screen.c
 local RECORD, MESSAGE = 13, 12 -- headers
 
 local function write(target, name, data)
@@ -58,7 +58,7 @@ for kind, name in ipairs(contexts.kinds) do
       end
     end
     for stage = 0, STAGES - 1 do
-      if mtu == 1228 then write('screen', ('%s-odd-%d'):format(name, stage), string.char(stage) .. table.concat(odd)) end
+      if mtu == 1228 then write('screen', ('%s-odd-%d'):format(name, stage), string.char(stage + MEND) .. table.concat(odd)) end
       local last = stage < HANDSHAKING and #flights - 2 or #flights -- the last two are messages
       write('screen', ('%s-%d-%d'):format(name, mtu, stage), string.char(stage) .. table.concat(flights, '', 1, last))
     end
@@ -81,6 +81,18 @@ for kind, name in ipairs(contexts.kinds) do
     -- each flight: lost, repeated, delayed, doubled
     write('association', ('%s-%d-lossy'):format(name, flags), string.char(kind - 1, flags)
       .. '\3\0\14\10\0\3\1\14\11\0\13\3\0\14\12\6\0\0\0\13\3\1\14\13\4\1\6\1\3\0\13\3\0\14\14\4\0\1\13\1\15\0\6\0\7\6\1\7\15\1\1')
+  end
+  -- records that somebody made up: after so many turns of the handshake, and once it is open
+  for _, start in ipairs { '\0\0', '\0\0\0', '\0\0\0\0', '\1' } do
+    local steps = { string.char(kind - 1, kind % 2) .. start }
+    for _, size in ipairs { 1, 2, 8, 16, 23, 24 } do
+      for role = 0, 1 do
+        steps[#steps + 1] = string.char(9, role, 23 - size % 3, 1, 0, 90 + size) .. prefixed(('\2\40'):rep(size / 2 + 1):sub(1, size))
+        steps[#steps + 1] = string.char(9, role, 21 + size % 3, 0, 0, 90 + size) .. prefixed(('\2\40'):rep(size / 2 + 1):sub(1, size))
+        steps[#steps + 1] = string.char(10, role, size, size % 5, 64, 0, 0, size) .. prefixed(('m'):rep(size)) .. string.char(100 + size)
+      end
+    end
+    write('association', ('%s-made-up-%d'):format(name, #start + start:byte()), table.concat(steps) .. '\1')
   end
   for flags = 0, 1 do
     -- the client starts over, and somebody else's records arrive meanwhile
