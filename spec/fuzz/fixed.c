@@ -20,8 +20,8 @@ enum { START = 1767225600 }; /* s: 2026-01-01 */
 
 static uint64_t random_state, elapsed; /* ms */
 
-void fuzz_fix(void) {
-  random_state = 0x9e3779b97f4a7c15u;
+void fuzz_fix(unsigned seed) {
+  random_state = 0x9e3779b97f4a7c15u * (2 * (uint64_t)seed + 1);
   elapsed = 0;
 }
 
@@ -70,7 +70,7 @@ static int random_status(void) { return 1; }
 
 __attribute__((constructor)) static void replace_randomness(void) {
   static const RAND_METHOD method = {.bytes = random_bytes, .pseudorand = random_bytes, .status = random_status};
-  fuzz_fix();
+  fuzz_fix(0);
   RAND_set_rand_method(&method);
 }
 

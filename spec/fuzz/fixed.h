@@ -8,7 +8,7 @@
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-void fuzz_fix(void);   /* randomness and clock start anew */
+void fuzz_fix(unsigned seed); /* randomness and clock start anew */
 void fuzz_advance(unsigned ms);
 size_t fuzz_allocated(void); /* bytes */
 

@@ -118,7 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
   size_t stage = (*input++ & ~MEND) % count;
   dtls_association *a = stages[stage].a;
   size--;
-  fuzz_fix();
+  fuzz_fix(0);
   while (size >= 2) {
     size_t length = dtls_u16(input);
     input += 2, size -= 2;

@@ -61,10 +61,9 @@ static int net_receive(lua_State *L) {
   return 2;
 }
 
-/* net.fix(): randomness and clock start anew; net.advance(ms); net.allocated() → bytes */
+/* net.fix([seed]): randomness and clock start anew; net.advance(ms); net.allocated() → bytes */
 static int net_fix(lua_State *L) {
-  (void)L;
-  fuzz_fix();
+  fuzz_fix((unsigned)luaL_optinteger(L, 1, 0));
   return 0;
 }
 

@@ -49,7 +49,7 @@ static void offer(SSL_SESSION *session) {
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
   uint8_t *blob = malloc(size);
   if (size > 0) memcpy(blob, input, size);
-  fuzz_fix();
+  fuzz_fix(0);
   SSL_SESSION *session = dtls_session_parse(blob, size);
   FUZZ_CHECK(ERR_peek_error() == 0);
   if (session) {
