@@ -7,7 +7,9 @@
 #   association  datagrams into a client and a server, and invariants of both
 #
 # Seeds are in spec/fuzz/corpus: `make fuzz-seeds` writes those of genuine handshakes, `make fuzz-merge` keeps what is
-# worth it of them and of $(BUILD)/fuzz/corpus, where a run puts what leads somewhere new. Finds are in $(BUILD)/fuzz/finds.
+# worth it of them and of $(BUILD)/fuzz/corpus, where a run puts what leads somewhere new. Those in spec/fuzz/kept stay,
+# whatever they reach: inputs that would show old mistakes. Finds are in $(BUILD)/fuzz/finds; the target's program with such
+# a file as its argument shows it again. `make fuzz FUZZ_ARGUMENTS=-runs=0` only runs what is checked in.
 
 FUZZ_TARGETS := hello screen extensions session association
 FUZZ_DIR := spec/fuzz
@@ -58,13 +60,13 @@ fuzz: ## libFuzzer for FUZZ_SECONDS per target (600), FUZZ_JOBS at once (2); fai
 $(FUZZ_TARGETS:%=fuzz-%): fuzz-%: $(FUZZ_OUT)/%
 	@mkdir -p $(FUZZ_OUT)/corpus/$* $(FUZZ_OUT)/finds
 	@$< -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -max_len=4096 -print_final_stats=1 \
-	  -artifact_prefix=$(FUZZ_OUT)/finds/$*- $(FUZZ_FLAGS_$*) $(FUZZ_ARGUMENTS) $(FUZZ_OUT)/corpus/$* $(FUZZ_DIR)/corpus/$* >$(FUZZ_OUT)/$*.log 2>&1 \
+	  -artifact_prefix=$(FUZZ_OUT)/finds/$*- $(FUZZ_FLAGS_$*) $(FUZZ_ARGUMENTS) $(FUZZ_OUT)/corpus/$* $(wildcard $(FUZZ_DIR)/corpus/$* $(FUZZ_DIR)/kept/$*) >$(FUZZ_OUT)/$*.log 2>&1 \
 	  || { tail -n 60 $(FUZZ_OUT)/$*.log; echo "$*: FOUND SOMETHING, see $(FUZZ_OUT)/finds"; exit 1; }
 	@awk -v target=$* '/^#.* cov: / { cov = $$4 } /number_of_executed_units/ { runs = $$2 } /average_exec_per_sec/ { speed = $$2 } \
 	  END { printf "%-12s %d runs, %d per second, %d edges\n", target, runs, speed, cov }' $(FUZZ_OUT)/$*.log
 
 fuzz-seeds: $(FUZZ_OUT)/seeds
-	@mkdir -p $(FUZZ_TARGETS:%=$(FUZZ_DIR)/corpus/%)
+	@mkdir -p $(FUZZ_TARGETS:%=$(FUZZ_DIR)/corpus/%) $(FUZZ_TARGETS:%=$(FUZZ_DIR)/kept/%)
 	@$< -runs=0 >/dev/null 2>&1
 
 # What the checked-in corpus and the one in $(BUILD) reach, with as few and as short inputs as will do.
