@@ -90,8 +90,8 @@ for kind, name in ipairs(contexts.kinds) do
     local steps = { string.char(kind - 1, kind % 2) .. start }
     for _, size in ipairs { 1, 2, 8, 16, 23, 24 } do
       for role = 0, 1 do
-        steps[#steps + 1] = string.char(9, role, 23 - size % 3, 1, 0, 90 + size) .. prefixed(('\2\40'):rep(size / 2 + 1):sub(1, size))
-        steps[#steps + 1] = string.char(9, role, 21 + size % 3, 0, 0, 90 + size) .. prefixed(('\2\40'):rep(size / 2 + 1):sub(1, size))
+        steps[#steps + 1] = string.char(9, role, 23 - 2 * (size % 2), 1, 0, 90 + size) .. prefixed(('\2\40'):rep(size / 2 + 1):sub(1, size))
+        steps[#steps + 1] = string.char(9, role, 21 + 2 * (size % 2), 0, 0, 90 + size) .. prefixed(('\2\40'):rep(size / 2 + 1):sub(1, size))
       end
     end
     keep('association', ('%s-made-up-%d'):format(name, i), table.concat(steps) .. '\1')
