@@ -1,20 +1,25 @@
 /*
- * dtls_screen_filter_untrusted and, with what it leaves, dtls_hold_untrusted, on associations at the stages that
- * stages.lua brings them to. The first byte chooses one; then come datagrams, each behind its length (two bytes). The
- * first byte's high bit asks to mend the lengths within them, or few would get past the screen.
+ * What screen.c, flight.c and hold.c let through to libssl, on associations at the stages that stages.lua brings them
+ * to. The first byte chooses one; then come datagrams, each behind its length (two bytes). Two bits of the first byte
+ * ask to mend the lengths within them, or few would get past the screen, and to screen them as a whole.
  */
 #include "fixed.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { STAGES_MAX = 16, EPOCHS = 2, MEND = 128, MESSAGE_MAX = 0x7fff };
+enum { STAGES_MAX = 16, EPOCHS = 2, MEND = 128, WHOLE = 64, MESSAGE_MAX = 0x7fff };
 
 static struct {
   dtls_association *a, as_it_was;
 } stages[STAGES_MAX];
 static size_t count;
 static lua_State *L;
+
+static void forget(dtls_association *a) {
+  dtls_flight_free(a);
+  dtls_hold_free(a);
+}
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
   (void)argc, (void)argv;
@@ -25,7 +30,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
     lua_rawgeti(L, 2, (int)i + 1);
     stages[i].a = *(dtls_association **)lua_touserdata(L, -1);
     FUZZ_CHECK(stages[i].a != NULL);
-    dtls_hold_free(stages[i].a);
+    forget(stages[i].a);
     stages[i].as_it_was = *stages[i].a;
     lua_pop(L, 1);
   }
@@ -87,35 +92,48 @@ static void answer_psk(size_t stage) {
   lua_call(L, 3, 0);
 }
 
-/* As libssl's reads do: what is kept goes through the hold again once the question is answered. */
-static void hold(size_t stage, uint8_t *data, size_t size) {
-  dtls_association *a = stages[stage].a;
-  size_t left = dtls_hold_untrusted(a, data, size);
+static void filter(dtls_association *a, uint8_t *data, size_t size) {
+  size_t left = dtls_screen_filter_untrusted(a, data, size);
   FUZZ_CHECK(left <= size);
   check_screened(a, data, left);
-  if (dtls_hold_asks(a)) {
-    dtls_hold_keep(a, data, size);
-    answer_psk(stage);
-  }
-  while (dtls_hold_pending(a)) {
-    uint8_t kept[DTLS_DATAGRAM_MAX];
-    size_t kept_size = dtls_hold_next(a, kept, sizeof kept);
-    if (kept_size == 0) break;
-    check_screened(a, kept, kept_size);
-    uint8_t *exact = malloc(kept_size);
-    memcpy(exact, kept, kept_size);
-    left = dtls_hold_untrusted(a, exact, kept_size);
-    FUZZ_CHECK(left <= kept_size);
-    check_screened(a, exact, left);
-    free(exact);
-    if (dtls_hold_asks(a)) answer_psk(stage);
+}
+
+/* During a handshake libssl gets one record at a time, and of plaintext messages the one whose turn it is. */
+static void check_record(dtls_association *a, const uint8_t *record, size_t size) {
+  const uint8_t *message = record + DTLS_RECORD_HEADER;
+  check_screened(a, record, size);
+  FUZZ_CHECK(dtls_record_size(record) == size);
+  if (record[0] != SSL3_RT_HANDSHAKE || dtls_record_epoch(record) != 0) return;
+  FUZZ_CHECK(size == DTLS_RECORD_HEADER + DTLS_HANDSHAKE_HEADER + (size_t)dtls_u24(message + 9));
+  FUZZ_CHECK(dtls_u16(message + 4) == a->next_seq);
+  if (dtls_u24(message + 9) == dtls_u24(message + 1)) a->next_seq++; /* as if libssl had read it */
+}
+
+/* As libssl's reads do, until there is nothing left; questions are answered at once. */
+static void read_all(size_t stage) {
+  dtls_association *a = stages[stage].a;
+  static uint8_t out[DTLS_DATAGRAM_MAX];
+  for (;;) {
+    size_t size = dtls_flight_next_untrusted(a, out, sizeof out);
+    if (size == 0 && !dtls_hold_asks(a) && dtls_hold_pending(a)) {
+      size = dtls_hold_next(a, out, sizeof out);
+      FUZZ_CHECK(size > 0 && dtls_flight_take(a, out, size));
+      continue;
+    }
+    if (size == 0 && !dtls_hold_asks(a)) size = dtls_flight_waiting_untrusted(a, out);
+    if (size > 0)
+      check_record(a, out, size);
+    else if (dtls_hold_asks(a))
+      answer_psk(stage);
+    else
+      return;
   }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
   if (size < 1) return 0;
-  bool mended = *input & MEND;
-  size_t stage = (*input++ & ~MEND) % count;
+  uint8_t flags = *input++;
+  size_t stage = (size_t)(flags & ~(MEND | WHOLE)) % count;
   dtls_association *a = stages[stage].a;
   size--;
   fuzz_fix(0);
@@ -125,20 +143,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     if (length > size) length = size;
     uint8_t *data = malloc(length); /* as large as the datagram: whoever reads or writes past it is seen */
     memcpy(data, input, length);
-    if (mended) mend(data, length);
-    size_t left = dtls_screen_filter_untrusted(a, data, length);
-    FUZZ_CHECK(left <= length);
-    check_screened(a, data, left);
-    if (left > 0) {
-      uint8_t *screened = malloc(left);
-      memcpy(screened, data, left);
-      hold(stage, screened, left);
-      free(screened);
-    }
+    if (flags & MEND) mend(data, length);
+    if (a->open || flags & WHOLE)
+      filter(a, data, length);
+    else if (length > 0 && dtls_flight_take(a, data, length))
+      read_all(stage);
     free(data);
     input += length, size -= length;
   }
-  dtls_hold_free(a);
+  forget(a);
   *a = stages[stage].as_it_was;
   return 0;
 }

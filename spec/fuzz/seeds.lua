@@ -4,7 +4,7 @@ package.path = './?.lua'
 local world = require 'spec.fuzz.world'
 local contexts = require 'spec.fuzz.contexts'
 
-local HANDSHAKING, STAGES, MEND = 7, 11, 128 -- of stages.lua and screen.c
+local HANDSHAKING, STAGES, MEND, WHOLE = 7, 11, 128, 64 -- of stages.lua and screen.c
 local RECORD, MESSAGE = 13, 12 -- headers
 
 local function write(target, name, data, folder)
@@ -62,6 +62,7 @@ for kind, name in ipairs(contexts.kinds) do
     end
     for stage = 0, STAGES - 1 do
       if mtu == 1228 then write('screen', ('%s-odd-%d'):format(name, stage), string.char(stage + MEND) .. table.concat(odd)) end
+      if mtu == 1228 then write('screen', ('%s-whole-%d'):format(name, stage), string.char(stage + WHOLE) .. table.concat(odd)) end
       local last = stage < HANDSHAKING and #flights - 2 or #flights -- the last two are messages
       write('screen', ('%s-%d-%d'):format(name, mtu, stage), string.char(stage) .. table.concat(flights, '', 1, last))
     end
