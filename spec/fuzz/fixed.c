@@ -73,11 +73,3 @@ __attribute__((constructor)) static void replace_randomness(void) {
   fuzz_fix(0);
   RAND_set_rand_method(&method);
 }
-
-/* ── the sanitizers: quick rather than wordy ── */
-
-const char *__asan_default_options(void);
-const char *__asan_default_options(void) { return "malloc_context_size=2:quarantine_size_mb=16"; }
-
-const char *__ubsan_default_options(void);
-const char *__ubsan_default_options(void) { return "print_stacktrace=1"; }

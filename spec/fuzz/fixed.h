@@ -2,11 +2,11 @@
 #ifndef FUZZ_FIXED_H
 #define FUZZ_FIXED_H
 
-#include "../../src/core.h"
+#include "core.h"
 
 /* libFuzzer's entry points */
 int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
 
 void fuzz_fix(unsigned seed); /* randomness and clock start anew */
 void fuzz_advance(unsigned ms);

@@ -19,9 +19,11 @@ FUZZ_SECONDS ?= 600
 FUZZ_JOBS ?= 2
 # Inputs of these are sequences, of which the short ones lead nowhere.
 FUZZ_FLAGS_association := -max_len=2048 -len_control=0
-FUZZ_FLAGS_screen := -len_control=10
+FUZZ_FLAGS_screen := -max_len=1024 -len_control=10
+# Quick rather than wordy.
+FUZZ_ENVIRONMENT := ASAN_OPTIONS=malloc_context_size=2:quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1
 
-FUZZ_COMPILE = $(FUZZ_CC) -std=c11 -D_GNU_SOURCE -O1 -g -fno-omit-frame-pointer -Wall -Wextra -Wshadow -Wconversion \
+FUZZ_COMPILE = $(FUZZ_CC) -std=c11 -D_GNU_SOURCE -O1 -g -fno-omit-frame-pointer -Wall -Wextra -Wshadow -Wconversion -Isrc \
   -fsanitize=address,undefined -fno-sanitize-recover=undefined $(LUA_CFLAGS) $(SSL_CFLAGS) $(FUZZ_CFLAGS)
 FUZZ_OBJECTS = $(patsubst src/%.c,$(FUZZ_OUT)/obj/%.o,$(wildcard src/*.c)) $(FUZZ_OUT)/fixed.o
 FUZZ_LIBS = $(eval FUZZ_LIBS := $(shell pkg-config --libs luajit libssl libcrypto))$(FUZZ_LIBS)
@@ -49,7 +51,7 @@ $(FUZZ_SCRIPTS:%=$(FUZZ_OUT)/%): $(FUZZ_OUT)/%: $(FUZZ_OUT)/%.o $(FUZZ_OBJECTS)
 $(FUZZ_PROGRAMS) $(FUZZ_OUT)/seeds:
 	$(FUZZ_COMPILE) -fsanitize=fuzzer -rdynamic -o $@ $^ $(FUZZ_LIBS)
 
-.PHONY: fuzz fuzz-seeds fuzz-merge $(FUZZ_TARGETS:%=fuzz-%)
+.PHONY: fuzz fuzz-seeds fuzz-merge $(FUZZ_TARGETS:%=fuzz-%) $(FUZZ_TARGETS:%=fuzz-merge-%)
 
 fuzz: ## libFuzzer for FUZZ_SECONDS per target (600), FUZZ_JOBS at once (2); fails at any find
 	@.ci/setup build fuzz
@@ -59,7 +61,7 @@ fuzz: ## libFuzzer for FUZZ_SECONDS per target (600), FUZZ_JOBS at once (2); fai
 # libFuzzer prints a line for each input that it keeps; the log has them.
 $(FUZZ_TARGETS:%=fuzz-%): fuzz-%: $(FUZZ_OUT)/%
 	@mkdir -p $(FUZZ_OUT)/corpus/$* $(FUZZ_OUT)/finds
-	@$< -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -max_len=4096 -print_final_stats=1 \
+	@$(FUZZ_ENVIRONMENT) $< -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
 	  -artifact_prefix=$(FUZZ_OUT)/finds/$*- $(FUZZ_FLAGS_$*) $(FUZZ_ARGUMENTS) $(FUZZ_OUT)/corpus/$* $(wildcard $(FUZZ_DIR)/corpus/$* $(FUZZ_DIR)/kept/$*) >$(FUZZ_OUT)/$*.log 2>&1 \
 	  || { tail -n 60 $(FUZZ_OUT)/$*.log; echo "$*: FOUND SOMETHING, see $(FUZZ_OUT)/finds"; exit 1; }
 	@awk -v target=$* '/^#.* cov: / { cov = $$4 } /number_of_executed_units/ { runs = $$2 } /average_exec_per_sec/ { speed = $$2 } \
@@ -70,10 +72,10 @@ fuzz-seeds: $(FUZZ_OUT)/seeds
 	@$< -runs=0 >/dev/null 2>&1
 
 # What the checked-in corpus and the one in $(BUILD) reach, with as few and as short inputs as will do.
-fuzz-merge: $(FUZZ_PROGRAMS)
-	@set -e; for target in $(FUZZ_TARGETS); do \
-	  rm -rf $(FUZZ_OUT)/merged; mkdir -p $(FUZZ_OUT)/merged $(FUZZ_OUT)/corpus/$$target; \
-	  $(FUZZ_OUT)/$$target -merge=1 $(FUZZ_OUT)/merged $(FUZZ_DIR)/corpus/$$target $(FUZZ_OUT)/corpus/$$target >$(FUZZ_OUT)/merge.log 2>&1; \
-	  rm -rf $(FUZZ_DIR)/corpus/$$target; mv $(FUZZ_OUT)/merged $(FUZZ_DIR)/corpus/$$target; \
-	done
-	@du -sb $(FUZZ_DIR)/corpus/*
+fuzz-merge: $(FUZZ_TARGETS:%=fuzz-merge-%)
+	@du -sb $(FUZZ_DIR)/corpus $(FUZZ_DIR)/kept
+
+$(FUZZ_TARGETS:%=fuzz-merge-%): fuzz-merge-%: $(FUZZ_OUT)/%
+	@rm -rf $(FUZZ_OUT)/merged/$*; mkdir -p $(FUZZ_OUT)/merged/$* $(FUZZ_OUT)/corpus/$*
+	@$(FUZZ_ENVIRONMENT) $< -merge=1 $(FUZZ_FLAGS_$*) $(FUZZ_OUT)/merged/$* $(FUZZ_DIR)/corpus/$* $(FUZZ_OUT)/corpus/$* >$(FUZZ_OUT)/merge-$*.log 2>&1
+	@rm -rf $(FUZZ_DIR)/corpus/$*; mv $(FUZZ_OUT)/merged/$* $(FUZZ_DIR)/corpus/$*

@@ -20,6 +20,28 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
   return 0;
 }
 
+static void check_hello(const uint8_t *data, size_t size, const dtls_hello *hello) {
+  FUZZ_CHECK(within(data, size, hello->version, 2) && within(data, size, hello->random, DTLS_RANDOM_SIZE));
+  FUZZ_CHECK(within(data, size, hello->session, hello->session_size) && within(data, size, hello->cookie, hello->cookie_size));
+  FUZZ_CHECK(within(data, dtls_record_size(data), hello->suites, hello->suites_size));
+  FUZZ_CHECK(dtls_record_size(data) <= size);
+}
+
+static bool is_of(const dtls_association *a, const dtls_hello *hello) { return memcmp(hello->random, a->random, DTLS_RANDOM_SIZE) == 0; }
+
+/* hello: NULL when the datagram is none. */
+static void classify(unsigned flags, const uint8_t *data, size_t size, const dtls_hello *hello) {
+  dtls_association current = {.open = flags & CURRENT_OPEN}, successor = {.server = true};
+  dtls_path path = {.current = &current, .successor = flags & SUCCESSOR ? &successor : NULL};
+  if (hello && flags & CURRENT_RANDOM) repeat(&current, hello);
+  if (hello && flags & SUCCESSOR_RANDOM) repeat(&successor, hello);
+  bool old = hello && (is_of(&current, hello) || (path.successor && is_of(&successor, hello)));
+  dtls_destination to = dtls_path_classify_untrusted(&path, data, size);
+  FUZZ_CHECK((to == DTLS_TO_HELLO) == (hello && !old));
+  FUZZ_CHECK(to != DTLS_TO_NOBODY || (hello && is_of(&current, hello) && current.open));
+  FUZZ_CHECK((to != DTLS_TO_SUCCESSOR && to != DTLS_TO_BOTH) || path.successor);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
   if (size < 1) return 0;
   uint8_t flags = *input++;
@@ -27,23 +49,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
   if (size > 0) memcpy(data, input, size);
   dtls_hello hello;
   bool is_hello = dtls_hello_parse_untrusted(data, size, &hello);
-  if (is_hello) {
-    FUZZ_CHECK(within(data, size, hello.version, 2) && within(data, size, hello.random, DTLS_RANDOM_SIZE));
-    FUZZ_CHECK(within(data, size, hello.session, hello.session_size) && within(data, size, hello.cookie, hello.cookie_size));
-    FUZZ_CHECK(within(data, size, hello.suites, hello.suites_size));
-    FUZZ_CHECK(hello.session_size <= 255 && hello.cookie_size <= 255 && hello.suites + hello.suites_size <= data + dtls_record_size(data));
-  }
-
-  dtls_association current = {.open = flags & CURRENT_OPEN}, successor = {.server = true};
-  dtls_path path = {.current = &current, .successor = flags & SUCCESSOR ? &successor : NULL};
-  if (is_hello && flags & CURRENT_RANDOM) repeat(&current, &hello);
-  if (is_hello && flags & SUCCESSOR_RANDOM) repeat(&successor, &hello);
-  bool old_current = is_hello && memcmp(hello.random, current.random, DTLS_RANDOM_SIZE) == 0;
-  bool old_successor = path.successor && is_hello && memcmp(hello.random, successor.random, DTLS_RANDOM_SIZE) == 0;
-  dtls_destination to = dtls_path_classify_untrusted(&path, data, size);
-  FUZZ_CHECK((to == DTLS_TO_HELLO) == (is_hello && !old_current && !old_successor));
-  FUZZ_CHECK(to != DTLS_TO_NOBODY || (old_current && current.open));
-  FUZZ_CHECK((to != DTLS_TO_SUCCESSOR && to != DTLS_TO_BOTH) || path.successor);
+  if (is_hello) check_hello(data, size, &hello);
+  classify(flags, data, size, is_hello ? &hello : NULL);
   free(data);
   return 0;
 }

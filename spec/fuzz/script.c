@@ -52,7 +52,7 @@ static int net_send(lua_State *L) {
 /* net.receive(descriptor) → data, port | nil */
 static int net_receive(lua_State *L) {
   static char data[65536];
-  struct sockaddr_in peer;
+  struct sockaddr_in peer = {0};
   socklen_t peer_size = sizeof peer;
   ssize_t size = recvfrom((int)luaL_checkinteger(L, 1), data, sizeof data, 0, (struct sockaddr *)&peer, &peer_size);
   if (size < 0) return 0;
@@ -119,9 +119,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
   return 0;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
   lua_pushvalue(state, 2);
-  lua_pushlstring(state, (const char *)data, size);
+  lua_pushlstring(state, (const char *)input, size);
   finish(state, lua_pcall(state, 1, 0, 1));
   return 0;
 }
