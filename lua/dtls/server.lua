@@ -195,8 +195,11 @@ function Server:_hasRoom(host)
 end
 
 function Server:_evictOldest()
-  self._oldest:_fail(new_error('ERR_DTLS_EVICTED', 'newer handshakes took its place (maxHandshakes)'))
+  self._oldest:_fail(new_error('ERR_DTLS_EVICTED', 'newer handshakes took its place (maxHandshakes, or no descriptors left)'))
 end
+
+-- What then ends the oldest handshake, since whoever leaves many of them open may take all descriptors, too.
+local no_descriptors = { EMFILE = true, ENFILE = true }
 
 -- A peer proved its address with a cookie.
 function Server:_meet(host, known)
@@ -206,6 +209,11 @@ function Server:_meet(host, known)
     return
   end
   local association, displaced = self._endpoint:accept()
+  if not association and no_descriptors[displaced.code] and self._oldest then
+    self:_evictOldest()
+    if not self._endpoint then return end
+    association, displaced = self._endpoint:accept()
+  end
   if not association then
     counts.refused = counts.refused + 1
     if self:listenerCount('clientError') == 0 then counts.unhandledErrors = counts.unhandledErrors + 1 end
