@@ -28,7 +28,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all luvit hosts env install uninstall clean setup demo test bench ready busted lint symbols install-check rock \
-        memcheck asan coverage uncovered matrix soak help
+        memcheck asan coverage uncovered matrix soak flood help
 
 # ── How the core is built ─────────────────────────────────────────────────────────────────────────────────────
 # `X = $(eval X := $(shell …))$(X)` runs the command at the first use of X, and only then. LuaRocks gives LUA_INCDIR.
@@ -175,6 +175,13 @@ coverage: ## how much of the C and of the Lua the specs run; fails below 90 %
 
 uncovered: ## the same of the last `make coverage`, with every line that did not run
 	@$(LUA) spec/support/coverage.lua $(COVERAGE) lines
+
+flood: export FLOOD_HELLOS = 1000000
+flood: export SPEC_PATIENCE = 10
+flood: JOBS = 1
+flood: SPEC = spec/faults/flood_spec.lua --filter='without a cookie'
+flood: ready ## a million hellos from forged addresses, for each strategy
+	@$(BUSTED)
 
 SUITES ?= trixie sid experimental
 matrix: ## the specs in other releases of Debian: SUITES='trixie sid experimental'. Needs root
