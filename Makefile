@@ -236,4 +236,4 @@ rock: ## builds and installs the rock into a tree of its own, and loads it from 
 	$(call loads,$(TREE)/share/lua/5.1,$(TREE)/lib/lua/5.1)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile spec/fuzz/fuzz.mk
