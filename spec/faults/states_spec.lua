@@ -271,7 +271,9 @@ describe('the module', function()
               io.stdout:write(ok and 'done\n' or tostring(err) .. '\n')
             end, package.path, package.cpath, [=[%s]=], i, %s))
           end
-          for i = 1, 8 do assert(threads[i]:join()) end]]):format(session, leave))
+          for i = 1, 8 do assert(threads[i]:join()) end
+          os.exit(0) -- luv 1.48 and 1.51 crash when a state that has started a thread, for whatever, is closed
+          ]]):format(session, leave))
         assert.same({ '', ('done\n'):rep(8), 0 }, { stderr, stdout, status })
       end
     end)
