@@ -23,9 +23,10 @@ static int intruder = -1;
 static void intrude(int fd, const char *text) {
   uint8_t data[512];
   size_t size = 0;
-  address bound;
+  address bound = {0};
   socklen_t length = sizeof bound;
   if (getsockname(fd, &bound.sa, &length) != 0 || bound.v4.sin_port == 0) return; /* sin6_port is in the same place */
+  /* NOLINTNEXTLINE(cert-err34-c): two digits do not overflow */
   for (unsigned byte; size < sizeof data && sscanf(text + 2 * size, "%2x", &byte) == 1; size++) data[size] = (uint8_t)byte;
   if (intruder < 0) intruder = socket(bound.sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   sendto(intruder, data, size, 0, &bound.sa, length);
