@@ -544,6 +544,23 @@ describe('a client\'s question', function()
     end))
   end
 
+  it('about a certificate holds all that comes behind it, a ChangeCipherSpec before its turn among it', loop.run(function()
+    local behind
+    local server = pair.echo(pair.listening { retransmitTimeout = NEVER })
+    local world = { server = server, asking = lookup.new(), between = proxy.new(server, { filter = first_flight(function(list)
+      behind = { unpack(list, 3) }
+      return { list[1], list[2] } -- ServerHello, Certificate
+    end) }) }
+    local conn, its = dial(world, { psk = false, ca = pair.identity.cert, servername = 'localhost', checkServerIdentity = world.asking.ask })
+    question(world)
+    local before = conn:stats().datagramsIn
+    world.between:inject('client', '\20\254\253' .. hello.number(0, 2) .. hello.number(40, 6) .. hello.vector(2, '\1'))
+    for _, each in ipairs(behind) do world.between:inject('client', each) end
+    loop.till(function() return conn:stats().datagramsIn == before + 1 + #behind end, 'the rest of the flight')
+    complete(world, conn, its, nil)
+    finish(world, conn)
+  end))
+
   it('keeps no more than 32 datagrams, and the first of them are enough', loop.run(function()
     local world, conn, its = held_client()
     question(world)

@@ -302,14 +302,15 @@ static void completed(dtls_association *a) {
   dtls_flight_completed(a);
 }
 
-/* libssl stops at a ChangeCipherSpec before its turn, although there may be more in the same datagram. */
+/* libssl stops at a ChangeCipherSpec before its turn, although there may be more that no readable socket will announce. */
 static int proceed(dtls_association *a) {
   int result;
   do {
     ERR_clear_error();
     errno = 0;
     result = SSL_do_handshake(a->ssl);
-  } while (result != 1 && SSL_get_error(a->ssl, result) == SSL_ERROR_WANT_READ && !dtls_hold_asks(a) && dtls_flight_pending(a));
+  } while (result != 1 && SSL_get_error(a->ssl, result) == SSL_ERROR_WANT_READ && !dtls_hold_asks(a) &&
+           (dtls_flight_pending(a) || dtls_hold_pending(a)));
   return result;
 }
 
