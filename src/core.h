@@ -391,7 +391,8 @@ bool dtls_flight_pending(const dtls_association *a); /* there is more of it */
 size_t dtls_flight_rest(dtls_association *a, uint8_t *out, size_t capacity); /* all of that, for an open association */
 /* The next record of it that libssl may read now; 0: there is none. */
 size_t dtls_flight_next_untrusted(dtls_association *a, uint8_t *out, size_t capacity);
-size_t dtls_flight_waiting_untrusted(dtls_association *a, uint8_t *out); /* one that came before its turn, which it is now */
+/* The same of what came before its turn. */
+size_t dtls_flight_waiting_untrusted(dtls_association *a, uint8_t *out, size_t capacity);
 
 /* ── screen.c: the filter BIO between libssl and the dgram BIO ───────────────────────────────────────────── */
 

@@ -192,7 +192,7 @@ static void keep(dtls_association *a, const uint8_t *record, size_t size) {
 }
 
 /* The newest whose turn it is: the older it is, the longer before its turn it was sent, and so the more likely forged. */
-static size_t take_waiting(dtls_association *a, uint8_t *out) {
+static size_t take_waiting(dtls_association *a, uint8_t *out, size_t capacity) {
   dtls_flight *f = a->flight;
   for (waiting **link = &f->newest; *link;) {
     waiting *entry = *link;
@@ -201,7 +201,7 @@ static size_t take_waiting(dtls_association *a, uint8_t *out) {
       link = &entry->older;
       continue;
     }
-    size_t size = when == NOW ? entry->size : 0;
+    size_t size = when == NOW && entry->size <= capacity ? entry->size : 0;
     memcpy(out, entry->data, size);
     *link = entry->older;
     f->count--;
@@ -251,6 +251,10 @@ static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity)
     return 0;
   }
   if (record[0] != SSL3_RT_HANDSHAKE || dtls_record_epoch(record) != 0) {
+    /* libssl has no patience with a ChangeCipherSpec: the messages before it must not come behind it. */
+    size_t before = record[0] == SSL3_RT_CHANGE_CIPHER_SPEC ? dtls_flight_waiting_untrusted(a, out, capacity) : 0;
+    if (before > 0) return before;
+    if (dtls_hold_asks(a)) return 0;
     memcpy(out, record, size);
     f->at += size;
     return size;
@@ -268,15 +272,15 @@ static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity)
 size_t dtls_flight_next_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
   dtls_flight *f = a->flight;
   size_t size = 0;
-  while (f && f->rest && size == 0) {
+  while (f && f->rest && size == 0 && !dtls_hold_asks(a)) {
     size = step_untrusted(a, out, capacity);
     if (f->at >= f->size) forget_rest(f);
   }
   return size;
 }
 
-size_t dtls_flight_waiting_untrusted(dtls_association *a, uint8_t *out) {
-  size_t size = a->flight ? take_waiting(a, out) : 0;
+size_t dtls_flight_waiting_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
+  size_t size = a->flight ? take_waiting(a, out, capacity) : 0;
   if (size > 0 && dtls_hold_untrusted(a, out, size)) return 0;
   return size;
 }

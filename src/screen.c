@@ -240,7 +240,7 @@ static int read_record(dtls_association *a, uint8_t *out, size_t capacity) {
     size = receive(a, out, capacity, &reads);
     if (size < 0) return -1;
     if (size == 0) {
-      size = (int)dtls_flight_waiting_untrusted(a, out);
+      size = (int)dtls_flight_waiting_untrusted(a, out, capacity);
       break;
     }
     if (!dtls_flight_take(a, out, (size_t)size)) DTLS_DROP(a, STASH);

@@ -314,6 +314,26 @@ pair.eachStrategy(function(demux)
     end, { demux = demux })
     assert.is_true(retransmits <= 4) -- a ChangeCipherSpec before its turn is lost
   end))
+
+  for kind, name in pairs { [15] = 'CertificateVerify', [16] = 'ClientKeyExchange' } do
+    it(('a handshake completes at once when %s comes before all else'):format(name), loop.run(function()
+      local moved = 0
+      local _, retransmits = disturbed(function(_, _, data)
+        local out, front = {}, {}
+        for _, each in ipairs(hello.records(data)) do
+          local list = each.epoch == 0 and each.type == HANDSHAKE and each.body:byte(1) == kind and front or out
+          list[#list + 1] = each.whole
+        end
+        for i, each in ipairs(front) do
+          table.insert(out, i, each)
+          moved = moved + 1
+        end
+        return out
+      end, { demux = demux, requestCert = true, fingerprint = pair.identity.fingerprint }, { cert = pair.identity.cert, key = pair.identity.key })
+      assert.equal(1, moved)
+      assert.equal(0, retransmits)
+    end))
+  end
 end)
 
 -- ── plaintext handshake messages, which anybody can forge ──
