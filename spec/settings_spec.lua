@@ -3,6 +3,7 @@ local hello = require 'spec.support.hello'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local pki = require 'spec.support.pki'
+local proxy = require 'spec.support.proxy'
 local raw = require 'spec.support.raw'
 
 local identity = pair.identity
@@ -183,6 +184,24 @@ for where, listen in pairs {
     end)
   end)
 end
+
+describe('setVerify behind a server\'s flight', function()
+  for requested, mode in pairs { [true] = 'NONE', [false] = 'PEER' } do
+    it(('does not change what is waited for (%s)'):format(mode), loop.run(function()
+      local server = pair.listening { requestCert = requested, fingerprint = requested and identity.fingerprint or nil }
+      local accepted
+      server:on('accept', function(conn) accepted = conn end)
+      local set
+      local between = proxy.new(server, { filter = function(towards, index, data)
+        if towards == 'client' and index == 2 then set = accepted:setVerify { mode = mode } end
+        return data
+      end })
+      local conn = pair.open(server, between, { cert = identity.cert, key = identity.key })
+      assert.is_true(set)
+      pair.close(conn, server, between)
+    end))
+  end
+end)
 
 describe('a setting of a client\'s context counts for the next connection', function()
   eachCase('client', function(case, made, client)

@@ -434,6 +434,7 @@ struct dtls_association {
   size_t datagram_size;
   dtls_hold *hold;         /* while something is asked, or waits behind a question */
   dtls_flight *flight;     /* while there is more than one record, or one before its turn */
+  bool wants_certificate;  /* its CertificateRequest has been sent */
   uint16_t next_seq;       /* of the handshake message that libssl reads next */
   uint16_t answers_seq;    /* the same, when our last flight was made */
   uint16_t shape_seq;      /* of the one that shape is of */

@@ -61,7 +61,9 @@ static void on_message(int written, int version, int type, const void *data, siz
   (void)version, (void)argument;
   dtls_association *a = dtls_association_of(ssl);
   if (type != SSL3_RT_HANDSHAKE || size < DTLS_HANDSHAKE_HEADER) return;
-  if (written) writes_flight(a); else a->next_seq = (uint16_t)(dtls_u16((const uint8_t *)data + 4) + 1);
+  const uint8_t *message = data;
+  if (written) writes_flight(a); else a->next_seq = (uint16_t)(dtls_u16(message + 4) + 1);
+  if (written && message[0] == SSL3_MT_CERTIFICATE_REQUEST) a->wants_certificate = true;
 }
 
 void dtls_flight_watch(dtls_association *a) { SSL_set_msg_callback(a->ssl, on_message); }
@@ -121,10 +123,9 @@ static bool continues_hello(const dtls_association *a, uint8_t type, bool after_
 }
 
 static bool is_expected(const dtls_association *a, uint8_t type) {
-  bool certificates = SSL_get_verify_mode(a->ssl) & SSL_VERIFY_PEER;
   switch (SSL_get_state(a->ssl)) {
     case TLS_ST_BEFORE: case TLS_ST_SR_CLNT_HELLO: return a->server && type == SSL3_MT_CLIENT_HELLO; /* its later fragments */
-    case TLS_ST_SW_SRVR_DONE: return type == (certificates && !dtls_psk_suite(a->ssl) ? SSL3_MT_CERTIFICATE : SSL3_MT_CLIENT_KEY_EXCHANGE);
+    case TLS_ST_SW_SRVR_DONE: return type == (a->wants_certificate ? SSL3_MT_CERTIFICATE : SSL3_MT_CLIENT_KEY_EXCHANGE);
     case TLS_ST_SR_CERT: return type == SSL3_MT_CLIENT_KEY_EXCHANGE;
     case TLS_ST_SR_KEY_EXCH: return type == SSL3_MT_CERTIFICATE_VERIFY && SSL_get0_peer_certificate(a->ssl);
     case TLS_ST_CW_CLNT_HELLO: return type == SSL3_MT_SERVER_HELLO || (type == DTLS1_MT_HELLO_VERIFY_REQUEST && a->next_seq == 0);
