@@ -10,6 +10,7 @@
 #include <string.h>
 
 enum {
+  HELLOS_MAX = 3, /* of a client. A server whose cookies have changed meanwhile asks twice (RFC 6347 §4.2.1) */
   AHEAD_MAX = 8, /* messages before its turn; a flight has at most seven */
   WAITING_MAX = 32,
   WAITING_BYTES_MAX = 32 * 1024
@@ -128,7 +129,7 @@ static bool is_expected(const dtls_association *a, uint8_t type) {
     case TLS_ST_SW_SRVR_DONE: return type == (a->wants_certificate ? SSL3_MT_CERTIFICATE : SSL3_MT_CLIENT_KEY_EXCHANGE);
     case TLS_ST_SR_CERT: return type == SSL3_MT_CLIENT_KEY_EXCHANGE;
     case TLS_ST_SR_KEY_EXCH: return type == SSL3_MT_CERTIFICATE_VERIFY && SSL_get0_peer_certificate(a->ssl);
-    case TLS_ST_CW_CLNT_HELLO: return type == SSL3_MT_SERVER_HELLO || (type == DTLS1_MT_HELLO_VERIFY_REQUEST && a->next_seq == 0);
+    case TLS_ST_CW_CLNT_HELLO: return type == SSL3_MT_SERVER_HELLO || (type == DTLS1_MT_HELLO_VERIFY_REQUEST && a->next_seq < HELLOS_MAX - 1);
     case TLS_ST_CR_SRVR_HELLO: return continues_hello(a, type, false);
     case TLS_ST_CR_CERT: return continues_hello(a, type, true);
     case TLS_ST_CR_KEY_EXCH: return type == SSL3_MT_SERVER_DONE || (type == SSL3_MT_CERTIFICATE_REQUEST && !dtls_psk_suite(a->ssl));

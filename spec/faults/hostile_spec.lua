@@ -373,7 +373,7 @@ describe('a forged handshake message before its turn', function()
   end
 
   it('of a type that cannot be next ends none either', loop.run(function()
-    local wrong = { client = { { 11, 12, 13, 14, 4, 20, 16, 15 }, { 11, 12, 13, 14, 4, 3, 20, 16 }, { 2, 3, 11, 12, 13, 14, 20 } },
+    local wrong = { client = { { 11, 12, 13, 14, 4, 20, 16, 15 }, { 11, 12, 13, 14, 4, 20, 16 }, { 2, 3, 11, 12, 13, 14, 20 } },
       server = { {}, {}, { 1, 2, 11, 15, 20, 4, 14 } } }
     disturbed(function(towards, index, data)
       local out = {}

@@ -427,6 +427,24 @@ describe('a wait for an answer', function()
     pair.close(conn, server, between)
   end))
 
+  it('for a hello ends with a second HelloVerifyRequest as with the first, but not with a third', loop.run(function()
+    local silent = raw.open()
+    local conn = pair.client(silent, { retransmitTimeout = 20000 })
+    for i = 1, 3 do
+      loop.till(function() return #silent.inbox == i end, 'hello number ' .. i)
+      local sequence = hello.number(i - 1, 2)
+      assert.equal(sequence, silent.inbox[i]:sub(18, 19))
+      if i > 1 then assert.truthy(silent.inbox[i]:find(('cookie number %d'):format(i - 1), 1, true)) end
+      local body = '\254\255' .. hello.vector(1, 'cookie number ' .. i)
+      local length = hello.number(#body, 3)
+      silent:send('\22\254\255\0\0' .. hello.number(i, 6) .. hello.vector(2, '\3' .. length .. sequence .. '\0\0\0' .. length .. body), conn:localAddress())
+    end
+    loop.till(function() return conn:stats().drops.handshake end, 'the third one to be dropped')
+    assert.equal(3, #silent.inbox)
+    conn:destroy()
+    pair.close(conn, silent)
+  end))
+
   it('counts also when libssl ends it because something has arrived', loop.run(function()
     local silent, asked = raw.open(), {}
     local conn = pair.client(silent, {
