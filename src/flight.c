@@ -25,6 +25,7 @@ typedef struct waiting {
 struct dtls_flight {
   uint8_t *rest; /* of the datagram that is being read */
   size_t at, size;
+  size_t sound; /* the screen has looked at all before this, and need not again for every message of a record */
   waiting *newest;
   unsigned count;
   size_t bytes;
@@ -93,7 +94,7 @@ bool dtls_flight_take(dtls_association *a, const uint8_t *data, size_t size) {
   f->rest = malloc(size);
   if (!f->rest) return false;
   memcpy(f->rest, data, size);
-  f->at = 0;
+  f->at = f->sound = 0;
   f->size = size;
   return true;
 }
@@ -242,8 +243,8 @@ static size_t peel_untrusted(dtls_flight *f, uint8_t *out) {
 static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
   dtls_flight *f = a->flight;
   uint8_t *record = f->rest + f->at;
-  bool good;
-  size_t size = dtls_screen_record_untrusted(a, record, f->size - f->at, &good);
+  bool good = f->at < f->sound;
+  size_t size = good ? dtls_record_size(record) : dtls_screen_record_untrusted(a, record, f->size - f->at, &good);
   if (good && size > capacity) {
     DTLS_DROP(a, LENGTH); /* cut, it would no longer be what the screen has looked at */
     good = false;
@@ -261,6 +262,7 @@ static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity)
     f->at += size;
     return size;
   }
+  f->sound = f->at + size;
   turn when = turn_untrusted(a, record + DTLS_RECORD_HEADER);
   if (when == NOW && dtls_hold_untrusted(a, record, f->size - f->at)) {
     f->at = f->size;
