@@ -68,7 +68,11 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   if (!a->ssl || !screen || !a->dgram) goto fail;
   BIO_push(screen, a->dgram);
   SSL_set_bio(a->ssl, screen, screen);
-  SSL_set_app_data(a->ssl, a);
+  if (SSL_set_app_data(a->ssl, a) != 1) {
+    SSL_free(a->ssl); /* with the BIOs */
+    OPENSSL_free(a);
+    return NULL;
+  }
   SSL_set_mtu(a->ssl, (long)a->mtu); /* SSL_OP_NO_QUERY_MTU is on the context, so that it survives DTLSv1_listen */
   DTLS_set_timer_cb(a->ssl, next_interval);
   dtls_flight_watch(a);
@@ -109,7 +113,7 @@ void dtls_association_free(dtls_association *a) {
 }
 
 /* Points the BIO below at the path's socket and peer, so that its MTU and address queries are real. */
-bool dtls_association_set_peer(dtls_association *a, dtls_path *path) {
+bool dtls_association_set_peer(dtls_association *a, const dtls_path *path) {
   BIO_ADDR *peer = dtls_address_to_bio(&path->peer);
   if (!peer) return false;
   if (path->fd >= 0) {
@@ -119,13 +123,10 @@ bool dtls_association_set_peer(dtls_association *a, dtls_path *path) {
     BIO_dgram_set_peer(a->dgram, peer);
   }
   BIO_ADDR_free(peer);
-  dtls_path_attach(path, a);
   return true;
 }
 
-void dtls_association_push(lua_State *L, dtls_association *a) {
-  dtls_box_push(L, TYPE)->object = a;
-}
+dtls_box *dtls_association_push(lua_State *L) { return dtls_box_push(L, TYPE); }
 
 dtls_association *dtls_association_check(lua_State *L) { return dtls_check(L, 1, TYPE); }
 static dtls_association *check(lua_State *L) { return dtls_association_check(L); }
@@ -203,6 +204,7 @@ int dtls_association_client(lua_State *L) {
   options.session = lua_tolstring(L, 5, &options.session_size);
   if (!dtls_udp_local(fd, &local) || !dtls_udp_peer(fd, &peer)) return dtls_error_system(L, errno, "the socket has no peer");
   bool duplicate = lua_toboolean(L, 7);
+  dtls_box *box = dtls_association_push(L); /* what may raise comes first */
   if (duplicate && (fd = dtls_udp_duplicate(fd)) < 0) return dtls_error_system(L, errno, "cannot make a client");
   dtls_udp_announce_errors(fd);
   discard_queued(fd);
@@ -214,11 +216,12 @@ int dtls_association_client(lua_State *L) {
     dtls_path_free(path);
     path = NULL;
   }
+  if (path) dtls_path_attach(path, a);
   if (!path || !prepare_client(a, &options)) {
     dtls_association_free(a);
     return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a client");
   }
-  dtls_association_push(L, a);
+  box->object = a;
   return 1;
 }
 

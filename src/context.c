@@ -179,9 +179,11 @@ static SSL_CTX *context_make(bool server) {
   if (!CRYPTO_THREAD_run_once(&config_once, make_index) || config_index < 0) return NULL;
   SSL_CTX *ctx = SSL_CTX_new(server ? DTLS_server_method() : DTLS_client_method());
   dtls_config *c = ctx ? OPENSSL_zalloc(sizeof *c) : NULL;
-  if (c && SSL_CTX_set_ex_data(ctx, config_index, c) == 1) {
+  if (c) {
     c->server = server;
     c->keylog_fd = -1;
+  }
+  if (c && SSL_CTX_set_ex_data(ctx, config_index, c) == 1) {
     if (use_foundation(ctx, c)) return ctx;
   } else {
     config_free(c);

@@ -30,6 +30,7 @@ _Noreturn int luaL_error(lua_State *L, const char *format, ...);
 typedef struct dtls_association dtls_association;
 typedef struct dtls_endpoint dtls_endpoint;
 typedef struct dtls_path dtls_path;
+typedef struct dtls_box dtls_box;
 
 /* ── records: the wire format that more than one file looks at (RFC 6347 §4.1, §4.2.2) ───────────────────── */
 
@@ -42,6 +43,7 @@ enum {
   DTLS_RECORD_MAX = 16384 + 2048,        /* its ciphertext */
   DTLS_DATAGRAM_MAX = 13 + 16384 + 2048, /* the largest datagram that libssl can read in one piece */
   DTLS_DEFAULT_MTU = 1228,               /* UDP payload that every known peer can receive */
+  DTLS_READS_MAX = 64,                   /* reads in a row that lead nowhere, before the event loop gets its turn */
   DTLS_DRAIN_MAX = 4096                  /* datagrams that may have queued up in a socket before it was connected */
 };
 
@@ -143,7 +145,7 @@ ssize_t dtls_udp_send(int fd, const dtls_address *local, const dtls_address *pee
 
 dtls_batch *dtls_batch_new(void);
 void dtls_batch_free(dtls_batch *batch);
-bool dtls_batch_receive(dtls_batch *batch, int fd, const dtls_address *bound); /* false: nothing there */
+bool dtls_batch_receive(dtls_batch *batch, int fd, const dtls_address *bound); /* false: errno says why */
 bool dtls_batch_pending(const dtls_batch *batch);
 bool dtls_batch_next(dtls_batch *batch, dtls_datagram *out);
 
@@ -397,6 +399,8 @@ size_t dtls_flight_waiting_untrusted(dtls_association *a, uint8_t *out, size_t c
 /* ── screen.c: the filter BIO between libssl and the dgram BIO ───────────────────────────────────────────── */
 
 BIO *dtls_screen_new(dtls_association *a);
+dtls_drop dtls_screen_reason(int number); /* what a failed system call on a socket counts as */
+bool dtls_screen_is_final(int number);    /* the socket is beyond use */
 /* The size of the first record of a datagram, or of all of it when it is none. good: libssl may see it. */
 size_t dtls_screen_record_untrusted(dtls_association *a, const uint8_t *data, size_t size, bool *good);
 /* Removes from a datagram, in place, every record that can only do harm; returns what is left. */
@@ -464,8 +468,9 @@ int dtls_association_client(lua_State *L); /* core.client(context, fd[, options]
 dtls_association *dtls_association_check(lua_State *L); /* the one at index 1 */
 dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd);
 void dtls_association_free(dtls_association *a);
-void dtls_association_push(lua_State *L, dtls_association *a); /* the userdata takes over ownership */
-bool dtls_association_set_peer(dtls_association *a, dtls_path *path);
+/* An empty box for an association, which belongs to it once it is put in. */
+dtls_box *dtls_association_push(lua_State *L);
+bool dtls_association_set_peer(dtls_association *a, const dtls_path *path); /* attaching it is the caller's */
 void dtls_association_release(dtls_association *a); /* its record buffers, until they are needed again */
 void dtls_association_learn_mtu(dtls_association *a); /* a datagram was too large for the path */
 void dtls_association_suspect(dtls_association *a, int alert, int number);
@@ -536,10 +541,10 @@ uint64_t dtls_now(void); /* ms, monotonic */
 void dtls_register(lua_State *L, const char *type, const luaL_Reg *methods); /* makes or extends the metatable of a type */
 void dtls_push_metatable(lua_State *L, const char *type);
 /* A userdata of a type, and in it the object, NULL once closed. The type is the address of its name, not the text. */
-typedef struct {
+struct dtls_box {
   void *object;
   const char *type;
-} dtls_box;
+};
 dtls_box *dtls_box_push(lua_State *L, const char *type);             /* empty */
 dtls_box *dtls_box_test(lua_State *L, int index, const char *type);  /* NULL for anything else, whatever its metatable */
 dtls_box *dtls_box_check(lua_State *L, int index, const char *type); /* raises for that */

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -39,7 +38,7 @@ static void release_reader(dtls_endpoint *ep) {
 
 static void release_hand(dtls_endpoint *ep) {
   release_reader(ep);
-  free(ep->held);
+  OPENSSL_free(ep->held);
   ep->held = NULL;
   ep->hand.data = NULL;
   ep->verified = false;
@@ -50,7 +49,7 @@ static void endpoint_shut(dtls_endpoint *ep) {
   release_hand(ep);
   while (ep->stash) {
     struct dtls_stashed *next = ep->stash->next;
-    free(ep->stash);
+    OPENSSL_free(ep->stash);
     ep->stash = next;
   }
   ep->stash_end = &ep->stash;
@@ -161,7 +160,7 @@ static int endpoint_gc(lua_State *L) {
 /* ── datagrams ── */
 
 void dtls_endpoint_stash(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data, size_t size, bool seen) {
-  struct dtls_stashed *entry = ep->fd >= 0 && ep->stash_count < STASH_MAX ? malloc(sizeof *entry + size) : NULL;
+  struct dtls_stashed *entry = ep->fd >= 0 && ep->stash_count < STASH_MAX ? OPENSSL_malloc(sizeof *entry + size) : NULL;
   if (!entry) {
     ep->counters.drops[DTLS_DROP_STASH]++;
     return;
@@ -171,6 +170,16 @@ void dtls_endpoint_stash(dtls_endpoint *ep, const dtls_path *path, const dtls_ad
   *ep->stash_end = entry;
   ep->stash_end = &entry->next;
   ep->stash_count++;
+}
+
+/* An error that the kernel reports, which takes one read, is no reason to leave the datagrams behind it. */
+static bool receive(dtls_endpoint *ep) {
+  for (int reads = 0; reads < DTLS_READS_MAX; reads++) {
+    if (dtls_batch_receive(ep->batch, ep->fd, &ep->bound)) return true;
+    if (errno == EAGAIN || dtls_screen_is_final(errno)) return false;
+    ep->counters.drops[dtls_screen_reason(errno)]++;
+  }
+  return false;
 }
 
 /*
@@ -191,9 +200,7 @@ static bool take(dtls_endpoint *ep, bool *seen) {
     *seen = entry->seen;
     return true;
   }
-  if (!dtls_batch_next(ep->batch, &ep->hand)) {
-    if (over || !dtls_batch_receive(ep->batch, ep->fd, &ep->bound) || !dtls_batch_next(ep->batch, &ep->hand)) return false;
-  }
+  if (!dtls_batch_next(ep->batch, &ep->hand) && (over || !receive(ep) || !dtls_batch_next(ep->batch, &ep->hand))) return false;
   ep->counters.datagrams_in++;
   ep->counters.bytes_in += ep->hand.size;
   return true;
@@ -294,6 +301,8 @@ static void drain(dtls_endpoint *ep, const dtls_path *path) {
       dtls_endpoint_stash(ep, path, &peer, data, (size_t)n, false);
     } else if (errno == EAGAIN) {
       return;
+    } else {
+      ep->counters.drops[dtls_screen_reason(errno)]++;
     }
   }
 }
@@ -316,28 +325,30 @@ static int endpoint_accept(lua_State *L) {
   dtls_endpoint *ep = check(L);
   if (!ep->verified) return dtls_error(L, "ERR_DTLS_PROTOCOL", "there is no verified hello to accept");
   dtls_association *a = ep->waiting, *displaced = NULL;
+  dtls_box *box = dtls_association_push(L); /* what may raise comes first */
   dtls_path *path = dtls_paths_find(ep->paths, &ep->hand.local, &ep->hand.peer);
   bool fresh = path == NULL;
   if (fresh) path = open_path(ep);
   if (!path) return dtls_error_system(L, errno, "cannot open a socket for the peer");
+  if (!dtls_association_set_peer(a, path)) {
+    if (fresh) dtls_path_free(path);
+    return dtls_error_system(L, ENOMEM, "cannot accept the peer");
+  }
   if (path->successor)
     displaced = path->successor;
   else if (path->current && !path->current->open)
     displaced = path->current;
 
+  box->object = a;
   ep->waiting = NULL;
   ep->verified = false;
   /* What strangers' hellos left on it is not its history. */
   a->counters = (dtls_counters){.datagrams_in = 1, .bytes_in = ep->hand.size};
   dtls_association_clear_suspicion(a);
   dtls_flight_begin_untrusted(a, ep->hand.data);
-  dtls_association_push(L, a);
   bool in_place = displaced && displaced == path->current;
   if (displaced && !in_place) dtls_path_detach(displaced);
-  if (!dtls_association_set_peer(a, path)) {
-    if (fresh) dtls_path_free(path);
-    return dtls_error_system(L, ENOMEM, "cannot accept the peer");
-  }
+  dtls_path_attach(path, a);
   if (in_place) dtls_path_detach(displaced); /* the new one is its heir, so the path and its socket stay */
   if (fresh && path->fd >= 0) drain(ep, path);
   if (!displaced) return 1;

@@ -83,6 +83,7 @@ static const char *errno_name(int number) {
 
 int dtls_error_system(lua_State *L, int number, const char *what) {
   char reason[128];
+  ERR_clear_error();
   const char *text = strerror_r(number, reason, sizeof reason);
   return dtls_error(L, errno_name(number), "%s: %s", what, text);
 }
@@ -148,6 +149,7 @@ int dtls_error_openssl(lua_State *L, const char *code, const char *what) {
   ERR_clear_error();
   if (entry == 0) return dtls_error(L, code, "%s", what);
   int reason = ERR_GET_REASON(entry);
+  if (reason == ERR_R_MALLOC_FAILURE) return dtls_error_system(L, ENOMEM, what);
   if (ERR_GET_LIB(entry) == ERR_LIB_SSL && reason >= SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256)
     return dtls_error_alert(L, reason - SSL_AD_REASON_OFFSET);
   char buffer[128];

@@ -6,7 +6,6 @@
  */
 #include "core.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -36,7 +35,7 @@ struct dtls_flight {
 static void forget_waiting(dtls_flight *f) {
   while (f->newest) {
     waiting *older = f->newest->older;
-    free(f->newest);
+    OPENSSL_free(f->newest);
     f->newest = older;
   }
   f->count = 0;
@@ -48,8 +47,8 @@ void dtls_flight_free(dtls_association *a) {
   if (!f) return;
   a->flight = NULL;
   forget_waiting(f);
-  free(f->rest);
-  free(f);
+  OPENSSL_free(f->rest);
+  OPENSSL_free(f);
 }
 
 /* The answer to a flight is not on its way before the flight is: what waits now is forged. */
@@ -82,16 +81,16 @@ void dtls_flight_begin_untrusted(dtls_association *a, const uint8_t *hello) {
 }
 
 static void forget_rest(dtls_flight *f) {
-  free(f->rest);
+  OPENSSL_free(f->rest);
   f->rest = NULL;
 }
 
 bool dtls_flight_take(dtls_association *a, const uint8_t *data, size_t size) {
-  if (!a->flight) a->flight = calloc(1, sizeof *a->flight);
+  if (!a->flight) a->flight = OPENSSL_zalloc(sizeof *a->flight);
   dtls_flight *f = a->flight;
   if (!f) return false;
   forget_rest(f);
-  f->rest = malloc(size);
+  f->rest = OPENSSL_malloc(size);
   if (!f->rest) return false;
   memcpy(f->rest, data, size);
   f->at = f->sound = 0;
@@ -173,14 +172,14 @@ static void drop_oldest(dtls_association *a) {
   while ((*last)->older) last = &(*last)->older;
   f->count--;
   f->bytes -= (*last)->size;
-  free(*last);
+  OPENSSL_free(*last);
   *last = NULL;
   DTLS_DROP(a, STASH);
 }
 
 static void keep(dtls_association *a, const uint8_t *record, size_t size) {
   dtls_flight *f = a->flight;
-  waiting *entry = size <= WAITING_BYTES_MAX ? malloc(sizeof *entry + size) : NULL;
+  waiting *entry = size <= WAITING_BYTES_MAX ? OPENSSL_malloc(sizeof *entry + size) : NULL;
   if (!entry) {
     DTLS_DROP(a, STASH);
     return;
@@ -209,7 +208,7 @@ static size_t take_waiting(dtls_association *a, uint8_t *out, size_t capacity) {
     *link = entry->older;
     f->count--;
     f->bytes -= entry->size;
-    free(entry);
+    OPENSSL_free(entry);
     if (size > 0) return size;
   }
   return 0;

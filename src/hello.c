@@ -75,6 +75,7 @@ bool dtls_hello_untrusted(dtls_endpoint *ep) {
   ep->waiting_revision = revision;
   if (!ep->waiting) {
     ERR_clear_error();
+    ep->counters.drops[DTLS_DROP_NOBUFS]++;
     return false;
   }
   dtls_association *a = ep->waiting;

@@ -9,7 +9,6 @@
  */
 #include "core.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -64,7 +63,7 @@ void dtls_hold_free(dtls_association *a) {
   a->hold = NULL;
   while (h->first) {
     kept *next = h->first->next;
-    free(h->first);
+    OPENSSL_free(h->first);
     h->first = next;
   }
   SSL_SESSION_free(h->session);
@@ -81,7 +80,7 @@ static bool has_answer(const dtls_association *a, question q) { return a->hold &
 
 static kept *copy(dtls_association *a, const uint8_t *data, size_t size) {
   bool room = a->hold->count < KEPT_MAX && a->hold->bytes + size <= KEPT_BYTES_MAX;
-  kept *entry = room ? malloc(sizeof *entry + size) : NULL;
+  kept *entry = room ? OPENSSL_malloc(sizeof *entry + size) : NULL;
   if (!entry) {
     DTLS_DROP(a, STASH);
     return NULL;
@@ -127,7 +126,7 @@ size_t dtls_hold_next(dtls_association *a, uint8_t *out, size_t capacity) {
     if (!h->first) h->end = &h->first;
     h->count--;
     h->bytes -= entry->size;
-    free(entry);
+    OPENSSL_free(entry);
   }
   return size;
 }

@@ -9,7 +9,6 @@
 #include <string.h>
 
 enum {
-  READS_MAX = 64, /* datagrams in a row that lead nowhere, before the event loop gets its turn */
   /* Protected records before the handshake completed, which libssl queues. A Finished is 48 bytes or a little more. */
   EARLY_MAX = 16,
   EARLY_FINISHED_MAX = 256,
@@ -149,30 +148,29 @@ size_t dtls_screen_filter_untrusted(dtls_association *a, uint8_t *data, size_t s
 /* ── reading ── */
 
 /* The socket itself is beyond use. All else is the network's: ICMP alone can bring EACCES, ENONET and a dozen more. */
-static bool is_final(int number) {
+bool dtls_screen_is_final(int number) {
   switch (number) {
     case EBADF: case ENOTSOCK: case EFAULT: case EOPNOTSUPP: case ENOTCONN: case EDESTADDRREQ: return true;
     default: return false;
   }
 }
 
-/* An ICMP message that the kernel reports is a hint and nothing more: whoever guesses two ports can send one. */
-static void hint(dtls_association *a, dtls_drop reason, int number) {
-  drop(a, reason);
-  if (!a->open) dtls_association_suspect(a, -1, number);
+dtls_drop dtls_screen_reason(int number) {
+  switch (number) {
+    case EAGAIN: case EINTR: return DTLS_DROP_AGAIN;
+    case ENOBUFS: case ENOMEM: return DTLS_DROP_NOBUFS;
+    case EMSGSIZE: return DTLS_DROP_MSGSIZE;
+    case ECONNREFUSED: return DTLS_DROP_REFUSED;
+    default: return DTLS_DROP_UNREACHABLE;
+  }
 }
 
+/* An ICMP message that the kernel reports is a hint and nothing more: whoever guesses two ports can send one. */
 static void socket_error(dtls_association *a, int number) {
-  switch (number) {
-    case EAGAIN: case EINTR: drop(a, DTLS_DROP_AGAIN); break;
-    case ENOBUFS: case ENOMEM: drop(a, DTLS_DROP_NOBUFS); break;
-    case EMSGSIZE:
-      drop(a, DTLS_DROP_MSGSIZE);
-      dtls_association_learn_mtu(a);
-      break;
-    case ECONNREFUSED: hint(a, DTLS_DROP_REFUSED, number); break;
-    default: hint(a, DTLS_DROP_UNREACHABLE, number); break;
-  }
+  dtls_drop reason = dtls_screen_reason(number);
+  drop(a, reason);
+  if (reason == DTLS_DROP_MSGSIZE) dtls_association_learn_mtu(a);
+  if (!a->open && (reason == DTLS_DROP_REFUSED || reason == DTLS_DROP_UNREACHABLE)) dtls_association_suspect(a, -1, number);
 }
 
 /* On a socket of its own a server's association may read what belongs elsewhere; a copy is dispatched later. */
@@ -214,7 +212,7 @@ static int receive(dtls_association *a, uint8_t *out, size_t capacity, int *read
       if (size > 0 && (handed_in || is_for_me_untrusted(a, out, (size_t)size))) return size;
     } else {
       if (errno == EAGAIN) break;
-      if (is_final(errno)) return -1;
+      if (dtls_screen_is_final(errno)) return -1;
       socket_error(a, errno); /* the kernel reports it once; datagrams may wait behind it */
     }
   }
@@ -223,7 +221,7 @@ static int receive(dtls_association *a, uint8_t *out, size_t capacity, int *read
 
 /* A hello to answer, or an open association: what is left of a datagram when the screen has looked at it. */
 static int read_datagram(dtls_association *a, uint8_t *out, size_t capacity) {
-  int reads = READS_MAX, size = (int)dtls_flight_rest(a, out, capacity);
+  int reads = DTLS_READS_MAX, size = (int)dtls_flight_rest(a, out, capacity);
   do {
     size = (int)dtls_screen_filter_untrusted(a, out, (size_t)size);
     if (size > 0) return size;
@@ -233,7 +231,7 @@ static int read_datagram(dtls_association *a, uint8_t *out, size_t capacity) {
 
 /* A handshake: one record, and of the plaintext messages the one whose turn it is. New ones come before those that wait. */
 static int read_record(dtls_association *a, uint8_t *out, size_t capacity) {
-  int reads = READS_MAX, size = 0;
+  int reads = DTLS_READS_MAX, size = 0;
   while (!dtls_hold_asks(a)) {
     size = (int)dtls_flight_next_untrusted(a, out, capacity);
     if (size > 0 || dtls_hold_asks(a)) break;
@@ -261,7 +259,7 @@ static int screen_read(BIO *bio, char *out, int capacity) {
 
 void dtls_screen_collect(dtls_association *a) {
   uint8_t data[DTLS_DATAGRAM_MAX];
-  int reads = READS_MAX, size;
+  int reads = DTLS_READS_MAX, size;
   while ((size = receive(a, data, sizeof data, &reads)) > 0) {
     size = (int)dtls_screen_filter_untrusted(a, data, (size_t)size);
     if (size > 0) dtls_hold_keep(a, data, (size_t)size);
@@ -307,7 +305,7 @@ static bool send_datagram(dtls_association *a, const char *data, size_t size) {
   }
   if (errno == EINVAL) errno = EADDRNOTAVAIL; /* the local address is gone */
   a->write_error = errno;
-  if (is_final(errno)) return false;
+  if (dtls_screen_is_final(errno)) return false;
   if (errno != earlier) socket_error(a, errno);
   return true;
 }

@@ -175,7 +175,11 @@ static char *aead_suites(const char *list, int *level) {
       const char *name = SSL_CIPHER_get_name(suite);
       if (!is_good(suite, list)) continue;
       char *grown = OPENSSL_realloc(kept, used + strlen(name) + 2);
-      if (!grown) break;
+      if (!grown) {
+        OPENSSL_free(kept);
+        kept = NULL;
+        break;
+      }
       kept = grown;
       used += (size_t)snprintf(kept + used, strlen(name) + 2, "%s:", name);
     }
@@ -233,14 +237,18 @@ static int set_ciphers(lua_State *L, dtls_target t) {
 static int set_groups(lua_State *L, dtls_target t) {
   const char *list = luaL_checkstring(L, 2);
   ERR_clear_error();
-  if ((t.ssl ? SSL_set1_groups_list(t.ssl, list) : SSL_CTX_set1_groups_list(t.ctx, list)) != 1)
+  char *copy = OPENSSL_strdup(list);
+  if (!copy || (t.ssl ? SSL_set1_groups_list(t.ssl, list) : SSL_CTX_set1_groups_list(t.ctx, list)) != 1) {
+    OPENSSL_free(copy);
     return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "groups: OpenSSL does not know this list");
+  }
   if (t.ssl) {
     dtls_association_of(t.ssl)->own.groups = true;
+    OPENSSL_free(copy);
   } else {
     dtls_config *c = dtls_config_of(t.ctx);
     OPENSSL_free(c->groups);
-    c->groups = OPENSSL_strdup(list);
+    c->groups = copy;
   }
   return done(L, t);
 }
@@ -255,11 +263,17 @@ static bool use_sigalgs(dtls_target t, const char *list) {
 static int set_sigalgs(lua_State *L, dtls_target t) {
   const char *list = luaL_checkstring(L, 2);
   ERR_clear_error();
-  if (!use_sigalgs(t, list)) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "sigalgs: OpenSSL does not know this list");
+  char *copy = OPENSSL_strdup(list);
+  if (!copy || !use_sigalgs(t, list)) {
+    OPENSSL_free(copy);
+    return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "sigalgs: OpenSSL does not know this list");
+  }
   if (t.ssl) {
     dtls_association *a = dtls_association_of(t.ssl);
     OPENSSL_free(a->own.sigalgs);
-    a->own.sigalgs = OPENSSL_strdup(list);
+    a->own.sigalgs = copy;
+  } else {
+    OPENSSL_free(copy);
   }
   return done(L, t);
 }

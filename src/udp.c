@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -226,7 +225,7 @@ struct dtls_batch {
 };
 
 dtls_batch *dtls_batch_new(void) {
-  dtls_batch *batch = malloc(sizeof *batch); /* not zeroed: most of it is never touched */
+  dtls_batch *batch = OPENSSL_malloc(sizeof *batch); /* not zeroed: most of it is never touched */
   if (!batch) return NULL;
   memset(batch, 0, offsetof(dtls_batch, bytes));
   for (unsigned i = 0; i < BATCH; i++) {
@@ -237,7 +236,7 @@ dtls_batch *dtls_batch_new(void) {
   return batch;
 }
 
-void dtls_batch_free(dtls_batch *batch) { free(batch); }
+void dtls_batch_free(dtls_batch *batch) { OPENSSL_free(batch); }
 
 /* recvmmsg where there is one; a kernel or a seccomp filter without it gets one recvmsg after the other. */
 static int receive_many(int fd, struct mmsghdr *messages) {
@@ -256,9 +255,7 @@ bool dtls_batch_receive(dtls_batch *batch, int fd, const dtls_address *bound) {
     batch->messages[i].msg_hdr.msg_namelen = sizeof batch->peers[i];
     batch->messages[i].msg_hdr.msg_controllen = CONTROL_SIZE;
   }
-  int n;
-  do n = receive_many(fd, batch->messages);
-  while (n < 0 && (errno == EINTR || errno == ECONNREFUSED));
+  int n = receive_many(fd, batch->messages);
   batch->bound = *bound;
   batch->next = 0;
   batch->count = n > 0 ? (unsigned)n : 0;
