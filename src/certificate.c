@@ -9,7 +9,7 @@
 static const char TYPE[] = "dtls.scratch";
 
 /* A memory BIO that the collector frees: Lua may raise at any push. */
-static BIO *push_scratch(lua_State *L) {
+BIO *dtls_certificate_push_scratch(lua_State *L) {
   dtls_box *box = dtls_box_push(L, TYPE);
   box->object = BIO_new(BIO_s_mem());
   return box->object;
@@ -111,14 +111,21 @@ static void set_alt_names(lua_State *L, BIO *scratch, const X509 *cert) {
   if (!first) dtls_certificate_set_written(L, scratch, "subjectaltname");
 }
 
-void dtls_certificate_set_fingerprint(lua_State *L, const X509 *cert, const EVP_MD *digest, const char *field) {
+bool dtls_certificate_fingerprint(const X509 *cert, const EVP_MD *digest, char out[DTLS_FINGERPRINT_SIZE]) {
   uint8_t bytes[EVP_MAX_MD_SIZE];
-  char text[EVP_MAX_MD_SIZE * 3 + 1] = "";
   unsigned size = 0;
-  if (X509_digest(cert, digest, bytes, &size) != 1 || size == 0) return;
-  for (size_t i = 0; i < size; i++) snprintf(text + i * 3, 4, "%02X:", bytes[i]);
-  lua_pushlstring(L, text, size * 3 - 1);
+  if (X509_digest(cert, digest, bytes, &size) != 1 || size == 0) return false;
+  for (size_t i = 0; i < size; i++) snprintf(out + i * 3, 4, "%02X:", bytes[i]);
+  out[size * 3 - 1] = '\0';
+  return true;
+}
+
+static bool set_fingerprint(lua_State *L, const X509 *cert, const EVP_MD *digest, const char *field) {
+  char text[DTLS_FINGERPRINT_SIZE];
+  if (!dtls_certificate_fingerprint(cert, digest, text)) return false;
+  lua_pushstring(L, text);
   lua_setfield(L, -2, field);
+  return true;
 }
 
 static void set_serial(lua_State *L, BIO *scratch, const X509 *cert) {
@@ -146,8 +153,8 @@ static void set_purposes(lua_State *L, const X509 *cert) {
   lua_setfield(L, -2, "ext_key_usage");
 }
 
-/* Leaves a table on the stack. */
-static void push_one(lua_State *L, BIO *scratch, X509 *cert) {
+/* Leaves a table on the stack. False: something is missing in it. */
+static bool push_one(lua_State *L, BIO *scratch, X509 *cert) {
   EVP_PKEY *key = X509_get0_pubkey(cert);
   lua_createtable(L, 0, 16);
   set_name(L, scratch, X509_get_subject_name(cert), "subject");
@@ -158,21 +165,29 @@ static void push_one(lua_State *L, BIO *scratch, X509 *cert) {
   ASN1_TIME_print(scratch, X509_get0_notAfter(cert));
   dtls_certificate_set_written(L, scratch, "valid_to");
   set_serial(L, scratch, cert);
-  dtls_certificate_set_fingerprint(L, cert, EVP_sha1(), "fingerprint");
-  dtls_certificate_set_fingerprint(L, cert, EVP_sha256(), "fingerprint256");
-  dtls_certificate_set_fingerprint(L, cert, EVP_sha512(), "fingerprint512");
+  bool ok = set_fingerprint(L, cert, EVP_sha1(), "fingerprint") && set_fingerprint(L, cert, EVP_sha256(), "fingerprint256") &&
+            set_fingerprint(L, cert, EVP_sha512(), "fingerprint512");
   set_purposes(L, cert);
-  PEM_write_bio_X509(scratch, cert);
+  ok = PEM_write_bio_X509(scratch, cert) == 1 && ok;
   dtls_certificate_set_written(L, scratch, "pem");
-  i2d_X509_bio(scratch, cert);
+  ok = i2d_X509_bio(scratch, cert) == 1 && ok;
   dtls_certificate_set_written(L, scratch, "raw");
   lua_pushboolean(L, X509_check_ca(cert) > 0);
   lua_setfield(L, -2, "ca");
-  if (!key) return;
+  if (!key) return ok;
   lua_pushstring(L, EVP_PKEY_get0_type_name(key));
   lua_setfield(L, -2, "keyType");
   lua_pushinteger(L, EVP_PKEY_get_bits(key));
   lua_setfield(L, -2, "bits");
+  return ok;
+}
+
+/* Half a name, or none, could pass for another one: a table for which memory did not suffice is no table. */
+static bool ran_out_of_memory(void) {
+  bool found = false;
+  unsigned long entry;
+  while ((entry = ERR_get_error()) != 0) found = found || ERR_GET_REASON(entry) == ERR_R_MALLOC_FAILURE;
+  return found;
 }
 
 /* The peer's chain after the leaf: as it was verified, or as it was sent. */
@@ -186,21 +201,24 @@ bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool whole) {
   X509 *leaf = SSL_get0_peer_certificate(ssl);
   if (!leaf && !SSL_is_server(ssl)) leaf = sk_X509_value(chain, 0); /* while a client verifies it */
   if (!leaf) return false;
-  BIO *scratch = push_scratch(L);
-  if (!scratch) return false;
+  ERR_clear_error();
+  BIO *scratch = dtls_certificate_push_scratch(L);
+  if (!scratch) {
+    ERR_clear_error();
+    return false;
+  }
   int box = lua_gettop(L);
-  push_one(L, scratch, leaf);
+  bool ok = push_one(L, scratch, leaf);
   lua_pushvalue(L, -1);
   for (int i = 0; whole && i < sk_X509_num(chain); i++) {
     X509 *issuer = sk_X509_value(chain, i);
     if (X509_cmp(issuer, leaf) == 0) continue;
-    push_one(L, scratch, issuer);
+    ok = push_one(L, scratch, issuer) && ok;
     lua_pushvalue(L, -1);
     lua_setfield(L, -3, "issuerCertificate");
     lua_remove(L, -2);
   }
   lua_pop(L, 1);
   lua_remove(L, box);
-  ERR_clear_error();
-  return true;
+  return !ran_out_of_memory() && ok;
 }

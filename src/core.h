@@ -292,10 +292,14 @@ void dtls_keylog_free(dtls_config *c);
 /* ── certificate.c ───────────────────────────────────────────────────────────────────────────────────────── */
 
 void dtls_certificate_init(lua_State *L);
-/* Each sets a field of the table on top: to what has been written to a memory BIO, which is emptied; to a fingerprint. */
+/* A memory BIO that the collector frees, since Lua may raise at any push; NULL: none. One value is pushed in any case. */
+BIO *dtls_certificate_push_scratch(lua_State *L);
+/* Sets a field of the table on top to what has been written to a memory BIO, which is emptied. */
 void dtls_certificate_set_written(lua_State *L, BIO *scratch, const char *field);
-void dtls_certificate_set_fingerprint(lua_State *L, const X509 *cert, const EVP_MD *digest, const char *field);
-/* Pushes a table with Node's fields; whole: with issuerCertificate as far as the peer's chain goes. */
+enum { DTLS_FINGERPRINT_SIZE = EVP_MAX_MD_SIZE * 3 + 1 };
+bool dtls_certificate_fingerprint(const X509 *cert, const EVP_MD *digest, char out[DTLS_FINGERPRINT_SIZE]);
+/* Pushes a table with Node's fields; whole: with issuerCertificate as far as the peer's chain goes.
+   False: there is none, or no memory for all of it. */
 bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool whole);
 
 /* ── cookie.c: stateless cookies (RFC 6347 §4.2.1) ───────────────────────────────────────────────────────── */
@@ -468,8 +472,7 @@ int dtls_association_client(lua_State *L); /* core.client(context, fd[, options]
 dtls_association *dtls_association_check(lua_State *L); /* the one at index 1 */
 dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd);
 void dtls_association_free(dtls_association *a);
-/* An empty box for an association, which belongs to it once it is put in. */
-dtls_box *dtls_association_push(lua_State *L);
+dtls_box *dtls_association_push(lua_State *L); /* an empty box, which owns what is put into it */
 bool dtls_association_set_peer(dtls_association *a, const dtls_path *path); /* attaching it is the caller's */
 void dtls_association_release(dtls_association *a); /* its record buffers, until they are needed again */
 void dtls_association_learn_mtu(dtls_association *a); /* a datagram was too large for the path */

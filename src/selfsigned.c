@@ -115,25 +115,23 @@ int dtls_selfsigned(lua_State *L) {
   lua_getfield(L, 1, "alt_names");
   lua_getfield(L, 1, "type");
   const char *common_name = luaL_optstring(L, 2, "localhost"), *type = luaL_optstring(L, 4, "ec");
+  char fingerprint[DTLS_FINGERPRINT_SIZE];
   ERR_clear_error();
+  BIO *cert_pem = dtls_certificate_push_scratch(L), *key_pem = dtls_certificate_push_scratch(L);
   EVP_PKEY *key = make_key(type);
   X509 *cert = X509_new();
-  BIO *cert_pem = BIO_new(BIO_s_mem()), *key_pem = BIO_new(BIO_s_mem());
   bool ok = key && cert && cert_pem && key_pem && fill(cert, key, common_name, days) && set_alt_names(L, 3, cert) &&
             sign(cert, key) && PEM_write_bio_X509(cert_pem, cert) == 1 &&
-            PEM_write_bio_PKCS8PrivateKey(key_pem, key, NULL, NULL, 0, NULL, NULL) == 1;
-  int results = 1;
-  if (ok) {
-    lua_createtable(L, 0, 3);
-    dtls_certificate_set_written(L, cert_pem, "cert");
-    dtls_certificate_set_written(L, key_pem, "key");
-    dtls_certificate_set_fingerprint(L, cert, EVP_sha256(), "fingerprint");
-  } else {
-    results = dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a self-signed certificate");
-  }
-  BIO_free(cert_pem);
-  BIO_free(key_pem);
+            PEM_write_bio_PKCS8PrivateKey(key_pem, key, NULL, NULL, 0, NULL, NULL) == 1 &&
+            dtls_certificate_fingerprint(cert, EVP_sha256(), fingerprint);
   X509_free(cert);
   EVP_PKEY_free(key);
-  return results;
+  if (!ok) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a self-signed certificate");
+  ERR_clear_error();
+  lua_createtable(L, 0, 3);
+  dtls_certificate_set_written(L, cert_pem, "cert");
+  dtls_certificate_set_written(L, key_pem, "key");
+  lua_pushstring(L, fingerprint);
+  lua_setfield(L, -2, "fingerprint");
+  return 1;
 }
