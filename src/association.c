@@ -11,11 +11,11 @@
 
 static const char TYPE[] = "dtls.association";
 
-enum { FIRST_TIMEOUT = 1000, TIMEOUT_MAX = 60000, TIMEOUTS_BEFORE_FALLBACK = 2, EXPORT_MAX = 65536 };
+enum { FIRST_TIMEOUT = 1000, TIMEOUT_MAX = 60000, EXPORT_MAX = 65536 };
 
 /* ── life ── */
 
-static void use_mtu(dtls_association *a, size_t mtu) {
+void dtls_association_use_mtu(dtls_association *a, size_t mtu) {
   a->mtu = mtu;
   SSL_set_mtu(a->ssl, (long)mtu);
   if (a->open) a->data_mtu = DTLS_get_data_mtu(a->ssl);
@@ -29,26 +29,7 @@ static long min_mtu(dtls_association *a) {
 void dtls_association_learn_mtu(dtls_association *a) {
   if (!a->path || a->path->fd < 0) return;
   long known = BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_QUERY_MTU, 0, NULL);
-  if (known >= min_mtu(a) && (size_t)known < a->mtu) use_mtu(a, (size_t)known);
-}
-
-/* RFC 6347 §4.2.4.1. libssl asks here for the next interval, with 0 for the first one of a flight. */
-static unsigned int next_interval(SSL *ssl, unsigned int last_us) {
-  dtls_association *a = dtls_association_of(ssl);
-  if (last_us == 0) { /* after an answer, which may have been a HelloVerifyRequest */
-    a->interval = a->first_timeout;
-    a->timeouts = 0;
-    dtls_association_clear_suspicion(a);
-  } else {
-    unsigned doubled = a->interval < TIMEOUT_MAX / 2 ? a->interval * 2 : TIMEOUT_MAX;
-    a->interval = a->next_timeout ? a->next_timeout : doubled;
-    a->next_timeout = 0;
-    DTLS_COUNT(a, retransmits, 1);
-    /* libssl falls back only when it may query the MTU, which for an unconnected or loopback socket is worthless. */
-    size_t fallback = (size_t)BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_GET_FALLBACK_MTU, 0, NULL);
-    if (++a->timeouts >= TIMEOUTS_BEFORE_FALLBACK && fallback < a->mtu) use_mtu(a, fallback);
-  }
-  return a->interval * 1000;
+  if (known >= min_mtu(a) && (size_t)known < a->mtu) dtls_association_use_mtu(a, (size_t)known);
 }
 
 dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) {
@@ -74,7 +55,7 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
     return NULL;
   }
   SSL_set_mtu(a->ssl, (long)a->mtu); /* SSL_OP_NO_QUERY_MTU is on the context, so that it survives DTLSv1_listen */
-  DTLS_set_timer_cb(a->ssl, next_interval);
+  dtls_timer_watch(a);
   dtls_flight_watch(a);
   if (a->server)
     SSL_set_accept_state(a->ssl);
@@ -301,6 +282,7 @@ static void completed(dtls_association *a) {
   a->open = a->buffered = true;
   a->protected_min = dtls_screen_protected_min(a->ssl);
   a->data_mtu = DTLS_get_data_mtu(a->ssl);
+  a->repeat_at = 0;
   dtls_association_clear_suspicion(a);
   dtls_flight_completed(a);
 }
@@ -435,22 +417,17 @@ static int association_promote(lua_State *L) {
   return 1;
 }
 
-/* ── timer (DTLSv1_get_timeout, DTLSv1_handle_timeout) ── */
+/* ── timer (DTLSv1_handle_timeout) ── */
 
 /* association:timeout() → ms until handle_timeout() wants to be called, or nil: never, or not before an answer */
 static int association_timeout(lua_State *L) {
   dtls_association *a = check(L);
-  struct timeval left;
-  int64_t ms = INT64_MAX;
+  uint64_t now = dtls_now(), until = UINT64_MAX;
   if (dtls_hold_asks(a)) return 0;
-  if (DTLSv1_get_timeout(a->ssl, &left) == 1) ms = (int64_t)left.tv_sec * 1000 + (left.tv_usec + 999) / 1000;
-  if (a->suspect_deadline != 0) {
-    int64_t until = (int64_t)(a->suspect_deadline - dtls_now());
-    if (until < 0) until = 0;
-    if (until < ms) ms = until;
-  }
-  if (ms == INT64_MAX) return 0;
-  lua_pushnumber(L, (lua_Number)ms);
+  if (a->repeat_at != 0) until = a->repeat_at;
+  if (a->suspect_deadline != 0 && a->suspect_deadline < until) until = a->suspect_deadline;
+  if (until == UINT64_MAX) return 0;
+  lua_pushnumber(L, until > now ? (lua_Number)(until - now) : 0);
   return 1;
 }
 
@@ -471,7 +448,9 @@ static int association_handle_timeout(lua_State *L) {
   }
   ERR_clear_error();
   errno = 0;
-  if (DTLSv1_handle_timeout(a->ssl) >= 0) {
+  long repeated = DTLSv1_handle_timeout(a->ssl);
+  if (repeated >= 0) {
+    if (repeated == 0) dtls_timer_insist(a);
     lua_pushboolean(L, 1);
     return 1;
   }
@@ -498,7 +477,7 @@ static int apply_mtu(lua_State *L, dtls_association *a, lua_Integer mtu) {
   long min = min_mtu(a);
   if (mtu < min || mtu > DTLS_DATAGRAM_MAX)
     return dtls_error(L, "ERR_DTLS_CONFIG", "an MTU of %ld is out of range: %ld to %d bytes of UDP payload", (long)mtu, min, DTLS_DATAGRAM_MAX);
-  use_mtu(a, (size_t)mtu);
+  dtls_association_use_mtu(a, (size_t)mtu);
   lua_pushboolean(L, 1);
   return 1;
 }

@@ -415,6 +415,12 @@ void dtls_screen_collect(dtls_association *a); /* keeps what has arrived until t
 /* The shortest protected record of the suite in use or about to be: nonce and tag. 0: no suite yet. */
 size_t dtls_screen_protected_min(const SSL *ssl);
 
+/* ── timer.c: when a flight is repeated ──────────────────────────────────────────────────────────────────── */
+
+void dtls_timer_watch(dtls_association *a);
+void dtls_timer_set(dtls_association *a, const void *until); /* libssl has set its own, a timeval; zero: no longer */
+void dtls_timer_insist(dtls_association *a); /* the timer has run out, and libssl did not repeat the flight */
+
 /* ── association.c: one SSL ──────────────────────────────────────────────────────────────────────────────── */
 
 struct dtls_association {
@@ -458,6 +464,7 @@ struct dtls_association {
   unsigned timeouts;                /* in a row */
   unsigned first_timeout, next_timeout; /* ms; next 0: double the last */
   unsigned interval;                    /* ms, the one that runs */
+  uint64_t repeat_at;                   /* ms, when it ends; 0: no flight waits for an answer */
   int write_error;                  /* errno of the last datagram that did not leave */
   /* An unauthenticated sign that the handshake is futile: an alert (≥ 0) or an errno. It counts when nothing
      valid follows within one retransmission interval, since anybody can forge it. */
@@ -475,6 +482,7 @@ void dtls_association_free(dtls_association *a);
 dtls_box *dtls_association_push(lua_State *L); /* an empty box, which owns what is put into it */
 bool dtls_association_set_peer(dtls_association *a, const dtls_path *path); /* attaching it is the caller's */
 void dtls_association_release(dtls_association *a); /* its record buffers, until they are needed again */
+void dtls_association_use_mtu(dtls_association *a, size_t mtu); /* bytes of UDP payload */
 void dtls_association_learn_mtu(dtls_association *a); /* a datagram was too large for the path */
 void dtls_association_suspect(dtls_association *a, int alert, int number);
 void dtls_association_clear_suspicion(dtls_association *a);

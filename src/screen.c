@@ -340,9 +340,9 @@ static int screen_write(BIO *bio, const char *data, int size) {
 
 static long screen_ctrl(BIO *bio, int command, long number, void *pointer) {
   switch (command) {
-    case BIO_CTRL_FLUSH:
+    case BIO_CTRL_FLUSH: return 1;
     /* The dgram BIO would spend three system calls per read on a timeout that a non-blocking socket ignores. */
-    case BIO_CTRL_DGRAM_SET_NEXT_TIMEOUT: return 1;
+    case BIO_CTRL_DGRAM_SET_NEXT_TIMEOUT: dtls_timer_set(BIO_get_data(bio), pointer); return 1;
     default: return BIO_next(bio) ? BIO_ctrl(BIO_next(bio), command, number, pointer) : 0;
   }
 }

@@ -1,0 +1,48 @@
+/*
+ * When a flight is repeated (RFC 6347 §4.2.4.1), on the monotonic clock: libssl's own timer runs on the wall clock, which
+ * may be set.
+ */
+#include "core.h"
+
+#include <sys/time.h>
+
+enum { TIMEOUT_MAX = 60000, TIMEOUTS_BEFORE_FALLBACK = 2 };
+
+/* The flight has had no answer for an interval. */
+static void lengthen(dtls_association *a) {
+  unsigned doubled = a->interval < TIMEOUT_MAX / 2 ? a->interval * 2 : TIMEOUT_MAX;
+  a->interval = a->next_timeout ? a->next_timeout : doubled;
+  a->next_timeout = 0;
+  DTLS_COUNT(a, retransmits, 1);
+  /* libssl falls back only when it may query the MTU, which for an unconnected or loopback socket is worthless. */
+  size_t fallback = (size_t)BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_GET_FALLBACK_MTU, 0, NULL);
+  if (++a->timeouts >= TIMEOUTS_BEFORE_FALLBACK && fallback < a->mtu) dtls_association_use_mtu(a, fallback);
+}
+
+/* libssl asks here for the next interval, with 0 for the first one of a flight. */
+static unsigned int next_interval(SSL *ssl, unsigned int last_us) {
+  dtls_association *a = dtls_association_of(ssl);
+  if (last_us == 0) { /* after an answer, which may have been a HelloVerifyRequest */
+    a->interval = a->first_timeout;
+    a->timeouts = 0;
+    dtls_association_clear_suspicion(a);
+  } else {
+    lengthen(a);
+  }
+  return a->interval * 1000;
+}
+
+void dtls_timer_watch(dtls_association *a) { DTLS_set_timer_cb(a->ssl, next_interval); }
+
+void dtls_timer_set(dtls_association *a, const void *until) {
+  const struct timeval *wall = until;
+  a->repeat_at = wall->tv_sec != 0 || wall->tv_usec != 0 ? dtls_now() + a->interval : 0;
+}
+
+void dtls_timer_insist(dtls_association *a) {
+  struct timeval left;
+  uint64_t now = dtls_now();
+  if (a->repeat_at == 0 || now < a->repeat_at || DTLSv1_get_timeout(a->ssl, &left) != 1) return;
+  uint64_t ms = (uint64_t)left.tv_sec * 1000 + ((uint64_t)left.tv_usec + 999) / 1000;
+  a->repeat_at = now + (ms < a->interval ? ms : a->interval);
+}
