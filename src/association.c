@@ -213,11 +213,10 @@ void dtls_association_suspect(dtls_association *a, int alert, int number) {
   if (!first && (a->suspect_alert >= 0 || alert < 0)) return; /* an alert says more than the ICMP error before it */
   a->suspect_alert = alert;
   a->suspect_errno = number;
-  if (!first) return;
   a->suspect_state = SSL_get_state(a->ssl);
-  a->suspect_deadline = dtls_now() + a->interval;
-  /* What could not be sent may have been the repetition: the next one is tried, too, and gets time for an answer. */
-  if (alert < 0 && number != ECONNREFUSED) a->suspect_deadline += a->interval / 2;
+  a->suspect_repeated = false;
+  uint64_t until = dtls_now() + a->interval;
+  if (first || until < a->suspect_deadline) a->suspect_deadline = until;
 }
 
 void dtls_association_clear_suspicion(dtls_association *a) {
@@ -442,7 +441,10 @@ static int association_expired(lua_State *L) {
 /* association:handle_timeout() → true | nil, err. Repeats the last flight when it is due. */
 static int association_handle_timeout(lua_State *L) {
   dtls_association *a = check(L);
-  if (a->suspect_deadline != 0 && !a->open && dtls_now() >= a->suspect_deadline) {
+  bool due = a->suspect_deadline != 0 && !a->open && dtls_now() >= a->suspect_deadline;
+  /* What was in the way may be gone when the flight is repeated; that one must have the time to be answered. */
+  bool again = due && a->suspect_alert < 0 && a->repeat_at != 0 && !a->suspect_repeated;
+  if (due && !again) {
     if (a->suspect_alert >= 0) return dtls_error_alert(L, a->suspect_alert);
     return dtls_error_system(L, a->suspect_errno, "no answer from the peer");
   }
@@ -451,6 +453,10 @@ static int association_handle_timeout(lua_State *L) {
   long repeated = DTLSv1_handle_timeout(a->ssl);
   if (repeated >= 0) {
     if (repeated == 0) dtls_timer_insist(a);
+    if (again) {
+      a->suspect_repeated = true;
+      a->suspect_deadline = a->repeat_at;
+    }
     lua_pushboolean(L, 1);
     return 1;
   }

@@ -467,9 +467,11 @@ struct dtls_association {
   uint64_t repeat_at;                   /* ms, when it ends; 0: no flight waits for an answer */
   int write_error;                  /* errno of the last datagram that did not leave */
   /* An unauthenticated sign that the handshake is futile: an alert (≥ 0) or an errno. It counts when nothing
-     valid follows within one retransmission interval, since anybody can forge it. */
+     valid follows, since anybody can forge it: an alert within one retransmission interval, an errno until the flight
+     has been repeated and that has had no answer either. */
   int suspect_alert, suspect_errno;
   OSSL_HANDSHAKE_STATE suspect_state; /* of the handshake when it was seen */
+  bool suspect_repeated;     /* an errno, and the flight has been repeated since */
   uint64_t suspect_deadline; /* ms, 0: none */
   dtls_counters counters;
 };
