@@ -452,7 +452,7 @@ static int association_handle_timeout(lua_State *L) {
   errno = 0;
   long repeated = DTLSv1_handle_timeout(a->ssl);
   if (repeated >= 0) {
-    if (repeated == 0) dtls_timer_insist(a);
+    if (repeated == 0) dtls_timer_postpone(a);
     if (again) {
       a->suspect_repeated = true;
       a->suspect_deadline = a->repeat_at;

@@ -419,7 +419,7 @@ size_t dtls_screen_protected_min(const SSL *ssl);
 
 void dtls_timer_watch(dtls_association *a);
 void dtls_timer_set(dtls_association *a, const void *until); /* libssl has set its own, a timeval; zero: no longer */
-void dtls_timer_insist(dtls_association *a); /* the timer has run out, and libssl did not repeat the flight */
+void dtls_timer_postpone(dtls_association *a); /* the timer has run out, and libssl did not repeat the flight */
 
 /* ── association.c: one SSL ──────────────────────────────────────────────────────────────────────────────── */
 

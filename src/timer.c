@@ -1,6 +1,7 @@
 /*
  * When a flight is repeated (RFC 6347 §4.2.4.1), on the monotonic clock: libssl's own timer runs on the wall clock, which
- * may be set.
+ * may be set. Forward, a flight is repeated once too early. Back, libssl repeats nothing until its time has come again, and
+ * nothing can tell it to: such a handshake gets through without a loss, or ends at its deadline.
  */
 #include "core.h"
 
@@ -39,7 +40,7 @@ void dtls_timer_set(dtls_association *a, const void *until) {
   a->repeat_at = wall->tv_sec != 0 || wall->tv_usec != 0 ? dtls_now() + a->interval : 0;
 }
 
-void dtls_timer_insist(dtls_association *a) {
+void dtls_timer_postpone(dtls_association *a) {
   struct timeval left;
   uint64_t now = dtls_now();
   if (a->repeat_at == 0 || now < a->repeat_at || DTLSv1_get_timeout(a->ssl, &left) != 1) return;

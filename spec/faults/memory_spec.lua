@@ -1,0 +1,74 @@
+local faults = require 'spec.support.faults'
+
+-- Every how many allocations one fails. DTLS_FAULTS=all leaves none out, which takes its time.
+local all = os.getenv 'DTLS_FAULTS' == 'all'
+
+local function sweep(scenario, step, width, kind)
+  return faults.child(function(...)
+    local name, every, count, key = ...
+    local loop, shortage = require 'spec.support.loop', require 'spec.support.shortage'
+    loop.run(function()
+      local lives, excused = shortage.sweep(name, every, count, { type = key })
+      print(lives)
+      for each, times in pairs(excused) do print(each, times) end
+    end)()
+  end, scenario, all and 1 or step, width, kind)
+end
+
+-- What libcrypto has leaked is told, and not hidden.
+local function tell(scenario, told)
+  if all then io.write(('%s: %s\n'):format(scenario, (told:gsub('%s+', ' ')))) end
+  return tonumber(told:match '^%d+')
+end
+
+describe('memory that ends', function()
+  for _, case in ipairs {
+    { 'psk', 'with pre-shared keys', 37, 1 }, { 'psk', 'with pre-shared keys', 53, 40 },
+    { 'asked', 'with keys that are asked for', 97, 1 },
+    { 'certificate', 'with certificates, names, questions and tickets', 331, 1 },
+    { 'store', 'with stored sessions', 307, 3 },
+  } do
+    local scenario, what, step, width = unpack(case)
+    it(('for %d allocations is an error at most, and leaves nothing behind (%s)'):format(width, what), function()
+      assert.is_true(tell(scenario, sweep(scenario, step, width)) >= 20)
+    end)
+  end
+
+  for _, kind in ipairs { 'ec', 'ed25519' } do
+    it(('makes no certificate, or a good one (%s)'):format(kind), function()
+      assert.is_true(tell(kind, sweep('selfSigned', 7, 1, kind)) >= 20)
+    end)
+  end
+
+  it('before the first context is made costs this process its OpenSSL at most', function()
+    local told = faults.child(function(every)
+      local fault = require 'spec.support.faults'
+      local ffi = require 'ffi'
+      ffi.cdef 'int fork(void); int waitpid(int pid, int *status, int options); void _exit(int status); unsigned alarm(unsigned seconds);'
+      local C, status, n, reached = ffi.C, ffi.new 'int[1]', 1, true
+      while reached do
+        io.flush()
+        local pid = C.fork()
+        if pid == 0 then
+          C.alarm(60)
+          assert(fault.C.faults_own_memory())
+          fault.set('memory', n, 1)
+          local good, dtls = pcall(require, 'dtls')
+          if good then
+            local made, err = dtls.createContext('server', { psk = { me = 'secret' } })
+            assert(made or err.code)
+            made, err = dtls.selfSigned()
+            assert(made or err.code)
+          end
+          C._exit(fault.calls 'memory' < n and 1 or 0)
+        end
+        C.waitpid(pid, status, 0)
+        reached = status[0] == 0
+        assert(reached or status[0] == 256, ('allocation %d: status %d'):format(n, status[0]))
+        n = n + every
+      end
+      print(n)
+    end, all and 1 or 89)
+    assert.is_true(tonumber(told) > 1000)
+  end)
+end)

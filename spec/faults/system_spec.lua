@@ -1,0 +1,409 @@
+local child = require('spec.support.faults').child
+local childWith = require('spec.support.faults').childWith
+local eachStrategy = require('spec.support.pair').eachStrategy
+
+describe('a system call on a socket that fails', function()
+  eachStrategy(function(demux)
+    it('costs a datagram when it was a send, whichever one of an association', function()
+      child(function(strategy)
+        local loop, trial = require 'spec.support.loop', require 'spec.support.trial'
+        local errors = {
+          'EAGAIN', 'EINTR', 'ENOBUFS', 'EMSGSIZE', 'ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'EPERM', 'ENETDOWN', 'ENODEV',
+        }
+        loop.run(function()
+          local server = trial.server { demux = strategy }
+          local most = trial.sweep(server, 'send', errors, function(n, code, outcome, drops)
+            local where = ('send %d, %s: %s'):format(n, code, outcome)
+            assert(outcome == 'echo', where)
+            assert(drops[trial.reasons[code]] == 1, where .. ', not counted')
+          end)
+          assert(most >= 9, most)
+          trial.close(server)
+        end)()
+      end, demux)
+    end)
+
+    it('costs nothing when it was a receive, whichever one of an association', function()
+      child(function(strategy)
+        local loop, trial = require 'spec.support.loop', require 'spec.support.trial'
+        local errors = {
+          'EAGAIN', 'EINTR', 'ENOBUFS', 'ENOMEM', 'EMSGSIZE', 'ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'EPERM', 'ENETDOWN',
+        }
+        loop.run(function()
+          local server = trial.server { demux = strategy }
+          local most = trial.sweep(server, 'receive', errors, function(n, code, outcome, drops)
+            local where = ('receive %d, %s: %s'):format(n, code, outcome)
+            assert(outcome == 'echo', where)
+            -- "Nothing there" is no failure. The first read of a client is for what was there before it; where recvmmsg
+            -- is forbidden, recvmsg reads instead.
+            if code ~= 'EAGAIN' and code ~= 'EPERM' and n > 1 then assert(drops[trial.reasons[code]] == 1, where .. ', not counted') end
+          end)
+          assert(most >= 17, most)
+          trial.close(server)
+        end)()
+      end, demux)
+    end)
+
+    it('from one send on ends an association by its deadline, and the loop does not spin', function()
+      child(function(strategy)
+        local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+        local trial = require 'spec.support.trial'
+        loop.run(function()
+          local server = trial.server { demux = strategy }
+          for _, code in ipairs { 'EAGAIN', 'EINTR', 'ENOBUFS', 'EMSGSIZE', 'ECONNREFUSED', 'EHOSTUNREACH', 'EPERM', 'ENETDOWN' } do
+            for _, n in ipairs { 1, 4, 5 } do
+              fault.set 'receive'
+              fault.set('send', n, 1e9, code)
+              local outcome = trial.attempt(server)
+              trial.idle(('send %d, %s'):format(n, code))
+              fault.set 'send'
+              assert(outcome == code or outcome == 'ERR_DTLS_HANDSHAKE_TIMEOUT' or outcome == 'ERR_DTLS_PSK_KEY', outcome)
+              trial.settle(server)
+              trial.unharmed(server)
+            end
+          end
+          trial.close(server)
+        end)()
+      end, demux)
+    end)
+
+    it('a hundred times when it was a receive costs no more than those', function()
+      child(function(strategy)
+        local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+        local trial = require 'spec.support.trial'
+        loop.run(function()
+          local server = trial.server { demux = strategy }
+          for _, code in ipairs { 'EAGAIN', 'EINTR', 'ENOBUFS', 'ECONNREFUSED', 'EHOSTUNREACH', 'EPERM', 'ENETDOWN' } do
+            for n = 1, 17, 4 do
+              fault.set 'send'
+              fault.set('receive', n, 100, code)
+              assert(trial.attempt(server) == 'echo')
+              trial.idle(('receive %d, %s'):format(n, code))
+              fault.set 'receive'
+              trial.settle(server)
+              trial.unharmed(server)
+            end
+          end
+          trial.close(server)
+        end)()
+      end, demux)
+    end)
+  end)
+end)
+
+describe('a server without a descriptor or memory for a peer', function()
+  for _, each in ipairs {
+    { 'socket', 'EMFILE' }, { 'socket', 'ENFILE' }, { 'socket', 'ENOBUFS' }, { 'bind', 'EADDRINUSE' }, { 'bind', 'ENOMEM' },
+    { 'connect', 'ENETUNREACH' }, { 'connect', 'EAGAIN' }, { 'setsockopt', 'ENOBUFS' }, { 'getsockopt', 'ENOBUFS' },
+  } do
+    local kind, code = unpack(each)
+    it(('says so (%s: %s), leaks nothing, and takes the peer when it can'):format(kind, code), function()
+      child(function(name, err)
+        local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+        local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
+        loop.run(function()
+          local server = trial.server { demux = 'connected' }
+          local before = fault.descriptors()
+          local conn = trial.knocking(server)
+          local refused = server:stats().refused
+          fault.set 'turn'
+          fault.set(name, 1, 1e9, err)
+          server:setBusy(false)
+          loop.till(function() return #server.errors >= 2 end, 'two repetitions to be turned away')
+          fault.set(name)
+          trial.idle()
+          for _, each_error in ipairs(server.errors) do
+            assert(each_error[2].code == err and each_error[3] == nil, tostring(each_error[2]))
+          end
+          assert(server:stats().refused == refused + #server.errors)
+          trial.unharmed(server)
+          loop.event(conn, 'connection')
+          pair.roundTrip(conn, 'in at last')
+          pair.close(conn)
+          trial.settle(server)
+          loop.till(function() return fault.descriptors() == before end, 'the descriptors to be closed')
+          trial.close(server)
+        end)()
+      end, kind, code)
+    end)
+  end
+end)
+
+describe('a client without a descriptor', function()
+  -- luv (seen in 1.44) loses its own record of a socket that it could not make.
+  local luvLeaks = { ASAN_OPTIONS = 'detect_leaks=0' }
+
+  for _, each in ipairs {
+    { 'socket', 'EMFILE' }, { 'socket', 'ENFILE' }, { 'socket', 'ENOMEM' }, { 'connect', 'ENETUNREACH' }, { 'connect', 'EADDRNOTAVAIL' },
+    { 'bind', 'EADDRINUSE' },
+  } do
+    local kind, code = unpack(each)
+    it(('gets that as its error (%s: %s), and nothing is left of it'):format(kind, code), function()
+      childWith(luvLeaks, function(name, err)
+        local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+        local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
+        loop.run(function()
+          local server = trial.server()
+          local before = fault.descriptors()
+          fault.set(name, 1, 1, err)
+          local heard = pair.record(trial.client(server, { localAddress = '127.0.0.1' }), 'error', 'close')
+          heard.wait 'close'
+          assert(fault.calls(name) >= 1, 'never asked')
+          assert(heard.names() == 'error close' and heard[1][2].code == err, tostring(heard[1][2]))
+          assert(fault.descriptors() == before)
+          assert(trial.attempt(server) == 'echo')
+          trial.settle(server)
+          trial.close(server)
+        end)()
+      end, kind, code)
+    end)
+  end
+
+  it('when all of them are really used up', function()
+    childWith(luvLeaks, function()
+      local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+      local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
+      local uv = require 'luv'
+      loop.run(function()
+        local server = trial.server { demux = 'connected' }
+        local waiting = trial.knocking(server)
+        local before = fault.descriptors()
+        fault.limitDescriptors(before + 4)
+        local taken = {}
+        for _ = 1, 64 do
+          local fd = uv.fs_open('/dev/null', 'r', 0)
+          if not fd then break end
+          taken[#taken + 1] = fd
+        end
+        assert(#taken < 64)
+        server:setBusy(false)
+        loop.till(function() return #server.errors >= 1 end, 'a peer to be turned away')
+        assert(server.errors[1][2].code == 'EMFILE')
+        local heard = pair.record(trial.client(server), 'error', 'close')
+        heard.wait 'close'
+        assert(heard[1][2].code == 'EMFILE', tostring(heard[1][2]))
+        local other, why = require('dtls').createServer { psk = { me = 'secret' } }:listen(0, '127.0.0.1')
+        assert(other == nil and why.code == 'EMFILE', tostring(why))
+        trial.unharmed(server)
+        for _, fd in ipairs(taken) do uv.fs_close(fd) end
+        loop.event(waiting, 'connection')
+        pair.close(waiting)
+        trial.settle(server)
+        trial.close(server)
+      end)()
+    end)
+  end)
+end)
+
+describe('an interface that goes away', function()
+  eachStrategy(function(demux)
+    it('and comes back costs an open connection the messages between', function()
+      child(function(strategy)
+        local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+        local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
+        loop.run(function()
+          local server = trial.server { demux = strategy }
+          local conn, accepted = server.bystander, server.bystanders
+          local failures = pair.record(conn, 'error', 'close')
+          for _, code in ipairs { 'ENETDOWN', 'ENODEV', 'ENETUNREACH', 'EPERM', 'ENOBUFS' } do
+            for _, each in ipairs { conn, accepted } do
+              local before = each:stats().drops[trial.reasons[code]] or 0
+              fault.set('send', 1, 1e9, code)
+              for _ = 1, 20 do
+                local ok, err = each:send 'lost'
+                assert(ok == nil and err.code == code, tostring(err))
+              end
+              fault.set 'send'
+              assert(each:stats().drops[trial.reasons[code]] == before + 20)
+            end
+            trial.unharmed(server)
+          end
+          assert(failures.names() == '')
+          trial.close(server)
+        end)()
+      end, demux)
+    end)
+  end)
+end)
+
+describe('a port that is closed for a while', function()
+  it('does not end a handshake that finds it open again', function()
+    child(function()
+      local loop, pair, trial = require 'spec.support.loop', require 'spec.support.pair', require 'spec.support.trial'
+      local raw = require 'spec.support.raw'
+      loop.run(function()
+        local port = raw.freePort()
+        local conn = trial.client { ip = '127.0.0.1', port = port }
+        local heard = pair.record(conn, 'connection', 'error')
+        loop.till(function() return conn:stats().datagramsOut == 1 end)
+        local server = pair.echo(pair.server { psk = { me = 'secret' } })
+        assert(server:listen(port, '127.0.0.1'))
+        loop.till(function() return heard[1] end)
+        assert(heard.names() == 'connection', tostring(heard[1][2]))
+        assert(conn:stats().drops.ECONNREFUSED == 1)
+        pair.roundTrip(conn, 'hello')
+        pair.close(conn, server)
+      end)()
+    end)
+  end)
+
+  it('does not end an open connection', function()
+    child(function()
+      local loop, pair, trial = require 'spec.support.loop', require 'spec.support.pair', require 'spec.support.trial'
+      local proxy = require 'spec.support.proxy'
+      local uv = require 'luv'
+      loop.run(function()
+        local server = trial.server()
+        local via = proxy.new(server)
+        local conn = pair.open(server, via, { psk = { identity = 'me', key = 'secret' } })
+        local failures = pair.record(conn, 'error', 'close')
+        pair.roundTrip(conn, 'before')
+        loop.call(function(done) via.front:close(done) end)
+        for _ = 1, 10 do conn:send 'to nobody' end
+        loop.till(function() return (conn:stats().drops.ECONNREFUSED or 0) > 0 end, 'the refusal')
+        local again = uv.new_udp()
+        via.front = again
+        assert(again:bind(via.ip, via.port))
+        again:recv_start(function(_, data, from)
+          if from then via:_pass('server', data, via:_client(from)) end
+        end)
+        pair.roundTrip(conn, 'after')
+        assert(failures.names() == '')
+        trial.settle(server)
+        pair.close(conn, via)
+        trial.close(server)
+      end)()
+    end)
+  end)
+end)
+
+describe('a wall clock that is set', function()
+  -- In seconds. The monotonic clock stays as it is.
+  local jumps = { 3600, -3600, 86400 * 365, -86400 * 365 }
+
+  eachStrategy(function(demux)
+    -- Set back, it keeps libssl from repeating flights until the handshake's deadline; what is not lost needs no repetition.
+    it('in the middle of a handshake neither stops it nor multiplies the repetitions of a flight', function()
+      child(function(strategy, ...)
+        local all = { ... }
+        local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+        local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
+        loop.run(function()
+          local server = trial.server { demux = strategy, handshakeTimeout = 10000 }
+          for _, seconds in ipairs(all) do
+            -- The clock is set right behind each datagram but the last flight's, which is lost when it is set forward.
+            local lost = seconds > 0 and 1 or 0
+            for n = 1, 5 do
+              local before = server:stats().retransmits
+              fault.set 'turn'
+              fault.set 'receive'
+              fault.set('send', n, lost, 'EAGAIN')
+              local conn = trial.client(server, { handshakeTimeout = 10000 })
+              local heard = pair.record(conn, 'connection', 'error')
+              loop.till(function() return fault.calls 'send' >= n end)
+              fault.C.faults_jump(seconds)
+              loop.till(function() return heard[1] end, 'the handshake')
+              assert(heard.names() == 'connection', ('%d s at send %d: %s'):format(seconds, n, tostring(heard[1][2])))
+              local repeated = conn:stats().retransmits + server:stats().retransmits - before
+              assert(repeated >= lost and repeated <= 5, ('%d s at send %d: %d repetitions'):format(seconds, n, repeated))
+              fault.set 'send'
+              pair.roundTrip(conn, 'hello')
+              pair.close(conn)
+              trial.settle(server)
+              fault.C.faults_jump(-seconds)
+            end
+          end
+          trial.close(server)
+        end)()
+      end, demux, unpack(jumps))
+    end)
+
+    it('does not move the deadline of a handshake that nobody answers', function()
+      child(function(strategy, ...)
+        local all = { ... }
+        local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+        local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
+        local uv = require 'luv'
+        loop.run(function()
+          local server = trial.server { demux = strategy }
+          local mute = uv.new_udp()
+          assert(mute:bind('127.0.0.1', 0))
+          for _, seconds in ipairs(all) do
+            fault.set 'turn'
+            fault.set 'send'
+            fault.set 'receive'
+            local conn = trial.client({ ip = '127.0.0.1', port = mute:getsockname().port }, { handshakeTimeout = 300 })
+            local heard = pair.record(conn, 'error', 'close')
+            loop.till(function() return conn:stats().datagramsOut == 1 end)
+            fault.C.faults_jump(seconds)
+            heard.wait 'close'
+            assert(heard[1][2].code == 'ERR_DTLS_HANDSHAKE_TIMEOUT', tostring(heard[1][2]))
+            local repeated = conn:stats().retransmits
+            assert(repeated >= (seconds > 0 and 2 or 0) and repeated <= 6, ('%d s: %d repetitions'):format(seconds, repeated))
+            assert(fault.calls 'send' <= 10, fault.calls 'send')
+            trial.unharmed(server)
+          end
+          mute:close()
+          trial.close(server)
+        end)()
+      end, demux, unpack(jumps))
+    end)
+
+    it('does not touch an open connection', function()
+      child(function(strategy, ...)
+        local all = { ... }
+        local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+        local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
+        loop.run(function()
+          local server = trial.server { demux = strategy }
+          for _, seconds in ipairs(all) do
+            fault.C.faults_jump(seconds)
+            fault.set 'turn'
+            fault.set 'send'
+            fault.set 'receive'
+            trial.unharmed(server)
+            pair.roundTrip(server.bystander, 'and again')
+            assert(fault.calls 'send' == 4, fault.calls 'send')
+            trial.idle()
+            fault.C.faults_jump(-seconds)
+          end
+          trial.close(server)
+        end)()
+      end, demux, unpack(jumps))
+    end)
+
+    it('makes the difference between a resumption and a full handshake, and none other', function()
+      child(function(strategy)
+        local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+        local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
+        loop.run(function()
+          local store = {}
+          for _, stores in ipairs { false, true } do
+            local server = trial.server {
+              demux = strategy, sessionTimeout = 60000,
+              sessionStore = stores and {
+                get = function(id) return store[id] end, set = function(id, blob) store[id] = blob end,
+                remove = function(id) store[id] = nil end,
+              } or nil,
+            }
+            local psk = { identity = 'me', key = 'secret' }
+            -- The session lives for a minute, and one that is from the future is none.
+            for _, case in ipairs { { 0, true }, { 30, true }, { 3600, false }, { -3600, false } } do
+              local conn = pair.open(server, nil, { psk = psk, sessionTimeout = 60000 })
+              local blob = assert(conn:getSession())
+              pair.close(conn)
+              fault.C.faults_jump(case[1])
+              conn = pair.open(server, nil, { psk = psk, sessionTimeout = 60000, session = blob })
+              assert(conn:isSessionReused() == case[2], ('%d s: %s'):format(case[1], tostring(conn:isSessionReused())))
+              pair.roundTrip(conn, 'hello')
+              pair.close(conn)
+              fault.C.faults_jump(-case[1])
+              trial.settle(server)
+            end
+            trial.close(server)
+          end
+        end)()
+      end, demux)
+    end)
+  end)
+end)
