@@ -2,9 +2,10 @@
  * Annotated index of the C core. Who owns what:
  *
  *   endpoint ──owns──> batch, stash, cookies, path table, the association in waiting
- *   path     ──owns──> the peer socket (connected strategy); lives as long as an association is on it
- *   association ─owns─> its SSL, and through it screen BIO and dgram BIO; what waits for an answer (hold); holds a
- *                       reference on its endpoint
+ *   path     ──owns──> the peer socket (connected strategy) or a client's duplicate of the caller's; lives as long as an
+ *                      association is on it
+ *   association ─owns─> its SSL, and through it screen BIO and dgram BIO; what waits for an answer (hold) or for its
+ *                       turn (flight); holds a reference on its endpoint
  *   context  ──owns──> one reference on an SSL_CTX; its configuration hangs on that SSL_CTX
  *
  * A function whose name ends in _untrusted reads bytes that anybody may have sent: it takes (pointer, length),
@@ -447,7 +448,7 @@ struct dtls_association {
   const uint8_t *datagram; /* handed in; valid until the endpoint takes its next one */
   size_t datagram_size;
   dtls_hold *hold;         /* while something is asked, or waits behind a question */
-  dtls_flight *flight;     /* while there is more than one record, or one before its turn */
+  dtls_flight *flight;     /* of a handshake: the datagram that is being read, and what came before its turn */
   bool wants_certificate;  /* its CertificateRequest has been sent */
   uint16_t next_seq;       /* of the handshake message that libssl reads next */
   uint16_t answers_seq;    /* the same, when our last flight was made */

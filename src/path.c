@@ -42,8 +42,8 @@ dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8
     if (memcmp(hello.random, current->random, DTLS_RANDOM_SIZE) == 0) return current->open ? DTLS_TO_NOBODY : DTLS_TO_CURRENT;
     return DTLS_TO_HELLO;
   }
-  /* Other handshake records of epoch 0, later fragments of a hello among them, belong to the newest handshake; an
-     open association without one still needs them, to repeat its last flight (RFC 6347 §4.2.4). */
+  /* Other records of epoch 0, later fragments of a hello among them, belong to the newest handshake; the screen of an
+     open association drops them, which repeats its last flight because of Finished (RFC 6347 §4.2.4). */
   return successor ? DTLS_TO_SUCCESSOR : DTLS_TO_CURRENT;
 }
 
