@@ -551,7 +551,9 @@ describe('a client\'s question', function()
       behind = { unpack(list, 3) }
       return { list[1], list[2] } -- ServerHello, Certificate
     end) }) }
-    local conn, its = dial(world, { psk = false, ca = pair.identity.cert, servername = 'localhost', checkServerIdentity = world.asking.ask })
+    local conn, its = dial(world, {
+      psk = false, ca = pair.identity.cert, servername = 'localhost', checkServerIdentity = world.asking.ask,
+    })
     question(world)
     local before = conn:stats().datagramsIn
     world.between:inject('client', '\20\254\253' .. hello.number(0, 2) .. hello.number(40, 6) .. hello.vector(2, '\1'))

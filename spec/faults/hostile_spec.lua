@@ -329,7 +329,8 @@ pair.eachStrategy(function(demux)
           moved = moved + 1
         end
         return out
-      end, { demux = demux, requestCert = true, fingerprint = pair.identity.fingerprint }, { cert = pair.identity.cert, key = pair.identity.key })
+      end, { demux = demux, requestCert = true, fingerprint = pair.identity.fingerprint },
+        { cert = pair.identity.cert, key = pair.identity.key })
       assert.equal(1, moved)
       assert.equal(0, retransmits)
     end))

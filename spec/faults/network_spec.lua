@@ -437,7 +437,8 @@ describe('a wait for an answer', function()
       if i > 1 then assert.truthy(silent.inbox[i]:find(('cookie number %d'):format(i - 1), 1, true)) end
       local body = '\254\255' .. hello.vector(1, 'cookie number ' .. i)
       local length = hello.number(#body, 3)
-      silent:send('\22\254\255\0\0' .. hello.number(i, 6) .. hello.vector(2, '\3' .. length .. sequence .. '\0\0\0' .. length .. body), conn:localAddress())
+      local message = '\3' .. length .. sequence .. '\0\0\0' .. length .. body
+      silent:send('\22\254\255\0\0' .. hello.number(i, 6) .. hello.vector(2, message), conn:localAddress())
     end
     loop.till(function() return conn:stats().drops.handshake end, 'the third one to be dropped')
     assert.equal(3, #silent.inbox)
