@@ -19,7 +19,8 @@ local DISPATCH_BUDGET = 128
 local DEFAULT_DEMUX = 'shared' -- README says why
 -- One socket takes in the hellos of everybody, so it asks for room; the kernel caps it.
 local DEFAULT_RECEIVE_BUFFER = 4 * 1024 * 1024
--- Half-open handshakes cost their makers two datagrams and us 50 to 70 KB each, so there must be an end: 200 to 300 MB.
+-- Half-open handshakes cost their makers two datagrams and us 50 to 70 KB each (200 KB when they send all that is kept for
+-- them), so there must be an end: 200 to 300 MB, at worst 800.
 -- Who makes them pushes the oldest out, and a client is through within moments; a burst of thousands of clients, as after
 -- a restart, must pass as well.
 local DEFAULT_MAX_HANDSHAKES = 4096
