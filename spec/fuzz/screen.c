@@ -120,7 +120,7 @@ static void read_all(size_t stage) {
       FUZZ_CHECK(size > 0 && dtls_flight_take(a, out, size));
       continue;
     }
-    if (size == 0 && !dtls_hold_asks(a)) size = dtls_flight_waiting_untrusted(a, out);
+    if (size == 0 && !dtls_hold_asks(a)) size = dtls_flight_waiting_untrusted(a, out, sizeof out);
     if (size > 0)
       check_record(a, out, size);
     else if (dtls_hold_asks(a))
