@@ -145,8 +145,10 @@ busted:
 test: ready ## sets up, builds everything, runs the specs (SPEC=spec/foo_spec.lua runs one)
 	@$(BUSTED)
 
-# memcheck, asan and coverage slow the suite down: SPEC_PATIENCE is what the specs multiply their deadlines by.
+# memcheck, asan and coverage slow the suite down: SPEC_PATIENCE is what the specs multiply their deadlines by,
+# SPEC_SCALE what they multiply counts of hundreds by.
 memcheck: export SPEC_PATIENCE = 10
+memcheck: export SPEC_SCALE = 0.05
 memcheck: export SPEC_UNDER = $(UNDER)
 memcheck: UNDER = valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite \
   --errors-for-leak-kinds=definite --num-callers=30 --suppressions=$(CURDIR)/spec/valgrind.supp

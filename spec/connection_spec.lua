@@ -989,8 +989,8 @@ describe('many connections, one after the other,', function()
           print(collectgarbage 'count', pages * 4)
         end
         local function cycle()
-          if count == 500 or count == 1500 then measure() end
-          if count == 1500 then return server:close() end
+          if count == %d or count == %d then measure() end
+          if count == %d then return server:close() end
           count = count + 1
           local conn = dtls.connect { host = '127.0.0.1', port = server:address().port, context = context }
           conn:on('connection', function() conn:send 'x' end)
@@ -998,7 +998,7 @@ describe('many connections, one after the other,', function()
           conn:on('close', function(failed) assert(not failed) cycle() end)
         end
         cycle()
-        uv.run()]]):format(demux))
+        uv.run()]]):format(demux, loop.scaled(500), loop.scaled(1500), loop.scaled(1500)))
       assert.equal('', stderr)
       local lua1, rss1, lua2, rss2 = stdout:match '(%S+)%s+(%S+)%s+(%S+)%s+(%S+)'
       assert.truthy(rss2, stdout)

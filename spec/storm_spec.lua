@@ -1,8 +1,9 @@
 local interop = require 'spec.support.interop'
+local loop = require 'spec.support.loop'
 local process = require 'spec.support.process'
 
 local UNDER = os.getenv 'SPEC_UNDER' -- valgrind, which the clients do without
-local CLIENTS = UNDER and 100 or 2000
+local CLIENTS = loop.scaled(2000)
 local DEADLINE = 30000
 
 -- A luajit with as many descriptors as this user may have.

@@ -8,6 +8,12 @@ local loop = {}
 -- Slow tools (valgrind, sanitizers) get more time; a test that passes does not need it.
 loop.patience = tonumber(os.getenv 'SPEC_PATIENCE' or nil) or 1
 
+--- What a test does hundreds of times is worth doing more seldom with them.
+---@return integer
+function loop.scaled(count)
+  return math.max(1, math.floor(count * (tonumber(os.getenv 'SPEC_SCALE' or nil) or 1)))
+end
+
 local DEADLINE = 10000
 
 -- Resumes the waiting test once, with what happened or with nil when the deadline has passed.
