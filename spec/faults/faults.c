@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <execinfo.h>
+#include <link.h>
 #include <netinet/in.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
@@ -168,8 +169,28 @@ static long blocks;
 static void *trace[64];
 static int depth;
 
+static const char *within, *within_end;
+
+/* Only allocations on behalf of that function of OpenSSL's are counted and fail; NULL: all. */
+void faults_within(const char *function) {
+  Dl_info info;
+  const ElfW(Sym) *symbol = NULL;
+  within = function ? dlsym(RTLD_DEFAULT, function) : NULL;
+  if (!function) return;
+  if (!within || !dladdr1(within, &info, (void **)(void *)&symbol, RTLD_DL_SYMENT) || !symbol) abort();
+  within_end = within + symbol->st_size;
+}
+
+static bool is_within(void) {
+  void *callers[24];
+  int count = backtrace(callers, sizeof callers / sizeof *callers);
+  for (int i = 0; i < count; i++)
+    if ((const char *)callers[i] > within && (const char *)callers[i] <= within_end) return true;
+  return false;
+}
+
 static bool no_memory(void) {
-  if (!fails(MEMORY)) return false;
+  if ((within && !is_within()) || !fails(MEMORY)) return false;
   if (depth == 0) depth = backtrace(trace, sizeof trace / sizeof *trace);
   return true;
 }

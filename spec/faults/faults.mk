@@ -15,4 +15,4 @@ $(FAULTS_OUT)/%.so: spec/faults/%.c
 	@mkdir -p $(@D)
 	$(HOST_LIBRARY) $(FAULTS_LIBS)
 
-$(FAULTS_OUT)/faults.so: FAULTS_LIBS = -lcrypto -ldl
+$(FAULTS_OUT)/faults.so: FAULTS_LIBS = -Wl,--no-as-needed -lssl -lcrypto -ldl

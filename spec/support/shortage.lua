@@ -17,7 +17,7 @@ local shortage = {}
 -- excused, and what was excused is returned. The list was made with 3.0; with other versions a leak is told only.
 local theirs = {
   'EVP_CIPHER_fetch', 'EVP_MD_fetch', -- a method that was made and could not be kept
-  'EC_GROUP_new_by_curve_name_ex',
+  'EC_GROUP_new_by_curve_name_ex', 'X509_get_extension_flags',
   'OSSL_ENCODER_do_all_provided', 'OSSL_ENCODER_CTX_new_for_pkey', 'OSSL_DECODER_do_all_provided', 'OSSL_DECODER_CTX_add_extra',
   'ASN1_item_d2i_ex', -- what a template had decoded when the next of its fields failed
 }
@@ -94,7 +94,7 @@ local function live(scenario, state, done)
     end
     ended()
   end
-  local timers = { retransmitTimeout = 20, handshakeTimeout = 300 * loop.patience }
+  local timers = { retransmitTimeout = 20, handshakeTimeout = 300 * math.min(loop.patience, 4) }
   local err, ok
   server, err = dtls.createServer(pair.with(for_server, timers))
   if not server then return finish(tostring(err)) end
@@ -149,10 +149,11 @@ local function excuse(where)
   end
 end
 
---- Runs the scenario with its n-th allocation failing, and the width - 1 after it, for every step-th n.
+--- Runs the scenario with its n-th allocation failing, and the width - 1 after it, for every step-th n. `within`: of
+--- those for that function of OpenSSL's, and at most 12.
 ---@return integer lives how many had a failure
 ---@return table<string, integer> excused leaks of libcrypto
-function shortage.sweep(scenario, step, width, state)
+function shortage.sweep(scenario, step, width, state, within)
   state = state or {}
   local excused, lives = {}, 0
   local server = pair.echo(pair.listening { psk = { me = 'secret' } })
@@ -165,11 +166,13 @@ function shortage.sweep(scenario, step, width, state)
   for _ = 1, 5 do clean() end
   local base = clean()
   local n = 1
-  while true do
+  while not within or n <= 12 do
     faults.set('memory', n, width)
+    faults.C.faults_within(within)
     local result = run(scenario, state)
     local reached = faults.calls 'memory' >= n
     faults.set 'memory'
+    faults.C.faults_within(nil)
     local where = ffi.string(faults.C.faults_where())
     local left = ffi.string(faults.C.faults_leftover())
     local about = ('allocation %d: %s\n%s'):format(n, result, where)
