@@ -42,7 +42,7 @@ function Stage:listen(target, prefix, ...)
   for _, event in ipairs { ... } do target:on(event, self:playing(prefix .. event, nothing, own)) end
 end
 
-local function wait() return 20 end
+local function wait() return 20 * loop.patience end
 
 function Stage:serverOptions()
   return {
