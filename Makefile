@@ -14,8 +14,9 @@ LUA     ?= luajit
 CFLAGS  ?= -O2 -g
 # What `make test` runs: SPEC=spec/foo_spec.lua, SPEC='--filter=cookie'.
 SPEC    ?=
-# So many files of specs at a time, each in a process of its own; 1: all in one. Else SPEC has to be files and folders.
-JOBS    ?= 1
+# So many files of specs at a time, each in a process of its own, which SPEC has to name; 1: all in one. For the whole suite
+# as many as there are cores.
+JOBS    ?= $(if $(SPEC),1,$(shell nproc))
 
 # Every variant has a folder of its own, so that they coexist: build, build/static, build/asan.
 OUT     := $(BUILD)$(if $(filter static,$(OPENSSL)),/static)$(if $(SANITIZE),/asan)
@@ -197,7 +198,7 @@ matrix: ## the specs in other releases of Debian: SUITES='trixie sid experimenta
 C_FILES = $(wildcard src/*.c spec/*/*.c)
 lint: ## luacheck, clang-tidy, cppcheck, shellcheck
 	@.ci/setup build lint
-	luacheck --quiet --no-color . .busted .luacheckrc rockspec
+	luacheck --quiet --no-color lua spec bench examples .busted .luacheckrc rockspec
 	shellcheck .ci/run .ci/setup .ci/matrix spec/support/shards.sh
 	cppcheck --quiet --std=c11 --library=posix --enable=warning,performance,portability,style --inconclusive \
 	  --error-exitcode=1 --suppress=missingIncludeSystem -Isrc -DOPENSSL_VERSION_NUMBER=0x30000000L \
