@@ -333,6 +333,7 @@ local function report(number, now, sums)
 end
 
 local function soak()
+  io.stdout:setvbuf 'line'
   print(('seed %d, %d minutes, %s'):format(SEED, MINUTES, dtls.OPENSSL.text))
   local stop = uv.hrtime() + MINUTES * 60e9
   local start
