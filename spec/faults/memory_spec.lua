@@ -22,6 +22,12 @@ local function tell(scenario, told)
 end
 
 describe('memory that ends', function()
+  -- Seen with 3.5.7: SSL_free itself crashes, in the record layer, for an SSL whose new one could not be made.
+  if require 'dtls'.OPENSSL.number >= 0x30200000 then
+    pending 'is too much for this version of libssl itself'
+    return
+  end
+
   for _, case in ipairs {
     { 'psk', 'with pre-shared keys', 53, 1 }, { 'psk', 'with pre-shared keys', 83, 40 },
     { 'asked', 'with keys that are asked for', 97, 1 },
