@@ -107,10 +107,10 @@ local function serve(demux)
     end)
     conn:on('timeout', function() conn:destroy() end)
     conn:on('error', function(err)
-      -- decrypt_error: the network altered the server's last plaintext message, and the client found out.
+      -- An alert: the network altered the server's last plaintext message, NewSessionTicket, and the client found out.
       if err.code == 'ERR_DTLS_REPLACED' then
         replaced_open = replaced_open + 1
-      elseif err.alert ~= 'decrypt_error' then
+      elseif err.code ~= 'ERR_DTLS_ALERT' then
         fail('an open association ended with %s', tostring(err))
       end
     end)
@@ -248,6 +248,7 @@ local function descriptors()
 end
 
 local function rest()
+  jit.flush() -- compiled code is a cache
   for _ = 1, 3 do collectgarbage() end
   local info = ffi.C.mallinfo2()
   return {
