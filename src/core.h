@@ -451,7 +451,7 @@ struct dtls_association {
   dtls_flight *flight;     /* of a handshake: the datagram that is being read, and what came before its turn */
   bool wants_certificate;  /* its CertificateRequest has been sent */
   uint16_t next_seq;       /* of the handshake message that libssl reads next */
-  uint16_t answers_seq;    /* the same, when our last flight was made */
+  uint16_t write_seq;      /* of the one that it writes next; what has a lower one is repeated */
   uint16_t shape_seq;      /* of the one that shape is of */
   uint32_t shape;          /* what the first fragment of that message gave it; 0: none */
   char *keylog;            /* lines that the application has not taken yet */

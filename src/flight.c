@@ -51,10 +51,14 @@ void dtls_flight_free(dtls_association *a) {
   OPENSSL_free(f);
 }
 
-/* The answer to a flight is not on its way before the flight is: what waits now is forged. */
-static void writes_flight(dtls_association *a) {
-  if (a->flight && a->answers_seq != a->next_seq) forget_waiting(a->flight);
-  a->answers_seq = a->next_seq;
+/*
+ * The answer to a flight is not on its way before the flight is: what waits now is forged. Not so when libssl repeats a
+ * flight whose answer has come in part.
+ */
+static void writes(dtls_association *a, uint16_t seq) {
+  if (seq < a->write_seq) return;
+  if (a->flight) forget_waiting(a->flight);
+  a->write_seq = (uint16_t)(seq + 1);
 }
 
 /* libssl shows each message as it is read, in order and whole, and as it is written. */
@@ -63,7 +67,8 @@ static void on_message(int written, int version, int type, const void *data, siz
   dtls_association *a = dtls_association_of(ssl);
   if (type != SSL3_RT_HANDSHAKE || size < DTLS_HANDSHAKE_HEADER) return;
   const uint8_t *message = data;
-  if (written) writes_flight(a); else a->next_seq = (uint16_t)(dtls_u16(message + 4) + 1);
+  uint16_t seq = dtls_u16(message + 4);
+  if (written) writes(a, seq); else a->next_seq = (uint16_t)(seq + 1);
   if (written && message[0] == SSL3_MT_CERTIFICATE_REQUEST) a->wants_certificate = true;
 }
 

@@ -324,6 +324,35 @@ end)
 
 -- ── flights ──
 
+describe('what has come of a flight before its turn', function()
+  it('is not lost when the flight that it answers is repeated', loop.run(function()
+    local server = large_server(pair.with(patient, { mtu = 500 }))
+    local flights, lost_one, repeated = 0, false, false
+    -- A piece of the certificates is lost until the client has repeated its hello, all else comes once. Repeated messages
+    -- have datagrams of their own.
+    local between = proxy.new(server, { filter = function(towards, _, data)
+      local type = data:byte(1) == 22 and data:byte(5) == 0 and data:byte(14)
+      if towards == 'server' then
+        repeated = repeated or lost_one and type == 1
+        return data
+      end
+      if type == 2 then flights = flights + 1 end
+      if flights == 1 and type == 11 and not lost_one then
+        lost_one = true
+        return nil
+      end
+      local of_flight = type == 2 or type == 12 or type == 13 or type == 14
+      if flights < 2 or (type == 11 and repeated) or not (of_flight or type == 11) then return data end
+    end })
+    local conn = large_client(between, pair.with(patient, { mtu = 500 }))
+    local outcome = pair.record(conn, 'connection', 'error')
+    loop.till(function() return outcome[1] end, 'the end of a handshake', 5000)
+    assert.equal('connection', outcome[1][1], tostring(outcome[1][2]))
+    assert.is_true(repeated)
+    pair.close(conn, server, between)
+  end))
+end)
+
 describe('a last flight', function()
   -- Everything from ChangeCipherSpec on; the records behind it are protected.
   local function without_last_flight(direction, times, reached)
