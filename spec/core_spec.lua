@@ -190,7 +190,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
           local kind, subject, known = endpoint:next()
           if kind == 'hello' then
             local association, displaced = assert(endpoint:accept())
-            local owner = { association = association, said = {}, peer = subject, known = known, displaced = displaced }
+            local owner = { association = association, said = {}, known = known, displaced = displaced }
             association:set_owner(owner)
             accepted[#accepted + 1] = owner
             serve(owner)
@@ -223,7 +223,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       local owner = establish(client)
       assert.is_true(owner.open)
       assert.is_false(owner.known)
-      assert.equal(ip, owner.peer.ip)
+      assert.equal(ip, owner.association:remote_address().ip)
       assert.equal('localhost', owner.association:servername())
       assert.equal('DTLSv1.2', client:protocol())
       assert.equal('ECDHE-ECDSA-AES128-GCM-SHA256', client:cipher().name)

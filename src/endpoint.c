@@ -222,10 +222,9 @@ static int greet(lua_State *L, dtls_endpoint *ep) {
   if (!dtls_hello_untrusted(ep)) return 0;
   ep->verified = true;
   lua_pushliteral(L, "hello");
-  dtls_address_push(L, &ep->hand.peer);
-  lua_pushboolean(L, dtls_paths_find(ep->paths, &ep->hand.local, &ep->hand.peer) != NULL);
   dtls_address_push_host(L, &ep->hand.peer);
-  return 4;
+  lua_pushboolean(L, dtls_paths_find(ep->paths, &ep->hand.local, &ep->hand.peer) != NULL);
+  return 3;
 }
 
 /* The datagram in hand goes where it belongs; returns what next() returns, 0 when nobody needs to know. */
@@ -248,9 +247,9 @@ static int dispatch_untrusted(lua_State *L, dtls_endpoint *ep, bool seen) {
 
 /*
  * endpoint:next() → 'data', owner    a datagram waits in that owner's association: call handshake() or read()
- *                 → 'hello', address, known, host   a peer proved its address: accept() makes its association, ignoring
- *                                     it refuses. known: it has one already, and this one is to take its place. host: a
- *                                     key, the same for all addresses that have one owner
+ *                 → 'hello', host, known   a peer proved its address: accept() makes its association, ignoring it refuses.
+ *                                     host: a key, the same for all addresses that have one owner. known: the peer has
+ *                                     an association already, and this one is to take its place
  *                 → nil               nothing left, or the turn is over
  * What was handed out is withdrawn by the following call.
  */

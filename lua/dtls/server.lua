@@ -171,11 +171,11 @@ function Server:_dispatch()
   local endpoint = self._endpoint
   if endpoint then endpoint:turn(DISPATCH_BUDGET) end
   while endpoint and self._endpoint == endpoint do
-    local kind, subject, known, host = endpoint:next()
+    local kind, subject, known = endpoint:next()
     if kind == 'data' then
       subject:_serve()
     elseif kind == 'hello' then
-      self:_meet(host, known)
+      self:_meet(subject, known)
     else
       -- What is left in the core no datagram announces; that the socket can be written to does.
       return self:_await(endpoint:pending() and 'rwp' or 'rp')

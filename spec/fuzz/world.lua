@@ -166,10 +166,10 @@ function World:serve(party)
   end
 end
 
-local function accept(self, peer, known)
-  assert(peer.port ~= stranger_port, 'a stranger proved an address without seeing the cookie')
+local function accept(self, known)
   assert(not known or self.dialled > 1, 'an old hello took the place of its own association')
   local association, displaced = assert(self.endpoint:accept())
+  assert(association:remote_address().port ~= stranger_port, 'a stranger proved an address without seeing the cookie')
   if displaced then finish(displaced) end
   local party = self:newParty('server', association)
   association:set_owner(party)
@@ -194,7 +194,7 @@ function World:turn()
     while true do
       local kind, subject, known = self.endpoint:next()
       if kind == 'hello' then
-        accept(self, subject, known)
+        accept(self, known)
       elseif kind == 'data' then
         self:serve(subject)
       else
