@@ -11,7 +11,7 @@
 
 static const char TYPE[] = "dtls.association";
 
-enum { FIRST_TIMEOUT = 1000, TIMEOUT_MAX = 60000, EXPORT_MAX = 65536 };
+enum { FIRST_TIMEOUT = 1000, EXPORT_MAX = 65536 };
 
 /* ── life ── */
 
@@ -46,14 +46,9 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   a->ssl = SSL_new(ctx);
   screen = dtls_screen_new(a);
   a->dgram = BIO_new_dgram(fd, BIO_NOCLOSE);
-  if (!a->ssl || !screen || !a->dgram) goto fail;
+  if (!a->ssl || !screen || !a->dgram || SSL_set_app_data(a->ssl, a) != 1) goto fail;
   BIO_push(screen, a->dgram);
   SSL_set_bio(a->ssl, screen, screen);
-  if (SSL_set_app_data(a->ssl, a) != 1) {
-    SSL_free(a->ssl); /* with the BIOs */
-    OPENSSL_free(a);
-    return NULL;
-  }
   SSL_set_mtu(a->ssl, (long)a->mtu); /* SSL_OP_NO_QUERY_MTU is on the context, so that it survives DTLSv1_listen */
   dtls_timer_watch(a);
   dtls_flight_watch(a);
@@ -470,8 +465,8 @@ static int association_handle_timeout(lua_State *L) {
 static int association_set_retransmit(lua_State *L) {
   dtls_association *a = check(L);
   lua_Integer first = luaL_checkinteger(L, 2), next = luaL_checkinteger(L, 3);
-  luaL_argcheck(L, first >= 1 && first <= TIMEOUT_MAX, 2, "expected 1 to 60000 ms");
-  luaL_argcheck(L, next >= 0 && next <= TIMEOUT_MAX, 3, "expected 0 to 60000 ms");
+  luaL_argcheck(L, first >= 1 && first <= DTLS_TIMEOUT_MAX, 2, "expected 1 to 60000 ms");
+  luaL_argcheck(L, next >= 0 && next <= DTLS_TIMEOUT_MAX, 3, "expected 0 to 60000 ms");
   a->first_timeout = (unsigned)first;
   a->next_timeout = (unsigned)next;
   return 0;

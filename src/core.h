@@ -418,6 +418,8 @@ size_t dtls_screen_protected_min(const SSL *ssl);
 
 /* ── timer.c: when a flight is repeated ──────────────────────────────────────────────────────────────────── */
 
+enum { DTLS_TIMEOUT_MAX = 60000 }; /* ms, of a wait for an answer (RFC 6347 §4.2.4.1) */
+
 void dtls_timer_watch(dtls_association *a);
 void dtls_timer_set(dtls_association *a, const void *until); /* libssl has set its own, a timeval; zero: no longer */
 void dtls_timer_postpone(dtls_association *a); /* the timer has run out, and libssl did not repeat the flight */

@@ -7,11 +7,11 @@
 
 #include <sys/time.h>
 
-enum { TIMEOUT_MAX = 60000, TIMEOUTS_BEFORE_FALLBACK = 2 };
+enum { TIMEOUTS_BEFORE_FALLBACK = 2 };
 
 /* The flight has had no answer for an interval. */
 static void lengthen(dtls_association *a) {
-  unsigned doubled = a->interval < TIMEOUT_MAX / 2 ? a->interval * 2 : TIMEOUT_MAX;
+  unsigned doubled = a->interval < DTLS_TIMEOUT_MAX / 2 ? a->interval * 2 : DTLS_TIMEOUT_MAX;
   a->interval = a->next_timeout ? a->next_timeout : doubled;
   a->next_timeout = 0;
   DTLS_COUNT(a, retransmits, 1);
