@@ -73,9 +73,9 @@ static inline size_t dtls_record_size(const uint8_t *record) { return DTLS_RECOR
   X(INVALID, "invalid")           /* protected data that is forged, altered, or has been read */ \
   X(HELLO, "hello")               /* malformed ClientHello, or one cut before its cipher suites end */ \
   X(STRANGER, "stranger")         /* not a hello, from an address without an association */ \
-  X(STASH, "stash")               /* no room left to re-dispatch it */ \
-  X(AGAIN, "EAGAIN")              /* outgoing: the socket's send buffer was full */ \
-  X(NOBUFS, "ENOBUFS")            /* outgoing: the interface's queue was full */ \
+  X(STASH, "stash")               /* no room or memory to keep it until its turn, or until it is dispatched again */ \
+  X(AGAIN, "EAGAIN")              /* outgoing: the socket's send buffer was full, or a signal came */ \
+  X(NOBUFS, "ENOBUFS")            /* outgoing: the interface's queue was full; or no memory, for a hello, too */ \
   X(MSGSIZE, "EMSGSIZE")          /* outgoing: larger than the path takes, as far as the system knows it */ \
   X(REFUSED, "ECONNREFUSED")      /* ICMP port unreachable, in or out */ \
   X(UNREACHABLE, "EHOSTUNREACH")  /* ICMP or routing failure other than that */
