@@ -58,10 +58,10 @@ function pair.as(entry, ...)
   return { cert = table.concat(texts), key = entry.pem.key }
 end
 
--- Where nothing is lost nothing shall be repeated, also by a slow tool: DTLS's first second, stretched.
+-- Where nothing is lost nothing shall be repeated, also by a slow tool: the defaults, stretched.
 local function unhurried(options)
   local stretched = loop.patience > 1 and not (options and options.context)
-  return stretched and { retransmitTimeout = 1000 * loop.patience } or {}
+  return stretched and { retransmitTimeout = 1000 * loop.patience, handshakeTimeout = 30000 * loop.patience } or {}
 end
 
 --- A server with the common identity, unless the options bring another one.
