@@ -168,7 +168,7 @@ asan: ready ## the specs with the core built by gcc's address and undefined beha
 
 # A build of its own, with all that the specs load, so that no line is missed that ran in another variant.
 COVERAGE = $(BUILD)/coverage
-coverage: export SPEC_PATIENCE = 3
+coverage: export SPEC_PATIENCE = 8
 coverage: UNDER = env LUA_INIT=@$(CURDIR)/spec/support/coverage.lua SPEC_COVERAGE=$(abspath $(COVERAGE))/lua.lines
 coverage: ## how much of the C and of the Lua the specs run; fails below 90 %
 	@$(MAKE) BUILD=$(COVERAGE) CC=gcc CFLAGS='-O0 -g --coverage -fprofile-update=atomic' FORTIFY= ready
