@@ -18,7 +18,7 @@ describe('an unauthenticated alert', function()
         return direction == 'client' and index > 1 and { data, ALERT } or data
       end,
     })
-    local conn = pair.client(relay, { retransmitTimeout = 200, handshakeTimeout = 2000 * loop.patience })
+    local conn = pair.client(relay, { retransmitTimeout = 200 * loop.patience, handshakeTimeout = 2000 * loop.patience })
     local events = pair.record(conn, 'error', 'connection')
     local err = events.wait 'error'[2]
     assert.equal('ERR_DTLS_ALERT', err.code)
@@ -30,7 +30,7 @@ describe('an unauthenticated alert', function()
   it('does nothing to a handshake that goes on', loop.run(function()
     local server = pair.echo(pair.listening())
     local relay = proxy.new(server, { filter = function(_, _, data) return { ALERT, data, ALERT } end })
-    local conn = pair.open(server, relay, { retransmitTimeout = 200 })
+    local conn = pair.open(server, relay, { retransmitTimeout = 200 * loop.patience })
     pair.roundTrip(conn, 'hello')
     pair.close(conn, server, relay)
   end))
