@@ -460,7 +460,7 @@ describe('a handshake', function()
 
   pair.eachStrategy(function(demux)
     -- Doubling the wait would take its time where much is lost.
-    local function always25() return 25 end
+    local function always25() return 25 * loop.patience end
 
     local function lossy(filter, mtu, wait)
       wait = wait or always25
@@ -476,7 +476,7 @@ describe('a handshake', function()
 
     for _, mtu in ipairs { 1228, 300 } do
       it(('completes whichever single datagram is lost, by repeating flights (MTU %d)'):format(mtu), loop.run(function()
-        local clean = lossy(nil, mtu, 5000) -- so that nothing is repeated
+        local clean = lossy(nil, mtu, 5000 * loop.patience) -- so that nothing is repeated
         -- Without the round trip at the end, and what follows it.
         local count = { server = 0, client = 0 }
         for direction in pairs(count) do
