@@ -157,7 +157,9 @@ describe('between hosts', function()
     it('a link that becomes smaller loses a message, then getDataMtu says what passes ' .. which, within(family, function(world)
       world:serve(demux, 'mtu = 1400')
       world:connect 'mtu = 1400'
-      world.theirs:expect 'client connected%s+1363'
+      world.theirs:expect 'client connected'
+      -- A network that is still waking up may have lost flights, and with them the MTU.
+      assert.equal('true', world:ask 'conn:setMtu(1400)')
       world:talk()
       world:narrow(family.small)
       local limit = family.small - family.headers - 37
@@ -172,7 +174,9 @@ describe('between hosts', function()
     it('the message that meets the news of a smaller link is sent all the same ' .. which, within(family, function(world)
       world:serve(demux, 'mtu = 1400')
       world:connect 'mtu = 1400'
-      world.theirs:expect 'client connected%s+1363'
+      world.theirs:expect 'client connected'
+      -- A network that is still waking up may have lost flights, and with them the MTU.
+      assert.equal('true', world:ask 'conn:setMtu(1400)')
       world:talk()
       world:narrow(family.small)
       -- The loop does not turn, so that the next message is the first to hear of it.
