@@ -7,6 +7,7 @@ local emitter = require 'dtls.emitter'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local proxy = require 'spec.support.proxy'
+local uncaught = require 'spec.support.uncaught'
 
 local identity = pair.identity
 local KEY = 'a key that both know'
@@ -241,19 +242,9 @@ local acts = {
   end, ends = true },
 }
 
--- What listeners throw goes to luvit's process object; here it is kept.
 local reports
-local globals = getfenv(emitter.protect)._G
-
-before_each(function()
-  reports = {}
-  globals.process = {
-    listenerCount = function() return 1 end,
-    emit = function(_, _, err) reports[#reports + 1] = emitter.errorText(err) end,
-  }
-end)
-
-after_each(function() globals.process = nil end)
+before_each(function() reports = uncaught.keep() end)
+after_each(uncaught.release)
 
 -- The hook failed: that is the error of one connection, of the server when it concerns no connection, or of a listener.
 local function assertFailed(stage, text)

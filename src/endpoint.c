@@ -110,12 +110,15 @@ int dtls_endpoint_new(lua_State *L) {
 
   dtls_udp_announce_errors(fd);
   dtls_box *box = dtls_box_push(L, TYPE);
+  if (duplicate && (fd = dtls_udp_duplicate(fd)) < 0) return dtls_error_system(L, errno, "cannot listen");
   dtls_endpoint *ep = OPENSSL_zalloc(sizeof *ep);
-  if (!ep) return dtls_error_system(L, ENOMEM, "cannot listen");
+  if (!ep) {
+    if (duplicate) close(fd);
+    return dtls_error_system(L, ENOMEM, "cannot listen");
+  }
   ep->refs = 1;
-  ep->fd = duplicate ? dtls_udp_duplicate(fd) : fd;
+  ep->fd = fd;
   ep->owns_fd = duplicate;
-  int number = errno;
   ep->shared = shared;
   ep->asks_hello = asks_hello;
   ep->stores_sessions = stores_sessions;
@@ -128,12 +131,10 @@ int dtls_endpoint_new(lua_State *L) {
   ep->scratch = BIO_ADDR_new();
   if (SSL_CTX_up_ref(ctx)) ep->ctx = ctx;
   box->object = ep;
-  if (ep->fd < 0 || !ep->cookies || !ep->paths || !ep->batch || !ep->scratch || !ep->ctx) {
-    bool no_descriptor = ep->fd < 0;
+  if (!ep->cookies || !ep->paths || !ep->batch || !ep->scratch || !ep->ctx) {
     box->object = NULL;
     endpoint_shut(ep);
     dtls_endpoint_unref(ep);
-    if (no_descriptor) return dtls_error_system(L, number, "cannot listen");
     return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot listen");
   }
   return 1;

@@ -123,6 +123,17 @@ function World:talk()
   error('no answer to any of many messages')
 end
 
+-- An association that sends up to 1400 bytes, over a link that takes less from now on.
+function World:outgrow(demux)
+  self:serve(demux, 'mtu = 1400')
+  self:connect 'mtu = 1400'
+  self.theirs:expect 'client connected'
+  -- A network that is still waking up may have lost flights, and with them the MTU.
+  assert.equal('true', self:ask 'conn:setMtu(1400)')
+  self:talk()
+  self:narrow(self.family.small)
+end
+
 local function each(body)
   for _, family in ipairs(families) do
     for _, demux in ipairs { 'shared', 'connected' } do body(family, demux, ('(%s, %s sockets)'):format(family.name, demux)) end
@@ -155,13 +166,7 @@ describe('between hosts', function()
     end))
 
     it('a link that becomes smaller loses a message, then getDataMtu says what passes ' .. which, within(family, function(world)
-      world:serve(demux, 'mtu = 1400')
-      world:connect 'mtu = 1400'
-      world.theirs:expect 'client connected'
-      -- A network that is still waking up may have lost flights, and with them the MTU.
-      assert.equal('true', world:ask 'conn:setMtu(1400)')
-      world:talk()
-      world:narrow(family.small)
+      world:outgrow(demux)
       local limit = family.small - family.headers - 37
       assert.equal('true', world:ask 'conn:send(("x"):rep(1363))')
       world:askUntil('conn:getDataMtu()', tostring(limit))
@@ -172,13 +177,7 @@ describe('between hosts', function()
     end))
 
     it('the message that meets the news of a smaller link is sent all the same ' .. which, within(family, function(world)
-      world:serve(demux, 'mtu = 1400')
-      world:connect 'mtu = 1400'
-      world.theirs:expect 'client connected'
-      -- A network that is still waking up may have lost flights, and with them the MTU.
-      assert.equal('true', world:ask 'conn:setMtu(1400)')
-      world:talk()
-      world:narrow(family.small)
+      world:outgrow(demux)
       -- The loop does not turn, so that the next message is the first to hear of it.
       world:run(world.theirs, [[
         conn:send(('x'):rep(1363))

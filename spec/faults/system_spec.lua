@@ -6,31 +6,28 @@ describe('a system call on a socket that fails', function()
   eachStrategy(function(demux)
     it('costs a datagram when it was a send, whichever one of an association', function()
       child(function(strategy)
-        local loop, trial = require 'spec.support.loop', require 'spec.support.trial'
+        local trial = require 'spec.support.trial'
         local errors = {
           'EAGAIN', 'EINTR', 'ENOBUFS', 'EMSGSIZE', 'ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'EPERM', 'ENETDOWN', 'ENODEV',
         }
-        loop.run(function()
-          local server = trial.server { demux = strategy }
+        trial.run({ demux = strategy }, function(server)
           local most = trial.sweep(server, 'send', errors, function(n, code, outcome, drops)
             local where = ('send %d, %s: %s'):format(n, code, outcome)
             assert(outcome == 'echo', where)
             assert(drops[trial.reasons[code]] == 1, where .. ', not counted')
           end)
           assert(most >= 9, most)
-          trial.close(server)
-        end)()
+        end)
       end, demux)
     end)
 
     it('costs nothing when it was a receive, whichever one of an association', function()
       child(function(strategy)
-        local loop, trial = require 'spec.support.loop', require 'spec.support.trial'
+        local trial = require 'spec.support.trial'
         local errors = {
           'EAGAIN', 'EINTR', 'ENOBUFS', 'ENOMEM', 'EMSGSIZE', 'ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'EPERM', 'ENETDOWN',
         }
-        loop.run(function()
-          local server = trial.server { demux = strategy }
+        trial.run({ demux = strategy }, function(server)
           local most = trial.sweep(server, 'receive', errors, function(n, code, outcome, drops)
             local where = ('receive %d, %s: %s'):format(n, code, outcome)
             assert(outcome == 'echo', where)
@@ -39,17 +36,15 @@ describe('a system call on a socket that fails', function()
             if code ~= 'EAGAIN' and code ~= 'EPERM' and n > 1 then assert(drops[trial.reasons[code]] == 1, where .. ', not counted') end
           end)
           assert(most >= 17, most)
-          trial.close(server)
-        end)()
+        end)
       end, demux)
     end)
 
     it('from one send on ends an association by its deadline, and the loop does not spin', function()
       child(function(strategy)
-        local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+        local fault = require 'spec.support.faults'
         local trial = require 'spec.support.trial'
-        loop.run(function()
-          local server = trial.server { demux = strategy }
+        trial.run({ demux = strategy }, function(server)
           for _, code in ipairs { 'EAGAIN', 'EINTR', 'ENOBUFS', 'EMSGSIZE', 'ECONNREFUSED', 'EHOSTUNREACH', 'EPERM', 'ENETDOWN' } do
             for _, n in ipairs { 1, 4, 5 } do
               fault.set 'receive'
@@ -62,17 +57,15 @@ describe('a system call on a socket that fails', function()
               trial.unharmed(server)
             end
           end
-          trial.close(server)
-        end)()
+        end)
       end, demux)
     end)
 
     it('a hundred times when it was a receive costs no more than those', function()
       child(function(strategy)
-        local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+        local fault = require 'spec.support.faults'
         local trial = require 'spec.support.trial'
-        loop.run(function()
-          local server = trial.server { demux = strategy }
+        trial.run({ demux = strategy }, function(server)
           for _, code in ipairs { 'EAGAIN', 'EINTR', 'ENOBUFS', 'ECONNREFUSED', 'EHOSTUNREACH', 'EPERM', 'ENETDOWN' } do
             for n = 1, 17, 4 do
               fault.set 'send'
@@ -84,8 +77,7 @@ describe('a system call on a socket that fails', function()
               trial.unharmed(server)
             end
           end
-          trial.close(server)
-        end)()
+        end)
       end, demux)
     end)
   end)
@@ -101,9 +93,9 @@ describe('a server without a descriptor or memory for a peer', function()
       child(function(name, err)
         local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
         local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
-        loop.run(function()
-          local server = trial.server { demux = 'connected' }
-          local before = fault.descriptors()
+        local descriptors = require 'spec.support.descriptors'
+        trial.run({ demux = 'connected' }, function(server)
+          local before = descriptors.count()
           local conn = trial.knocking(server)
           local refused = server:stats().refused
           fault.set 'turn'
@@ -121,9 +113,8 @@ describe('a server without a descriptor or memory for a peer', function()
           pair.roundTrip(conn, 'in at last')
           pair.close(conn)
           trial.settle(server)
-          loop.till(function() return fault.descriptors() == before end, 'the descriptors to be closed')
-          trial.close(server)
-        end)()
+          loop.till(function() return descriptors.count() == before end, 'the descriptors to be closed')
+        end)
       end, kind, code)
     end)
   end
@@ -140,21 +131,20 @@ describe('a client without a descriptor', function()
     local kind, code = unpack(each)
     it(('gets that as its error (%s: %s), and nothing is left of it'):format(kind, code), function()
       childWith(luvLeaks, function(name, err)
-        local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+        local fault = require 'spec.support.faults'
         local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
-        loop.run(function()
-          local server = trial.server()
-          local before = fault.descriptors()
+        local descriptors = require 'spec.support.descriptors'
+        trial.run({}, function(server)
+          local before = descriptors.count()
           fault.set(name, 1, 1, err)
           local heard = pair.record(trial.client(server, { localAddress = '127.0.0.1' }), 'error', 'close')
           heard.wait 'close'
           assert(fault.calls(name) >= 1, 'never asked')
           assert(heard.names() == 'error close' and heard[1][2].code == err, tostring(heard[1][2]))
-          assert(fault.descriptors() == before)
+          assert(descriptors.count() == before)
           assert(trial.attempt(server) == 'echo')
           trial.settle(server)
-          trial.close(server)
-        end)()
+        end)
       end, kind, code)
     end)
   end
@@ -164,10 +154,10 @@ describe('a client without a descriptor', function()
       local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
       local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
       local uv = require 'luv'
-      loop.run(function()
-        local server = trial.server { demux = 'connected' }
+      local descriptors = require 'spec.support.descriptors'
+      trial.run({ demux = 'connected' }, function(server)
         local waiting = trial.knocking(server)
-        local before = fault.descriptors()
+        local before = descriptors.count()
         fault.limitDescriptors(before + 4)
         local taken = {}
         for _ = 1, 64 do
@@ -189,8 +179,7 @@ describe('a client without a descriptor', function()
         loop.event(waiting, 'connection')
         pair.close(waiting)
         trial.settle(server)
-        trial.close(server)
-      end)()
+      end)
     end)
   end)
 end)
@@ -199,10 +188,9 @@ describe('an interface that goes away', function()
   eachStrategy(function(demux)
     it('and comes back costs an open connection the messages between', function()
       child(function(strategy)
-        local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+        local fault = require 'spec.support.faults'
         local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
-        loop.run(function()
-          local server = trial.server { demux = strategy }
+        trial.run({ demux = strategy }, function(server)
           local conn, accepted = server.bystander, server.bystanders
           local failures = pair.record(conn, 'error', 'close')
           for _, code in ipairs { 'ENETDOWN', 'ENODEV', 'ENETUNREACH', 'EPERM', 'ENOBUFS' } do
@@ -219,8 +207,7 @@ describe('an interface that goes away', function()
             trial.unharmed(server)
           end
           assert(failures.names() == '')
-          trial.close(server)
-        end)()
+        end)
       end, demux)
     end)
   end)
@@ -252,8 +239,7 @@ describe('a port that is closed for a while', function()
       local loop, pair, trial = require 'spec.support.loop', require 'spec.support.pair', require 'spec.support.trial'
       local proxy = require 'spec.support.proxy'
       local uv = require 'luv'
-      loop.run(function()
-        local server = trial.server()
+      trial.run({}, function(server)
         local via = proxy.new(server)
         local conn = pair.open(server, via, { psk = { identity = 'me', key = 'secret' } })
         local failures = pair.record(conn, 'error', 'close')
@@ -271,8 +257,7 @@ describe('a port that is closed for a while', function()
         assert(failures.names() == '')
         trial.settle(server)
         pair.close(conn, via)
-        trial.close(server)
-      end)()
+      end)
     end)
   end)
 end)
@@ -288,8 +273,7 @@ describe('a wall clock that is set', function()
         local all = { ... }
         local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
         local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
-        loop.run(function()
-          local server = trial.server { demux = strategy, handshakeTimeout = 10000 }
+        trial.run({ demux = strategy, handshakeTimeout = 10000 }, function(server)
           for _, seconds in ipairs(all) do
             -- The clock is set right behind each datagram but the last flight's, which is lost when it is set forward.
             local lost = seconds > 0 and 1 or 0
@@ -313,8 +297,7 @@ describe('a wall clock that is set', function()
               fault.C.faults_jump(-seconds)
             end
           end
-          trial.close(server)
-        end)()
+        end)
       end, demux, unpack(jumps))
     end)
 
@@ -324,8 +307,7 @@ describe('a wall clock that is set', function()
         local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
         local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
         local uv = require 'luv'
-        loop.run(function()
-          local server = trial.server { demux = strategy }
+        trial.run({ demux = strategy }, function(server)
           local mute = uv.new_udp()
           assert(mute:bind('127.0.0.1', 0))
           for _, seconds in ipairs(all) do
@@ -344,18 +326,16 @@ describe('a wall clock that is set', function()
             trial.unharmed(server)
           end
           mute:close()
-          trial.close(server)
-        end)()
+        end)
       end, demux, unpack(jumps))
     end)
 
     it('does not touch an open connection', function()
       child(function(strategy, ...)
         local all = { ... }
-        local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+        local fault = require 'spec.support.faults'
         local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
-        loop.run(function()
-          local server = trial.server { demux = strategy }
+        trial.run({ demux = strategy }, function(server)
           for _, seconds in ipairs(all) do
             fault.C.faults_jump(seconds)
             fault.set 'turn'
@@ -367,8 +347,7 @@ describe('a wall clock that is set', function()
             trial.idle()
             fault.C.faults_jump(-seconds)
           end
-          trial.close(server)
-        end)()
+        end)
       end, demux, unpack(jumps))
     end)
 

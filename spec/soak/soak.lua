@@ -5,11 +5,13 @@
 ---
 ---   luajit spec/soak/soak.lua [minutes] [seed]      default: 10, the time
 
-local ffi = require 'ffi'
 local uv = require 'luv'
 local dtls = require 'dtls'
+local descriptors = require 'spec.support.descriptors'
 local hello = require 'spec.support.hello'
 local loop = require 'spec.support.loop'
+local memory = require 'spec.support.memory'
+local pair = require 'spec.support.pair'
 local process = require 'spec.support.process'
 local proxy = require 'spec.support.proxy'
 local raw = require 'spec.support.raw'
@@ -24,11 +26,6 @@ local MESSAGES = 400    -- that one client sends at most
 local IDLE = 2000       -- ms: abandoned associations
 local DEADLINE = 6000   -- ms: handshakes
 local GROWTH = 192 * 1024 -- bytes: what allocators and tables may differ by between two rests
-
-ffi.cdef [[
-  typedef struct { size_t arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost; } soak_mallinfo;
-  soak_mallinfo mallinfo2(void);
-]]
 
 local random = proxy.random(SEED)
 
@@ -55,13 +52,6 @@ local fingerprints = {}
 for i, each in ipairs(identities) do fingerprints[i] = each.fingerprint end
 
 local common = { retransmitTimeout = 100, handshakeTimeout = DEADLINE }
-
-local function with(more)
-  local all = {}
-  for name, value in pairs(common) do all[name] = value end
-  for name, value in pairs(more) do all[name] = value end
-  return all
-end
 
 local function server_context(store)
   local identity = any(identities)
@@ -93,9 +83,9 @@ local function serve(demux)
     set = function(id, blob) sessions[id] = blob end,
     remove = function(id) sessions[id] = nil end,
   } or nil
-  local server = assert(dtls.createServer(with {
+  local server = assert(dtls.createServer(pair.with(common, {
     context = server_context(store), demux = demux, timeout = IDLE, maxHandshakes = 12, sessionStore = store,
-  }))
+  })))
   server:on('connection', function(conn)
     local seen, from = {}, nil
     conn:on('message', function(data)
@@ -157,7 +147,7 @@ local function connect(target, port)
   next_id = next_id + 1
   local options = { host = target.ip, port = target.port, context = chance(0.3) and keyed or certified, localPort = port }
   if target.session and chance(0.3) and options.context == certified then options.session = target.session end
-  local conn = assert(dtls.connect(with(options)))
+  local conn = assert(dtls.connect(pair.with(common, options)))
   local client = { conn = conn, id = next_id, sent = 0, target = target }
   local seen = {}
   clients[client], count = true, count + 1
@@ -241,19 +231,11 @@ local function handles()
   return number
 end
 
-local function descriptors()
-  local number, scan = 0, assert(uv.fs_scandir '/proc/self/fd')
-  while uv.fs_scandir_next(scan) do number = number + 1 end
-  return number
-end
-
 local function rest()
   jit.flush() -- compiled code is a cache
-  for _ = 1, 3 do collectgarbage() end
-  local info = ffi.C.mallinfo2()
   return {
-    c = tonumber(info.uordblks + info.hblkhd), lua = collectgarbage 'count' * 1024, rss = uv.resident_set_memory(),
-    handles = handles(), descriptors = descriptors(),
+    c = memory.used(), lua = collectgarbage 'count' * 1024, rss = uv.resident_set_memory(),
+    handles = handles(), descriptors = descriptors.count(),
   }
 end
 

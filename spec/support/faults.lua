@@ -64,15 +64,7 @@ function faults.calls(kind)
   return tonumber(faults.C.faults_calls(kind))
 end
 
---- How many descriptors this process has open.
-function faults.descriptors()
-  local uv = require 'luv'
-  local scan, count = assert(uv.fs_scandir '/proc/self/fd'), 0
-  while uv.fs_scandir_next(scan) do count = count + 1 end
-  return count
-end
-
---- Lets this process have so many.
+--- Lets this process have so many descriptors.
 function faults.limitDescriptors(count)
   local RLIMIT_NOFILE = 7
   assert(faults.C.setrlimit(RLIMIT_NOFILE, require('ffi').new('unsigned long[2]', count, count)) == 0)

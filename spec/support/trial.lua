@@ -32,6 +32,16 @@ function trial.server(options)
   return server
 end
 
+--- Runs body(server) in the event loop, with such a server.
+---@param body fun(server: dtls.Server)
+function trial.run(options, body)
+  loop.run(function()
+    local server = trial.server(options)
+    body(server)
+    trial.close(server)
+  end)()
+end
+
 function trial.client(target, options)
   return pair.client(target, timers(pair.with({ psk = { identity = 'me', key = 'secret' } }, options)))
 end
