@@ -82,16 +82,23 @@ static bool compute(EVP_MAC_CTX *key, const dtls_address *peer, const dtls_hello
          EVP_MAC_final(key, out, &size, DTLS_COOKIE_SIZE) && size == DTLS_COOKIE_SIZE;
 }
 
+/* The secrets are as old as they look: a server that nobody greets takes no older cookies than a busy one. */
+static void rotate(dtls_cookies *cookies) {
+  uint64_t age = dtls_now() - cookies->rotated;
+  if (cookies->given || age <= ROTATION_MS) return;
+  EVP_MAC_CTX *next = random_key();
+  if (!next) return;
+  replace(cookies, next, age <= 2 * ROTATION_MS ? cookies->current : NULL);
+}
+
 bool dtls_cookies_make(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello, uint8_t out[DTLS_COOKIE_SIZE]) {
-  if (!cookies->given && dtls_now() - cookies->rotated > ROTATION_MS) {
-    EVP_MAC_CTX *next = random_key();
-    if (next) replace(cookies, next, cookies->current);
-  }
+  rotate(cookies);
   return compute(cookies->current, peer, hello, out);
 }
 
 bool dtls_cookies_verify(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello) {
   uint8_t expected[DTLS_COOKIE_SIZE];
+  rotate(cookies);
   if (hello->cookie_size != DTLS_COOKIE_SIZE) return false;
   if (compute(cookies->current, peer, hello, expected) && CRYPTO_memcmp(expected, hello->cookie, DTLS_COOKIE_SIZE) == 0) return true;
   return cookies->previous && compute(cookies->previous, peer, hello, expected) &&

@@ -1,6 +1,6 @@
 /*
  * For LD_PRELOAD: a host that fails when it is told to. The Lua of the same process says through the FFI which calls
- * fail, and how (spec/support/faults.lua): system calls on UDP sockets, allocations of libcrypto, the wall clock.
+ * fail, and how (spec/support/faults.lua): system calls on UDP sockets, allocations of libcrypto, the clocks.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -136,14 +136,19 @@ int epoll_pwait(int fd, struct epoll_event *events, int count, int timeout, cons
 
 int epoll_wait(int fd, struct epoll_event *events, int count, int timeout) { return epoll_pwait(fd, events, count, timeout, NULL); }
 
-/* ── the wall clock ── */
+/* ── the clocks ── */
 
-static int64_t ahead; /* seconds */
+static int64_t ahead, passed; /* seconds */
 
+/* The wall clock is set. */
 void faults_jump(double seconds) { ahead += (int64_t)seconds; }
+
+/* So much time goes by. */
+void faults_pass(double seconds) { passed += (int64_t)seconds; }
 
 int clock_gettime(clockid_t id, struct timespec *now) {
   int result = (int)syscall(SYS_clock_gettime, id, now);
+  if (result == 0) now->tv_sec += passed;
   if (result == 0 && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) now->tv_sec += ahead;
   return result;
 }

@@ -386,3 +386,40 @@ describe('a wall clock that is set', function()
     end)
   end)
 end)
+
+describe('an hour that goes by', function()
+  -- Without an event loop, whose timers would all be due.
+  it('replaces the secret of cookies, whether or not anybody has asked for one since', function()
+    child(function()
+      local fault, uv, core = require 'spec.support.faults', require 'luv', require 'dtls.core'
+      local hello, raw = require 'spec.support.hello', require 'spec.support.raw'
+      local udp, client = uv.new_udp(), raw.open()
+      assert(udp:bind('127.0.0.1', 0))
+      local context = assert(core.context('server', { psk = { me = 'secret' }, ciphers = 'PSK-AES128-GCM-SHA256' }))
+      local endpoint = assert(core.endpoint(context, core.fd(udp), 'shared'))
+      local function greet(options)
+        client:send(hello.build(options), udp:getsockname())
+        return endpoint:next()
+      end
+      local function cookie()
+        local before = #client.inbox
+        assert(greet() == nil)
+        repeat uv.run 'once' until #client.inbox > before
+        return hello.verifyRequest(client.inbox[#client.inbox]).cookie
+      end
+      local function accepts(known) return greet { cookie = known, sequence = 1, messageSequence = 1 } == 'hello' end
+      local first = cookie()
+      assert(accepts(first))
+      fault.C.faults_pass(5400)
+      assert(accepts(first), 'the previous secret is good')
+      local second = cookie()
+      assert(second ~= first)
+      fault.C.faults_pass(5400)
+      assert(not accepts(first), 'a cookie of three hours')
+      assert(accepts(second))
+      fault.C.faults_pass(36000)
+      assert(not accepts(second), 'a cookie of eleven hours, the last one that was made')
+      endpoint:close()
+    end)
+  end)
+end)

@@ -42,6 +42,7 @@ function faults.library()
     void faults_set(const char *name, unsigned long first, unsigned long count, int error);
     unsigned long faults_calls(const char *name);
     void faults_jump(double seconds);
+    void faults_pass(double seconds);
     bool faults_own_memory(void);
     void faults_within(const char *function);
     long faults_blocks(void);
