@@ -32,7 +32,7 @@ local function waiter(what, ms)
   return finish
 end
 
---- Waits for one event of an emitter; returns its arguments as a table. `start` is called once listening.
+--- Waits for one event of an emitter; returns its arguments as a table.
 function loop.event(emitter, name, ms)
   local finish = waiter(name, ms)
   emitter:once(name, function(...) finish({ n = select('#', ...), ... }) end)
