@@ -304,6 +304,7 @@ local function round()
   for _, each in ipairs(networks) do loop.call(function(done) each:close(done) end) end
   loop.call(function(done) stranger:close(done) end)
   for _, each in ipairs(servers) do each.forget() end
+  if broken then error(broken, 0) end
 end
 
 local function megabytes(bytes) return ('%.2f'):format(bytes / 2 ^ 20) end
@@ -331,6 +332,10 @@ local function soak()
       if now[name] ~= start[name] then fail('%d %s after round %d, %d after the first', now[name], name, number, start[name]) end
     end
   until uv.hrtime() >= stop
+  -- Where nothing happened, nothing is astray either.
+  for name, times in pairs(totals) do
+    if times == 0 then fail('%s: 0', name) end
+  end
   local last = rest()
   for _, name in ipairs { 'c', 'lua' } do
     if last[name] - start[name] > GROWTH then fail('%s memory grew by %d bytes', name, last[name] - start[name]) end
