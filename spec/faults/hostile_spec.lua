@@ -610,6 +610,37 @@ describe('what is dropped is counted', function()
       assert.equal('handshaking', accepted._state)
       pair.close(server, peer)
     end))
+
+    it('stash, for bytes ahead of their turn', loop.run(function()
+      local server = pair.listening { demux = demux, retransmitTimeout = 20000 }
+      local peer, accepted = raw.open(), nil
+      server:on('accept', function(conn) accepted = conn end)
+      hello.halfOpen(peer, server)
+      local before = accepted:stats().datagramsIn
+      for _ = 1, 3 do peer:send(message(11, 3, 15000), server) end
+      loop.till(function() return accepted:stats().datagramsIn == before + 3 end, 'what was sent')
+      assert.same({ stash = 1 }, accepted:stats().drops)
+      pair.close(server, peer)
+    end))
+
+    it('early, for messages in front of a Finished', loop.run(function()
+      local forged = record(23, hostile.noise(1, 1200), { epoch = 1 })
+      local lost = false
+      local drops = disturbed(function(towards, _, data)
+        if lost or towards ~= 'client' then return data end
+        local out = {}
+        for _, each in ipairs(hello.records(data)) do
+          out[#out + 1] = each.whole
+          if each.type == 20 then
+            lost = true
+            for _ = 1, 40 do out[#out + 1] = forged end
+            return out
+          end
+        end
+        return data
+      end, { demux = demux })
+      assert.equal(40 - math.floor(32 * 1024 / #forged), drops.client.early)
+    end))
   end)
 end)
 
