@@ -90,6 +90,20 @@ describe('our server', function()
       end))
     end
 
+    it(('renegotiates with nobody, %s sockets'):format(demux), interop.run(function()
+      local identity = identities.ec
+      local _, events, port = interop.server('127.0.0.1', { cert = identity.pem.cert, key = identity.pem.key, demux = demux })
+      local peer = peers.client('openssl', { ip = '127.0.0.1', port = port })
+      local conn, its = events:take 'connection'
+      peer:cipher()
+      peer.child:write 'R\n'
+      peer.child:expect '(RENEGOTIATING)'
+      peer.child:expect '(no renegotiation)'
+      assert.equal('handshake_failure', its:take 'error'.alert) -- s_client does not take no for an answer
+      assert.is_true(conn.destroyed)
+      assert.equal(1, events:count 'connection')
+    end))
+
     it(('outlives a client that is gone without a word, %s sockets'):format(demux), interop.run(function()
       local identity = identities.ec
       local _, events, port = interop.server('127.0.0.1', { cert = identity.pem.cert, key = identity.pem.key, demux = demux })
