@@ -1,7 +1,10 @@
 -- A peer in a process of its own: runs each line that it reads as Lua, and says what happens. It ends with its input.
 
+local ffi = require 'ffi'
 local uv = require 'luv'
 local dtls = require 'dtls'
+
+ffi.cdef 'struct pollfd { int fd; short events, revents; }; int poll(struct pollfd *fds, unsigned long count, int timeout);'
 
 io.stdout:setvbuf 'no'
 
@@ -25,6 +28,11 @@ function world.drops(counters)
   end
   table.sort(list)
   return table.concat(list, ' ')
+end
+
+--- Blocks until the kernel has an error to report for a descriptor; false: there was none within 10 s.
+function world.awaitError(fd)
+  return ffi.C.poll(ffi.new('struct pollfd[1]', { { fd, 0, 0 } }), 1, 10000) == 1
 end
 
 local input, left = uv.new_pipe(false), ''
