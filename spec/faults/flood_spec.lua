@@ -16,6 +16,7 @@ local ATTEMPTS = 5
 local LONG = 50000 -- ms, for what the slowest machine may take
 local TURN = 128 -- datagrams that a server takes in one turn of the loop, …
 local BATCH = 32 -- … and it brings a batch to its end
+local OWN = 64 -- messages of a socket of its own in one turn, or datagrams that lead nowhere
 local STRAYS = 20 -- datagrams that a peer's socket gets in the moment it is made; a client would send them again
 local PER_HANDSHAKE = 80 -- KB, more than a half-open one takes with any OpenSSL
 
@@ -333,6 +334,37 @@ describe('a turn of the event loop', function()
       pair.close(conn, server, from)
     end))
   end)
+
+  -- The most of what count() counts, between one turn and the next.
+  local function most(count, done, what)
+    local before, highest, prepare = count(), 0, uv.new_prepare()
+    prepare:start(function()
+      highest, before = math.max(highest, count() - before), count()
+    end)
+    loop.till(done, what)
+    prepare:close()
+    return highest
+  end
+
+  for _, side in ipairs { 'server', 'client' } do
+    it(('takes so many messages from a peer\'s own socket and no more, and so much junk (%s)'):format(side), loop.run(function()
+      local server = pair.listening { demux = 'connected' }
+      local between = proxy.new(server)
+      local conn, accepted = pair.open(server, between)
+      local speaker, listener = unpack(side == 'server' and { conn, accepted } or { accepted, conn })
+      local function heard() return listener:stats().messagesIn end
+      local function seen() return listener:stats().datagramsIn end
+      local texts, start = {}, seen()
+      between.filter = function(_, _, data) texts[#texts + 1] = data end
+      for _ = 1, 150 do assert(speaker:send 'x') end
+      loop.till(function() return #texts == 150 end, 'the messages')
+      for _, data in ipairs(texts) do between:inject(side, data) end
+      assert.equal(OWN, most(heard, function() return heard() == 150 end, 'all messages'))
+      for _ = 1, 150 do between:inject(side, 'junk') end
+      assert.equal(OWN, most(seen, function() return seen() == start + 300 end, 'all junk'))
+      pair.close(conn, server, between)
+    end))
+  end
 end)
 
 describe('the connections of a host', function()
