@@ -96,6 +96,20 @@ pair.each(function(demux, ip)
       pair.close(first, second)
     end))
 
+    -- SO_REUSEADDR on both would be enough, whoever the other one is.
+    it('gives its port to nobody who reuses addresses, with and without a peer', loop.run(function()
+      local server = pair.echo(pair.listening({ demux = demux }, ip))
+      local function refused()
+        local thief = uv.new_udp()
+        assert.equal('EADDRINUSE', select(3, thief:bind(ip, server.port, { reuseaddr = true })))
+        pair.close(thief)
+      end
+      refused()
+      local conn = pair.open(server)
+      refused()
+      pair.close(conn, server)
+    end))
+
     it('shares its port with reusePort on both', loop.run(function()
       local first = pair.listening({ demux = demux, reusePort = true }, ip)
       local second = pair.server { demux = demux, reusePort = true }
