@@ -83,6 +83,34 @@ describe('a system call on a socket that fails', function()
   end)
 end)
 
+describe('an option of a socket', function()
+  eachStrategy(function(demux)
+    -- BIO_s_datagram would set and reset a timeout around every read of a handshake.
+    it('is set or asked for before a handshake and not during it', function()
+      child(function(strategy)
+        local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
+        local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
+        trial.run({ demux = strategy }, function(server)
+          local conn = trial.client(server)
+          local accepted
+          server:once('accept', function()
+            accepted = true
+            fault.set 'setsockopt'
+            fault.set 'getsockopt'
+          end)
+          loop.event(conn, 'connection')
+          pair.roundTrip(conn, 'hello')
+          assert(accepted)
+          local calls = fault.calls 'setsockopt' + fault.calls 'getsockopt'
+          assert(calls == 0, calls)
+          pair.close(conn)
+          trial.settle(server)
+        end)
+      end, demux)
+    end)
+  end)
+end)
+
 describe('a server without a descriptor or memory for a peer', function()
   for _, each in ipairs {
     { 'socket', 'EMFILE' }, { 'socket', 'ENFILE' }, { 'socket', 'ENOBUFS' }, { 'bind', 'EADDRINUSE' }, { 'bind', 'ENOMEM' },
