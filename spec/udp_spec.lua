@@ -54,4 +54,32 @@ describe('an ICMP error', function()
     assert.equal('ECONNREFUSED\n', output)
     assert.equal(0, status)
   end)
+
+  it('that comes together with a datagram is nothing that it complains about either', function()
+    local output, errors, status = child.run [[
+      local uv, dtls = require 'luv', require 'dtls'
+      local pair = assert(dtls.selfSigned())
+      local server, accepted = assert(dtls.createServer { cert = pair.cert, key = pair.key, demux = 'shared' }), nil
+      assert(server:listen(0, '127.0.0.1'))
+      server:on('connection', function(conn) accepted = conn end)
+      local conn = assert(dtls.connect { host = '127.0.0.1', port = server:address().port, fingerprint = pair.fingerprint })
+      conn:on('connection', function()
+        local timer = uv.new_timer() -- outside of reading
+        timer:start(0, 0, function()
+          timer:close()
+          assert(accepted:send 'the last one')
+          server:destroy()
+          assert(conn:send 'is anybody there?')
+        end)
+      end)
+      conn:on('message', function(text)
+        print(text)
+        conn:destroy()
+      end)
+      uv.run()
+    ]]
+    assert.equal('', errors)
+    assert.equal('the last one\n', output)
+    assert.equal(0, status)
+  end)
 end)
