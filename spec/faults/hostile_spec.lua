@@ -599,6 +599,7 @@ describe('what is dropped is counted', function()
         return difference(before.drops, accepted:stats().drops)
       end
       assert.same({ handshake = 3 }, dropped(message(2, 2, 8), message(15, 2, 8), message(16, 100, 8)))
+      assert.same({ handshake = 1 }, dropped(message(11, 3, 32 * 1024 + 1, 0, 8))) -- more than certificates may take
       assert.same({ replay = 2 }, dropped(message(16, 1, 8), message(1, 0, 8)))
       local finished, data = record(22, ('x'):rep(40), { epoch = 1 }), record(23, ('x'):rep(40), { epoch = 1 })
       assert.same({ early = 2 }, dropped(data, record(22, ('x'):rep(400), { epoch = 1 })))
