@@ -54,6 +54,11 @@ local revoked, byLeaf = leaf('revoked', root), leaf('by-leaf', good)
 local forServers = leaf('for-servers', root, { purposes = 'serverAuth' })
 local forClients = leaf('for-clients', root, { purposes = 'clientAuth' })
 
+-- Its signature has one bit or more turned, which is in the line before the last.
+local tampered = { pem = { key = good.pem.key, cert = good.pem.cert:gsub('(.)(\n[^\n]*\n%-+END)', function(c, rest)
+  return (c == 'A' and 'B' or 'A') .. rest
+end) } }
+
 local crl = {
   root = files:crl('root', root, { revoked, between }), between = files:crl('between', between, {}),
   stranger = files:crl('stranger', stranger, {}), past = files:crl('past', root, {}, past),
@@ -68,6 +73,7 @@ local refusals = {
   { 'whose issuer is not known', as(alien), {}, 'UNABLE_TO_GET_ISSUER_CERT_LOCALLY', 'unknown_ca' },
   { 'whose issuer is not known but comes along', as(alien, stranger), {}, 'SELF_SIGNED_CERT_IN_CHAIN', 'unknown_ca' },
   { 'without the one between it and its authority', as(far), {}, 'UNABLE_TO_GET_ISSUER_CERT_LOCALLY', 'unknown_ca' },
+  { 'whose signature is wrong', as(tampered), {}, 'CERT_SIGNATURE_FAILURE', 'decrypt_error' },
   { 'that has expired', as(expired), {}, 'CERT_HAS_EXPIRED', 'certificate_expired' },
   { 'that is not valid yet', as(early), {}, 'CERT_NOT_YET_VALID', 'bad_certificate' },
   { 'whose issuer has expired', as(below, lapsed), {}, 'CERT_HAS_EXPIRED', 'certificate_expired' },
@@ -485,6 +491,11 @@ describe('a server', function()
       assert.same({ false, reason }, authorized('server', server, with(trusting, client)))
     end))
   end
+
+  it('that rejects nobody takes a certificate with a wrong signature that comes in several datagrams', loop.run(function()
+    local server = with(asking, { rejectUnauthorized = false })
+    assert.same({ false, 'CERT_SIGNATURE_FAILURE' }, authorized('server', server, with(with(trusting, as(tampered)), { mtu = 300 })))
+  end))
 
   it('that rejects nobody lets in who has no certificate', loop.run(function()
     assert.same({ false, 'NO_PEER_CERTIFICATE' }, authorized('server', with(asking, { rejectUnauthorized = false }), trusting))
