@@ -302,6 +302,7 @@ static int proceed(dtls_association *a) {
  */
 static int association_handshake(lua_State *L) {
   dtls_association *a = check(L);
+  a->reads_left = DTLS_READS_MAX;
   if (dtls_hold_asks(a)) {
     dtls_screen_collect(a);
     lua_pushnil(L);
@@ -339,6 +340,7 @@ static int association_read(lua_State *L) {
   ERR_clear_error();
   errno = 0;
   a->buffered = true;
+  a->reads_left = DTLS_READS_MAX;
   int size = SSL_read(a->ssl, message, sizeof message);
   if (size > 0) {
     DTLS_COUNT(a, messages_in, 1);

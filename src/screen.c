@@ -201,10 +201,11 @@ static int take(dtls_association *a, uint8_t *out, size_t capacity) {
   return size;
 }
 
-/* The next datagram that is for it: its size; 0: there is none; -1: the socket is beyond use. */
-static int receive(dtls_association *a, uint8_t *out, size_t capacity, int *reads) {
+/* The next datagram that is for it: its size; 0: there is none, or none for this call; -1: the socket is beyond use. */
+static int receive(dtls_association *a, uint8_t *out, size_t capacity) {
   if (dtls_hold_pending(a)) return (int)dtls_hold_next(a, out, capacity);
-  while ((*reads)-- > 0) {
+  while (a->datagram || a->reads_left > 0) {
+    if (!a->datagram) a->reads_left--;
     bool handed_in = a->datagram != NULL;
     int size = take(a, out, capacity);
     if (size >= 0) {
@@ -221,21 +222,21 @@ static int receive(dtls_association *a, uint8_t *out, size_t capacity, int *read
 
 /* A hello to answer, or an open association: what is left of a datagram when the screen has looked at it. */
 static int read_datagram(dtls_association *a, uint8_t *out, size_t capacity) {
-  int reads = DTLS_READS_MAX, size = (int)dtls_flight_rest(a, out, capacity);
+  int size = (int)dtls_flight_rest(a, out, capacity);
   do {
     size = (int)dtls_screen_filter_untrusted(a, out, (size_t)size);
     if (size > 0) return size;
-  } while ((size = receive(a, out, capacity, &reads)) > 0);
+  } while ((size = receive(a, out, capacity)) > 0);
   return size;
 }
 
 /* A handshake: one record, and of the plaintext messages the one whose turn it is. New ones come before those that wait. */
 static int read_record(dtls_association *a, uint8_t *out, size_t capacity) {
-  int reads = DTLS_READS_MAX, size = 0;
+  int size = 0;
   while (!dtls_hold_asks(a)) {
     size = (int)dtls_flight_next_untrusted(a, out, capacity);
     if (size > 0 || dtls_hold_asks(a)) break;
-    size = receive(a, out, capacity, &reads);
+    size = receive(a, out, capacity);
     if (size < 0) return -1;
     if (size == 0) {
       size = (int)dtls_flight_waiting_untrusted(a, out, capacity);
@@ -259,8 +260,8 @@ static int screen_read(BIO *bio, char *out, int capacity) {
 
 void dtls_screen_collect(dtls_association *a) {
   uint8_t data[DTLS_DATAGRAM_MAX];
-  int reads = DTLS_READS_MAX, size;
-  while ((size = receive(a, data, sizeof data, &reads)) > 0) {
+  int size;
+  while ((size = receive(a, data, sizeof data)) > 0) {
     size = (int)dtls_screen_filter_untrusted(a, data, (size_t)size);
     if (size > 0) dtls_hold_keep(a, data, (size_t)size);
   }

@@ -3,6 +3,7 @@
 local uv = require 'luv'
 local core = require 'dtls.core'
 local hello = require 'spec.support.hello'
+local hostile = require 'spec.support.hostile'
 local interop = require 'spec.support.interop'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
@@ -365,6 +366,43 @@ describe('a turn of the event loop', function()
       pair.close(conn, server, between)
     end))
   end
+end)
+
+describe('a turn of the event loop at a socket of its own', function()
+  local READS = 64
+  -- A record that only the keys can tell from a genuine one; a fragment of the message whose turn it is.
+  local forged, fragment = hostile.record(23, ('x'):rep(60), { epoch = 1 }), hostile.message(2, 0, 80, 0, 1)
+
+  -- What one call of an association takes in when more than that waits for it.
+  local function takenBy(conn, method, send, datagram)
+    local before = conn:stats().datagramsIn
+    for _ = 1, READS + 60 do send(datagram) end
+    local _, why = conn._association[method](conn._association)
+    assert.equal('want_read', why)
+    return conn:stats().datagramsIn - before
+  end
+
+  it('takes in so many forged records of an open connection and no more', loop.run(function()
+    for _, each in ipairs { { 'connected', 'client' }, { 'connected', 'server' }, { 'shared', 'client' } } do
+      local server = pair.listening { demux = each[1] }
+      local between = proxy.new(server)
+      local conn, accepted = pair.open(server, between)
+      local taken = takenBy(each[2] == 'client' and conn or accepted, 'read', function(data) between:inject(each[2], data) end, forged)
+      assert.equal(READS, taken)
+      pair.close(conn, server, between)
+    end
+  end))
+
+  it('takes in so many fragments of a handshake and no more', loop.run(function()
+    local far = raw.open()
+    local conn = pair.client(far)
+    conn:on('error', function() end)
+    loop.till(function() return #far.inbox > 0 end, 'a hello')
+    local to = conn:localAddress()
+    assert.equal(READS, takenBy(conn, 'handshake', function(data) far:send(data, to) end, fragment))
+    conn:destroy()
+    pair.close(far)
+  end))
 end)
 
 describe('the connections of a host', function()
