@@ -82,4 +82,37 @@ describe('an ICMP error', function()
     assert.equal('the last one\n', output)
     assert.equal(0, status)
   end)
+
+  for _, demux in ipairs { 'connected', 'shared' } do
+    it(('does not keep the loop busy when a given socket queues them (%s sockets)'):format(demux), function()
+      local output, errors, status = child.run(([[
+        local ffi, uv, dtls, core = require 'ffi', require 'luv', require 'dtls', require 'dtls.core'
+        local hello = require 'spec.support.hello'
+        ffi.cdef 'int setsockopt(int fd, int level, int name, const void *value, unsigned size);'
+        local IPPROTO_IP, IP_RECVERR = 0, 11
+        local identity, udp, stranger = assert(dtls.selfSigned()), uv.new_udp 'inet', uv.new_udp 'inet'
+        udp:bind('127.0.0.1', 0)
+        assert(ffi.C.setsockopt(core.fd(udp), IPPROTO_IP, IP_RECVERR, ffi.new('int[1]', 1), 4) == 0)
+        local server = assert(dtls.createServer { cert = identity.cert, key = identity.key, demux = '%s' })
+        local dispatch, dispatched = server._dispatch, 0
+        function server:_dispatch()
+          dispatched = dispatched + 1
+          return dispatch(self)
+        end
+        assert(server:listen(udp))
+        stranger:bind('127.0.0.1', 0)
+        stranger:try_send(hello.build(), '127.0.0.1', udp:getsockname().port)
+        stranger:close() -- the answer meets a closed port
+        repeat uv.run 'once' until server:stats().cookiesSent == 1
+        for _ = 1, 100 do uv.run 'nowait' end
+        print(dispatched < 10)
+        server:close()
+        udp:close()
+        uv.run()
+      ]]):format(demux))
+      assert.equal('', errors)
+      assert.equal('true\n', output)
+      assert.equal(0, status)
+    end)
+  end
 end)

@@ -151,8 +151,11 @@ static bool set(int fd, int level, int name, int value) {
   return setsockopt(fd, level, name, &value, sizeof value) == 0;
 }
 
-/* With POLLERR alone libuv stops the poll with EBADF, and luv up to 1.44 prints that to stderr. */
+/* With POLLERR alone libuv stops the poll with EBADF, and luv up to 1.44 prints that to stderr. What the owner of a socket
+   has asked to be queued nobody here reads, and one such error would keep the event loop busy for good. */
 void dtls_udp_announce_errors(int fd) {
+  set(fd, IPPROTO_IP, IP_RECVERR, 0);
+  set(fd, IPPROTO_IPV6, IPV6_RECVERR, 0); /* fails for an IPv4 socket */
 #ifdef SO_SELECT_ERR_QUEUE
   set(fd, SOL_SOCKET, SO_SELECT_ERR_QUEUE, 1);
 #else
