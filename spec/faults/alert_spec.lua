@@ -1,5 +1,6 @@
 -- What an alert that nobody has authenticated may do to a handshake.
 
+local uv = require 'luv'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local proxy = require 'spec.support.proxy'
@@ -34,4 +35,36 @@ describe('an unauthenticated alert', function()
     pair.roundTrip(conn, 'hello')
     pair.close(conn, server, relay)
   end))
+
+  -- In the turn in which the answer is sent, so that the time is up before it can be read.
+  for _, towards in ipairs { 'client', 'server' } do
+    pair.eachStrategy(function(demux)
+      it(('does nothing to a %s whose answer comes while the loop is busy for longer than it waits'):format(towards), loop.run(function()
+        local wait = { retransmitTimeout = 100 * loop.patience }
+        local server = pair.listening(pair.with(wait, { demux = demux }))
+        local alarmed, busy = false, false
+        local relay = proxy.new(server, {
+          filter = function(direction, index, data)
+            if direction ~= towards then return data end
+            if index == (towards == 'server' and 2 or 1) then -- behind the hello with a cookie, the HelloVerifyRequest
+              alarmed = true
+              return { data, ALERT }
+            end
+            if alarmed and not busy then
+              busy = true
+              uv.sleep(300 * loop.patience)
+            end
+            return data
+          end,
+        })
+        local conn = pair.client(relay, wait)
+        local events = pair.record(conn, 'error', 'connection')
+        server:on('clientError', function(err) events[#events + 1] = { 'clientError', err } end)
+        loop.till(function() return events[1] end, 'the end of the handshake')
+        assert.equal('connection', events.names())
+        assert.is_true(busy)
+        pair.close(conn, server, relay)
+      end))
+    end)
+  end
 end)
