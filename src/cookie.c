@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { SECRET_SIZE = 32, ROTATION_MS = 60 * 60 * 1000 };
+enum { SECRET_SIZE = 32, ROTATION_MS = 5 * 60 * 1000 };
 
 struct dtls_cookies {
   EVP_MAC_CTX *current, *previous; /* keyed; previous may be NULL */
