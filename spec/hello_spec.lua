@@ -120,6 +120,11 @@ pair.each(function(demux, ip)
       refused(client, second(cookie .. '\0'))
     end))
 
+    it('with its cookie but numbered as the first is refused', met(function()
+      local cookie = hello.cookie(client, server)
+      refused(client, second(cookie, { messageSequence = 0 }))
+    end))
+
     it('with a cookie for another port is refused', met(function()
       local cookie = hello.cookie(client, server)
       local other = raw.open(ip)

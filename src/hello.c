@@ -47,7 +47,9 @@ static int verify_cookie(SSL *ssl, const unsigned char *cookie, unsigned int siz
   (void)cookie; /* the same bytes as in ep->hello */
   (void)size;
   if (a->path) return 1; /* SSL_accept asks again, perhaps much later; what DTLSv1_listen accepted is good */
-  bool good = dtls_cookies_verify(ep->cookies, &ep->hand.peer, &ep->hello);
+  /* DTLSv1_listen takes a hello for the second one whatever it says, and then waits for another (RFC 6347 §4.2.2). */
+  bool second = dtls_u16(ep->hand.data + DTLS_RECORD_HEADER + 4) == 1;
+  bool good = second && dtls_cookies_verify(ep->cookies, &ep->hand.peer, &ep->hello);
   if (good)
     ep->stats.cookies_accepted++;
   else
