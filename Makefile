@@ -153,8 +153,9 @@ memcheck: export SPEC_SCALE = 0.05
 memcheck: export SPEC_UNDER = $(UNDER)
 # valgrind translates all machine code anew: what LuaJIT compiles costs more there than it saves.
 memcheck: export LUA_INIT = jit.off()
-memcheck: UNDER = valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite \
+memcheck: export VALGRIND_OPTS = --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite \
   --errors-for-leak-kinds=definite --num-callers=30 --suppressions=$(CURDIR)/spec/valgrind.supp
+memcheck: UNDER = valgrind
 memcheck: ready ## the specs under valgrind
 	@.ci/setup memcheck
 	@$(BUSTED)

@@ -150,7 +150,7 @@ end)
 
 describe('a client without a descriptor', function()
   -- luv (seen in 1.44) loses its own record of a socket that it could not make.
-  local luvLeaks = { ASAN_OPTIONS = 'detect_leaks=0' }
+  local luvLeaks = require 'spec.support.child'.leaky
 
   for _, each in ipairs {
     { 'socket', 'EMFILE' }, { 'socket', 'ENFILE' }, { 'socket', 'ENOMEM' }, { 'connect', 'ENETUNREACH' }, { 'connect', 'EADDRNOTAVAIL' },
@@ -250,12 +250,12 @@ describe('a port that is closed for a while', function()
         local port = raw.freePort()
         local conn = trial.client { ip = '127.0.0.1', port = port }
         local heard = pair.record(conn, 'connection', 'error')
-        loop.till(function() return conn:stats().datagramsOut == 1 end)
+        loop.till(function() return (conn:stats().datagramsOut or 0) > 0 end)
         local server = pair.echo(pair.server { psk = { me = 'secret' } })
         assert(server:listen(port, '127.0.0.1'))
         loop.till(function() return heard[1] end)
         assert(heard.names() == 'connection', tostring(heard[1][2]))
-        assert(conn:stats().drops.ECONNREFUSED == 1)
+        assert(conn:stats().drops.ECONNREFUSED > 0)
         pair.roundTrip(conn, 'hello')
         pair.close(conn, server)
       end)()
@@ -343,7 +343,7 @@ describe('a wall clock that is set', function()
             fault.set 'receive'
             local conn = trial.client({ ip = '127.0.0.1', port = mute:getsockname().port }, { handshakeTimeout = 300 })
             local heard = pair.record(conn, 'error', 'close')
-            loop.till(function() return conn:stats().datagramsOut == 1 end)
+            loop.till(function() return (conn:stats().datagramsOut or 0) > 0 end)
             fault.C.faults_jump(seconds)
             fault.set 'turn'
             loop.event(conn, 'close')

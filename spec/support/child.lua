@@ -6,6 +6,9 @@ local patience = require('spec.support.loop').patience
 
 local child = {}
 
+--- Variables for a process that ends with something allocated that nobody is to blame for.
+child.leaky = { ASAN_OPTIONS = 'detect_leaks=0', VALGRIND_OPTS = (os.getenv 'VALGRIND_OPTS' or '') .. ' --leak-check=no' }
+
 --- Blocks until the process has ended, or was ended because it took too long (status 124).
 ---@param script string Lua
 ---@param preload string? for LD_PRELOAD, in front of what is there

@@ -48,6 +48,7 @@ function faults.library()
     long faults_blocks(void);
     const char *faults_leftover(void);
     const char *faults_where(void);
+    int getrlimit(int resource, unsigned long limits[2]);
     int setrlimit(int resource, const unsigned long limits[2]);
   ]]
   return ffi.C
@@ -68,7 +69,10 @@ end
 --- Lets this process have so many descriptors.
 function faults.limitDescriptors(count)
   local RLIMIT_NOFILE = 7
-  assert(faults.C.setrlimit(RLIMIT_NOFILE, require('ffi').new('unsigned long[2]', count, count)) == 0)
+  local limits = require('ffi').new 'unsigned long[2]'
+  assert(faults.C.getrlimit(RLIMIT_NOFILE, limits) == 0)
+  limits[0] = count
+  assert(faults.C.setrlimit(RLIMIT_NOFILE, limits) == 0)
 end
 
 return setmetatable(faults, {
