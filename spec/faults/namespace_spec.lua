@@ -219,7 +219,7 @@ describe('between hosts', function()
           repeat until uv.hrtime() > till
         end)]])
       world:down(world.server)
-      world:connect()
+      world:connect 'retransmitTimeout = function() return 100 end,'
       world:askUntil('conn:stats().retransmits > 0', 'true')
       world:down(world.client)
       world:askUntil('drops(conn:stats())', 'EHOSTUNREACH=1')
@@ -248,7 +248,7 @@ describe('between hosts', function()
       world:connect('handshakeTimeout = 500,')
       world.theirs:expect 'client error ERR_DTLS_HANDSHAKE_TIMEOUT'
       world.theirs:expect 'client closed'
-      world:connect()
+      world:connect 'retransmitTimeout = function() return 100 end,'
       world:askUntil('conn:stats().retransmits > 0', 'true')
       world:down(world.client)
       world.theirs:expect 'client error ENETUNREACH'
