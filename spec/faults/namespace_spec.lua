@@ -219,7 +219,7 @@ describe('between hosts', function()
           repeat until uv.hrtime() > till
         end)]])
       world:down(world.server)
-      world:connect 'retransmitTimeout = function() return 100 end,'
+      world:connect()
       world:askUntil('conn:stats().retransmits > 0', 'true')
       world:down(world.client)
       world:askUntil('drops(conn:stats())', 'EHOSTUNREACH=1')
