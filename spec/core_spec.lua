@@ -3,6 +3,8 @@
 
 local uv = require 'luv'
 local core = require 'dtls.core'
+local hello = require 'spec.support.hello'
+local memory = require 'spec.support.memory'
 
 local identity = assert(core.self_signed {})
 local PROFILE = { groups = 'X25519:P-256', sigalgs = 'ECDSA+SHA256', ciphers = 'ECDHE-ECDSA-AES128-GCM-SHA256' }
@@ -330,6 +332,79 @@ for _, demux in ipairs { 'connected', 'shared' } do
         client:read()
       end
       client:close()
+    end)
+
+    if demux == 'connected' then
+      it('what one socket has of others is set aside up to a limit', function()
+        local LIMIT, TURN = 1024, 64
+        local client, handle = dial { reject = false }
+        local association = establish(client).association
+        local before = endpoint:stats().hellos
+        for i = 1, LIMIT / TURN + 1 do
+          for j = 1, TURN do assert(uv.fs_write(core.fd(handle), hello.build { random = ('%016d%016d'):format(i, j) }, -1)) end
+          assert.same({ nil, 'want_read' }, { association:read() })
+        end
+        assert.same({ stash = TURN }, endpoint:stats().drops)
+        assert.is_nil(endpoint:next())
+        assert.equal(LIMIT, endpoint:stats().hellos - before)
+        client:close()
+      end)
+    end
+
+    describe('record buffers are given back by', function()
+      local BUFFERS = 12000 -- bytes, less than the smallest of libssl's
+
+      local function measured(name, body)
+        it(name, function()
+          if not memory.known() then return pending 'this malloc does not say how much is in use' end
+          body()
+        end)
+      end
+
+      measured('a client that has nothing more to read', function()
+        local client = dial { reject = false }
+        local owner = establish(client)
+        assert.is_true(owner.association:write 'hello')
+        assert.equal('hello', (client:read()))
+        local held = memory.used()
+        assert.same({ nil, 'want_read' }, { client:read() })
+        assert.is_true(held - memory.used() > BUFFERS, held - memory.used())
+        client:close()
+      end)
+
+      measured('a client that only sends', function()
+        local client = dial { reject = false }
+        establish(client)
+        client:read()
+        local idle = memory.used()
+        assert.is_true(client:write 'hello')
+        assert.is_true(memory.used() - idle < BUFFERS, memory.used() - idle)
+        client:close()
+      end)
+
+      measured('a server\'s association that has nothing more to read', function()
+        local client = dial { reject = false }
+        local association = establish(client).association
+        turn()
+        assert.is_true(client:write 'hello')
+        if demux == 'shared' then assert.equal('data', (endpoint:next())) end
+        assert.equal('hello', (association:read()))
+        local held = memory.used()
+        if demux == 'shared' then assert.is_nil(endpoint:next()) else association:read() end
+        assert.is_true(held - memory.used() > BUFFERS, held - memory.used())
+        client:close()
+      end)
+
+      measured('a listener that has answered a hello', function()
+        local client = dial { reject = false }
+        client:handshake()
+        assert.is_nil(endpoint:next())
+        local idle = memory.used()
+        client:handshake()
+        assert.equal('hello', (endpoint:next()))
+        assert.is_true(memory.used() - idle > BUFFERS, memory.used() - idle)
+        client:close()
+      end)
     end)
 
     it('ticket keys that cannot be leave a context those that it has', function()
