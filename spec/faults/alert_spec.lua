@@ -4,6 +4,7 @@ local uv = require 'luv'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local proxy = require 'spec.support.proxy'
+local raw = require 'spec.support.raw'
 
 -- fatal handshake_failure, as a plaintext record
 local ALERT = '\21\254\253\0\0\0\0\0\0\1\0\0\2\2\40'
@@ -26,6 +27,34 @@ describe('an unauthenticated alert', function()
     assert.equal('handshake_failure', err.alert)
     assert.equal('error', events.names())
     pair.close(server, relay)
+  end))
+
+  it('says more than an ICMP error, whichever of them came first', loop.run(function()
+    for _, order in ipairs { 'the error', 'the alert' } do
+      local port = raw.freePort()
+      local there = order == 'the alert' and raw.open('127.0.0.1', port) or nil
+      local conn = pair.client({ ip = '127.0.0.1', port = port }, {
+        retransmitTimeout = 300 * loop.patience, handshakeTimeout = 20000 * loop.patience,
+      })
+      local events = pair.record(conn, 'error')
+      local function seen(reason)
+        loop.till(function() return (conn:stats().drops[reason] or 0) > 0 end, reason)
+      end
+      if there then
+        loop.till(function() return #there.inbox > 0 end, 'the hello')
+      else
+        seen 'ECONNREFUSED'
+        there = raw.open('127.0.0.1', port)
+      end
+      there:send(ALERT, conn:localAddress())
+      seen 'alert'
+      pair.close(there)
+      if order == 'the alert' then
+        assert(uv.fs_write(conn._association:fd(), 'to nobody', -1))
+        seen 'ECONNREFUSED'
+      end
+      assert.equal('handshake_failure', events.wait 'error'[2].alert, order)
+    end
   end))
 
   it('does nothing to a handshake that goes on', loop.run(function()
