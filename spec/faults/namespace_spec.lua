@@ -202,7 +202,8 @@ describe('between hosts', function()
         world:up(host)
         world:talk()
         host:ip(('addr del %s dev eth0'):format(address_of(world, host)))
-        world:run(peer, 'conn:send "lost"')
+        world:run(peer, 'print("sent from nowhere", conn:send "lost")')
+        assert.is_nil(peer:expect('sent from nowhere%s+([^\n]+)\n'):find('EINVAL', 1, true)) -- it is EADDRNOTAVAIL
         configure(world, host)
         world:talk()
       end

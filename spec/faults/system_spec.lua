@@ -241,6 +241,74 @@ describe('an interface that goes away', function()
   end)
 end)
 
+describe('an address that goes away', function()
+  eachStrategy(function(demux)
+    -- Linux says EINVAL when a datagram is to come from an address that the host has not.
+    it('is what send says, and costs an open connection the message', function()
+      child(function(strategy)
+        local fault = require 'spec.support.faults'
+        local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
+        trial.run({ demux = strategy }, function(server)
+          local failures = pair.record(server.bystander, 'error', 'close')
+          for _, each in ipairs { server.bystander, server.bystanders } do
+            fault.set('send', 1, 1, 'EINVAL')
+            local ok, err = each:send 'lost'
+            assert(ok == nil and err.code == 'EADDRNOTAVAIL', tostring(err))
+            assert(each:stats().drops.EHOSTUNREACH == 1)
+          end
+          trial.unharmed(server)
+          assert(failures.names() == '')
+        end)
+      end, demux)
+    end)
+  end)
+end)
+
+describe('a host that does not know the MTU of a path', function()
+  it('leaves a client the MTU that it has', function()
+    child(function()
+      local fault, pair, trial = require 'spec.support.faults', require 'spec.support.pair', require 'spec.support.trial'
+      trial.run({ demux = 'shared' }, function(server)
+        local undisturbed = server.bystander:stats().datagramsOut
+        fault.set('getsockopt', 1, 1e9, 'ENOBUFS')
+        fault.set('send', 1, 1, 'EMSGSIZE')
+        local conn = pair.open(server, nil, { psk = { identity = 'me', key = 'secret' } })
+        assert(fault.calls 'getsockopt' >= 1 and conn:stats().drops.EMSGSIZE == 1)
+        assert(conn:stats().datagramsOut == undisturbed, conn:stats().datagramsOut)
+        pair.close(conn)
+        trial.settle(server)
+      end)
+    end)
+  end)
+end)
+
+describe('a hello for which there is no memory', function()
+  it('is dropped and counted, and the next one is answered', function()
+    child(function()
+      local fault = require 'spec.support.faults'
+      assert(fault.C.faults_own_memory())
+      local uv, core = require 'luv', require 'dtls.core'
+      local hello, raw = require 'spec.support.hello', require 'spec.support.raw'
+      local udp, client = uv.new_udp(), raw.open()
+      assert(udp:bind('127.0.0.1', 0))
+      local context = assert(core.context('server', { psk = { me = 'secret' }, ciphers = 'PSK-AES128-GCM-SHA256' }))
+      local endpoint = assert(core.endpoint(context, core.fd(udp), 'shared'))
+      local function greet()
+        client:send(hello.build(), udp:getsockname())
+        assert(endpoint:next() == nil)
+        return endpoint:stats()
+      end
+      fault.set('memory', 1, 1e9)
+      local stats = greet()
+      fault.set 'memory'
+      assert(stats.hellos == 1 and stats.cookiesSent == 0 and stats.drops.ENOBUFS == 1)
+      stats = greet()
+      assert(stats.hellos == 2 and stats.cookiesSent == 1 and stats.drops.ENOBUFS == 1)
+      endpoint:close()
+    end)
+  end)
+end)
+
 describe('a port that is closed for a while', function()
   it('does not end a handshake that finds it open again', function()
     child(function()
@@ -412,6 +480,32 @@ describe('a wall clock that is set', function()
           end
         end)()
       end, demux)
+    end)
+  end)
+end)
+
+describe('a wall clock that is set back, and then right again,', function()
+  it('repeats a flight within a wait from then on', function()
+    child(function()
+      local fault, uv, core = require 'spec.support.faults', require 'luv', require 'dtls.core'
+      local YEAR, WAIT = 86400 * 365, 20
+      local silent, udp = uv.new_udp(), uv.new_udp()
+      assert(silent:bind('127.0.0.1', 0) and udp:connect('127.0.0.1', silent:getsockname().port))
+      local context = assert(core.context('client', { psk = { identity = 'me', key = 'secret' }, ciphers = 'PSK-AES128-GCM-SHA256' }))
+      local client = assert(core.client(context, core.fd(udp)))
+      client:set_retransmit(WAIT, 0)
+      client:handshake()
+      local function run_out()
+        repeat local left = client:timeout() until left == 0
+        assert(client:handle_timeout())
+        return client:stats().retransmits
+      end
+      fault.C.faults_jump(-YEAR)
+      assert(run_out() == 0)
+      assert(client:timeout() <= WAIT)
+      fault.C.faults_jump(YEAR)
+      assert(run_out() == 1)
+      client:close()
     end)
   end)
 end)
