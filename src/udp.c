@@ -147,6 +147,14 @@ bool dtls_udp_peer(int fd, dtls_address *out) {
 /* The number must not be one of stdin, stdout and stderr, should they be closed: others write there. */
 int dtls_udp_duplicate(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1); }
 
+/* The same for a descriptor that is ours, and has such a number. */
+static int lift(int fd) {
+  int above = dtls_udp_duplicate(fd), saved = errno;
+  close(fd);
+  errno = saved;
+  return above;
+}
+
 static bool set(int fd, int level, int name, int value) {
   return setsockopt(fd, level, name, &value, sizeof value) == 0;
 }
@@ -197,6 +205,7 @@ int dtls_udp_socket_lua(lua_State *L) {
 
 int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_address *peer) {
   int fd = socket(local->sa.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd >= 0 && fd <= STDERR_FILENO) fd = lift(fd);
   if (fd < 0) return -1;
   /* SO_REUSEPORT and not SO_REUSEADDR: the latter would let another user's process take the port. */
   bool ok = set(fd, SOL_SOCKET, SO_REUSEPORT, 1);

@@ -309,6 +309,38 @@ describe('a hello for which there is no memory', function()
   end)
 end)
 
+describe('a process whose stdin, stdout and stderr are closed', function()
+  it('has no socket in their place', function()
+    child(function()
+      local ffi, uv, core = require 'ffi', require 'luv', require 'dtls.core'
+      ffi.cdef 'int dup(int fd); int dup2(int from, int to); int close(int fd);'
+      local theirs, ours = uv.new_udp(), uv.new_udp()
+      assert(ours:bind('127.0.0.1', 0) and theirs:bind('127.0.0.1', 0))
+      assert(theirs:connect('127.0.0.1', ours:getsockname().port))
+      local options = { psk = { me = 'secret' }, ciphers = 'PSK-AES128-GCM-SHA256' }
+      local server = assert(core.context('server', options))
+      options.psk = { identity = 'me', key = 'secret' }
+      local client = assert(core.context('client', options))
+      local kept, objects = {}, {}
+      for fd = 0, 2 do kept[fd] = ffi.C.dup(fd) end
+      for fd = 0, 2 do ffi.C.close(fd) end
+      local ok, err = pcall(function()
+        local endpoint = assert(core.endpoint(server, core.fd(ours), 'connected', { duplicate = true }))
+        local dialling = assert(core.client(client, core.fd(theirs), { duplicate = true }))
+        dialling:handshake()
+        endpoint:next()
+        dialling:handshake()
+        assert(endpoint:next() == 'hello')
+        objects = { assert(endpoint:accept()), dialling, endpoint }
+        for i, object in ipairs(objects) do assert(object:fd() > 2, i) end
+      end)
+      for _, object in ipairs(objects) do object:close() end
+      for fd = 0, 2 do ffi.C.dup2(kept[fd], fd) end
+      assert(ok, err)
+    end)
+  end)
+end)
+
 describe('a port that is closed for a while', function()
   it('does not end a handshake that finds it open again', function()
     child(function()
