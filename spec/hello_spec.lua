@@ -54,6 +54,17 @@ pair.each(function(demux, ip)
       assert.equal(0, server:stats().active)
     end))
 
+    it('of the least length that one can have gets an answer that is shorter, and what is less gets none', met(function()
+      local fixed = '\254\253' .. ('r'):rep(32)
+      local least, less = hello.record(fixed .. '\0\0' .. '\0\0'), hello.record(fixed .. '\0\0' .. '\0')
+      client:send(less, server)
+      client:send(least, server)
+      fence()
+      assert.equal(1, #client.inbox)
+      assert.same({ 63, 60 }, { #least, #client.inbox[1] })
+      assert.same({ hello = 1 }, server:stats().drops)
+    end))
+
     it('has its record sequence number echoed', met(function()
       for _, sequence in ipairs { 0, 1, 5, 255, 65536, 2 ^ 40 + 3 } do
         local _, request = hello.cookie(client, server, { sequence = sequence })
