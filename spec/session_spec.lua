@@ -110,14 +110,6 @@ local function memory()
   return store
 end
 
--- Calls check() until it is true. Each call is a handshake, so that this does not spin.
-local function repeatedUntil(check, what)
-  local deadline = uv.hrtime() + 10e9 * loop.patience
-  while not check() do
-    if uv.hrtime() > deadline then error('deadline passed waiting for ' .. what, 2) end
-  end
-end
-
 describe('a session', function()
   pair.eachStrategy(function(demux)
     for _, ip in ipairs(pair.addresses) do
@@ -790,7 +782,7 @@ describe('the life of a session', function()
     local server = listening { sessionTimeout = SHORT, ticketKeys = KEY }
     local blob = session(server)
     assert.is_true(resumes(server, blob))
-    repeatedUntil(function() return not resumes(server, blob) end, 'the end of the session')
+    loop.again(function() return not resumes(server, blob) end, 'the end of the session')
     assert.is_true((offers { session = blob }))
     pair.close(server)
   end))
@@ -799,7 +791,7 @@ describe('the life of a session', function()
     local server = listening { sessionTimeout = SHORT, ticketKeys = KEY }
     local blob = session(server)
     local key, count, renewals = KEY, 0, 0
-    repeatedUntil(function()
+    loop.again(function()
       count = count + 1
       local next_key = ('%016d'):format(count):rep(5)
       assert(server:setTicketKeys { next_key, key })
@@ -817,7 +809,7 @@ describe('the life of a session', function()
   it('ends with random keys, too, however often they are replaced', loop.run(function()
     local server = listening { sessionTimeout = SHORT }
     local blob = session(server)
-    repeatedUntil(function()
+    loop.again(function()
       local reused
       reused, blob = visit(server, { session = blob })
       return not reused
@@ -831,7 +823,7 @@ describe('the life of a session', function()
     local options = { sessionTimeout = SHORT }
     options.session = session(server, options)
     assert.is_true((offers(options)))
-    repeatedUntil(function() return not offers(options) end, 'the end of the session')
+    loop.again(function() return not offers(options) end, 'the end of the session')
     assert.is_false((visit(server, options)))
     pair.close(server)
   end))
@@ -853,7 +845,7 @@ describe('the life of a session', function()
       local server = listening(with(options, { sessionTimeout = SHORT }))
       local there = { servername = 'a.example' }
       local blob = session(server, there)
-      repeatedUntil(function()
+      loop.again(function()
         local reused, newer = visit(server, with(there, { session = blob }))
         local renewed = reused and newer ~= blob
         blob = newer

@@ -69,6 +69,16 @@ function loop.till(condition, what, ms)
   end, what or 'a condition', ms)
 end
 
+--- Asks until condition() is true, without a turn of the loop: for what has its own way to wait, or runs outside of it.
+function loop.again(condition, what, ms)
+  local deadline = uv.hrtime() + (ms or DEADLINE) * 1e6 * loop.patience
+  while true do
+    local value = condition()
+    if value then return value end
+    if uv.hrtime() > deadline then error('deadline passed waiting for ' .. what, 2) end
+  end
+end
+
 --- Runs `body` in a coroutine inside the loop until it has returned and every handle is closed.
 function loop.run(body)
   return function()
