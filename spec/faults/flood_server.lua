@@ -70,7 +70,7 @@ print('listening', server:address().port, identity.fingerprint)
 local input = uv.new_pipe(false)
 input:open(0)
 input:read_start(function(_, data)
-  if not data then os.exit(0) end
+  if not data then return uv.stop() end
   for number in data:gmatch '%d+' do report(number) end
 end)
 uv.run()

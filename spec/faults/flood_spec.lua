@@ -21,13 +21,24 @@ local OWN = 64 -- messages of a socket of its own in one turn, or datagrams that
 local STRAYS = 20 -- datagrams that a peer's socket gets in the moment it is made; a client would send them again
 local PER_HANDSHAKE = 80 -- KB, more than a half-open one takes with any OpenSSL
 
--- Sanitizers keep what is freed, to see who still reads it.
-local weighs = not (os.getenv 'LD_PRELOAD' or ''):find 'asan'
+-- Sanitizers keep what is freed, to see who still reads it, and valgrind is part of what it runs.
+local weighs = not (os.getenv 'LD_PRELOAD' or ''):find 'asan' and not os.getenv 'SPEC_UNDER'
 
 -- ── the server, the flood, the clients ──
 
 local Server = {}
 Server.__index = Server
+
+local servers
+
+-- A test, at whose end its servers end as they should.
+local function run(body)
+  return interop.run(function()
+    servers = {}
+    body()
+    for _, server in ipairs(servers) do server.child:finished(LONG) end
+  end)
+end
 
 local function facts(line)
   local found = {}
@@ -39,11 +50,12 @@ end
 local function serve(demux, options, descriptors)
   local self = setmetatable({ reports = 0, ip = '127.0.0.1' }, Server)
   self.child = process.spawn('sh', {
-    '-c', 'ulimit -n ' .. (descriptors or '"$(ulimit -Hn)"') .. '; LD_PRELOAD="$0" exec luajit "$@"', os.getenv 'LD_PRELOAD' or '',
-    'spec/faults/flood_server.lua', demux, options or '{}',
+    process.checked(('ulimit -n %s;'):format(descriptors or '"$(ulimit -Hn)"'), 'luajit', 'spec/faults/flood_server.lua', demux,
+      options or '{}'),
   })
   self.port, self.fingerprint = self.child:expect 'listening\t(%d+)\t(%S+)\n'
   self.port = tonumber(self.port)
+  servers[#servers + 1] = self
   return self
 end
 
@@ -104,7 +116,7 @@ end
 describe('a flood', function()
   for _, demux in ipairs(pair.strategies) do
     describe(('(%s sockets)'):format(demux), function()
-      it('of hellos without a cookie leaves nothing behind, and keeps nobody out', interop.run(function()
+      it('of hellos without a cookie leaves nothing behind, and keeps nobody out', run(function()
         local server = serve(demux)
         local kept = server:client()
         loop.event(kept, 'connection')
@@ -146,7 +158,7 @@ describe('a flood', function()
         pair.close(kept)
       end))
 
-      it('of hellos with a wrong cookie gets new ones, and leaves nothing behind', interop.run(function()
+      it('of hellos with a wrong cookie gets new ones, and leaves nothing behind', run(function()
         local server = serve(demux)
         result(flood(server, 'garbage', { count = 1000, window = 512 }))
         local before = server:report()
@@ -161,7 +173,7 @@ describe('a flood', function()
         if weighs then assert.is_true(after.rss - before.rss < 1024, after.rss - before.rss) end
       end))
 
-      it('of clients that fall silent pushes its own out, and all of it is reclaimed', interop.run(function()
+      it('of clients that fall silent pushes its own out, and all of it is reclaimed', run(function()
         local CLIENTS, LIMIT, TIME = 1000, 200, 1000
         local server = serve(demux, ('{ maxHandshakes = %d, handshakeTimeout = %d }'):format(LIMIT, TIME * loop.patience))
         server:visit 'before'
@@ -189,7 +201,7 @@ describe('a flood', function()
         server:visit 'after'
       end))
 
-      it('that fills maxConnections meets silence, until what it holds has timed out', interop.run(function()
+      it('that fills maxConnections meets silence, until what it holds has timed out', run(function()
         local server = serve(demux, ('{ maxConnections = 100, handshakeTimeout = %d }'):format(1500 * loop.patience))
         local whole = result(flood(server, 'silent', { count = 600, window = 256, quiet = 100 }))
         assert.same({ 100, 0 }, { whole.flights, whole.strange })
@@ -201,7 +213,7 @@ describe('a flood', function()
         server:visit 'after'
       end))
 
-      it('from a few hosts gets what maxConnectionsPerHost says, and others come in', interop.run(function()
+      it('from a few hosts gets what maxConnectionsPerHost says, and others come in', run(function()
         local server = serve(demux, '{ maxConnectionsPerHost = 5 }')
         local whole, times = through(flood(server, 'silent', { count = 600, hosts = 6, sockets = 100, window = 256, quiet = 150 }),
           function(text) server:visit(text) end)
@@ -212,7 +224,7 @@ describe('a flood', function()
         assert.equal(30, full.handshaking)
       end))
 
-      it('of new beginnings by one client holds one place', interop.run(function()
+      it('of new beginnings by one client holds one place', run(function()
         local server = serve(demux, '{ maxConnectionsPerHost = 2 }')
         local function again(count)
           local child = flood(server, 'silent', { count = count, hosts = 1, window = 1 })
@@ -262,7 +274,7 @@ describe('a flood', function()
     end)
   end
 
-  it('of clients that fall silent ends at 4096 when nobody has said where', interop.run(function()
+  it('of clients that fall silent ends at 4096 when nobody has said where', run(function()
     local server = serve('shared')
     local whole, times = through(flood(server, 'silent', { count = 4300 }), function(text) server:visit(text, ATTEMPTS) end)
     local full = server:report()
@@ -273,7 +285,7 @@ describe('a flood', function()
     if weighs then assert.is_true(full.rss < 4096 * PER_HANDSHAKE, full.rss) end
   end))
 
-  it('that takes all descriptors pushes its own out, too', interop.run(function()
+  it('that takes all descriptors pushes its own out, too', run(function()
     local server = serve('connected', nil, 128)
     local whole, times = through(flood(server, 'silent', { count = 400, quiet = 500 }), function(text)
       server:visit(text, ATTEMPTS)

@@ -75,11 +75,10 @@ function namespaces.join(one, other, mtu)
   end
 end
 
---- Starts a program there.
+--- Starts a program under test there.
 ---@param ... string the command and its arguments
 function Host:spawn(...)
-  -- The sanitizers insist on being first in what they check.
-  return process.spawn('nsenter', self:_enter('env', 'LD_PRELOAD=' .. (os.getenv 'LD_PRELOAD' or ''), ...))
+  return process.spawn('nsenter', self:_enter('sh', process.checked(nil, ...)))
 end
 
 return namespaces

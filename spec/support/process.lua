@@ -45,6 +45,14 @@ local function collect(self, name)
   end)
 end
 
+--- The arguments that make `sh` run a program under test: with the sanitizers first in it, and under what SPEC_UNDER names
+--- (valgrind, which then is heard of by the exit status).
+---@param before string? shell commands
+---@param ... string the program and its arguments
+function process.checked(before, ...)
+  return '-c', ('%s LD_PRELOAD="$0" exec %s "$@"'):format(before or '', os.getenv 'SPEC_UNDER' or ''), os.getenv 'LD_PRELOAD' or '', ...
+end
+
 --- Starts a program. It dies with the test, however that ends.
 ---@param command string
 ---@param arguments string[]
@@ -126,6 +134,13 @@ end
 function Child:wait(ms)
   self:_till(function() return self.left == 0 end, 'its end', ms)
   return self.code, self.signal
+end
+
+--- Ends its input, and with it a program that did not fail until now and does not fail at its end.
+function Child:finished(ms)
+  self:finish()
+  local code, signal = self:wait(ms)
+  if code ~= 0 then error(self:_report(('ended with status %d, signal %d'):format(code, signal)), 0) end
 end
 
 --- Ends it, at once, and waits for that.
