@@ -102,15 +102,11 @@ function World:ask(question)
   return (self.theirs:expect(('answer %d:%%s(.-)%%s%%.\n'):format(self.steps)))
 end
 
--- Asks until the answer is this.
+-- Waits until the client's answer is this.
 function World:askUntil(question, answer)
-  local last
-  for _ = 1, 200 do
-    last = self:ask(question)
-    if last == answer then return end
-    pcall(self.theirs.expect, self.theirs, 'until something happens', 50)
-  end
-  assert.equal(answer, last)
+  self.steps = self.steps + 1
+  self.theirs:write(('till(function() return tostring(%s) == %q end, "answer %d.")\n'):format(question, answer, self.steps))
+  if not pcall(self.theirs.expect, self.theirs, ('answer %d%%.\n'):format(self.steps)) then assert.equal(answer, self:ask(question)) end
 end
 
 -- Sends until a message of a length that was not used before has come back.
@@ -143,7 +139,12 @@ end
 -- A test in a world of its own, or the reason why there is none.
 local function within(family, body)
   return loop.run(function()
-    local ok, err = pcall(function() body(new_world(family)) end)
+    local ok, err = pcall(function()
+      local world = new_world(family)
+      body(world)
+      world.theirs:finished()
+      world.ours:finished()
+    end)
     process.killAll()
     if not ok then error(err, 0) end
   end)

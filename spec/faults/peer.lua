@@ -30,6 +30,16 @@ function world.drops(counters)
   return table.concat(list, ' ')
 end
 
+--- Prints `name` once condition() is true.
+function world.till(condition, name)
+  local idle = uv.new_timer()
+  idle:start(0, 1, function()
+    if not condition() or idle:is_closing() then return end
+    idle:close()
+    say(name)
+  end)
+end
+
 --- Blocks until the kernel has an error to report for a descriptor; false: there was none within 10 s.
 function world.awaitError(fd)
   return ffi.C.poll(ffi.new('struct pollfd[1]', { { fd, 0, 0 } }), 1, 10000) == 1
@@ -38,7 +48,7 @@ end
 local input, left = uv.new_pipe(false), ''
 assert(input:open(0))
 input:read_start(function(failed, data)
-  if failed or not data then os.exit(0) end
+  if failed or not data then return uv.stop() end
   left = left .. data
   for line in left:gmatch '([^\n]*)\n' do
     local chunk, err = loadstring(line)
