@@ -9,7 +9,8 @@
 # Seeds are in spec/fuzz/corpus: `make fuzz-seeds` writes those of genuine handshakes, `make fuzz-merge` keeps what is
 # worth it of them and of $(BUILD)/fuzz/corpus, where a run puts what leads somewhere new. Those in spec/fuzz/kept stay,
 # whatever they reach: inputs that would show old mistakes. Finds are in $(BUILD)/fuzz/finds; the target's program with such
-# a file as its argument shows it again. `make fuzz FUZZ_ARGUMENTS=-runs=0` only runs what is checked in.
+# a file as its argument shows it again. `make fuzz FUZZ_ARGUMENTS=-runs=0` only runs what is checked in; FUZZ_SECONDS=0 is
+# no limit, as for libFuzzer itself, and FUZZ_JOBS=5 then lets all of them run.
 
 FUZZ_TARGETS := hello screen extensions session association
 FUZZ_DIR := spec/fuzz
@@ -23,8 +24,8 @@ FUZZ_FLAGS_screen := -max_len=1024 -len_control=10
 # Quick rather than wordy.
 FUZZ_ENVIRONMENT := ASAN_OPTIONS=malloc_context_size=2:quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1
 
-FUZZ_COMPILE = $(FUZZ_CC) -std=c11 -D_GNU_SOURCE -O1 -g -fno-omit-frame-pointer -Wall -Wextra -Wshadow -Wconversion -Isrc \
-  -fsanitize=address,undefined -fno-sanitize-recover=undefined $(LUA_CFLAGS) $(SSL_CFLAGS) $(FUZZ_CFLAGS)
+FUZZ_COMPILE = $(FUZZ_CC) -std=c11 -D_GNU_SOURCE -O1 -g -fno-omit-frame-pointer -Wall -Wextra -Wshadow -Wconversion \
+  $(if $(WERROR),-Werror) -Isrc -fsanitize=address,undefined -fno-sanitize-recover=undefined $(LUA_CFLAGS) $(SSL_CFLAGS) $(FUZZ_CFLAGS)
 FUZZ_OBJECTS = $(patsubst src/%.c,$(FUZZ_OUT)/obj/%.o,$(wildcard src/*.c)) $(FUZZ_OUT)/fixed.o
 FUZZ_LIBS = $(eval FUZZ_LIBS := $(shell pkg-config --libs luajit libssl libcrypto))$(FUZZ_LIBS)
 FUZZ_PROGRAMS = $(FUZZ_TARGETS:%=$(FUZZ_OUT)/%)
