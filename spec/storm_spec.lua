@@ -2,19 +2,16 @@ local interop = require 'spec.support.interop'
 local loop = require 'spec.support.loop'
 local process = require 'spec.support.process'
 
-local UNDER = os.getenv 'SPEC_UNDER' -- valgrind, which the clients do without
 local CLIENTS = loop.scaled(2000)
 local DEADLINE = 30000
 
 -- A luajit with as many descriptors as this user may have.
 local function luajit(under, ...)
-  return process.spawn('sh', {
-    '-c', ('ulimit -n "$(ulimit -Hn)"; LD_PRELOAD="$0" exec %s luajit "$@"'):format(under or ''), os.getenv 'LD_PRELOAD' or '', ...,
-  })
+  return process.spawn('sh', { process.checked('ulimit -n "$(ulimit -Hn)";', under, 'luajit', ...) })
 end
 
 local function clients(port, fingerprint)
-  local child = luajit(nil, 'spec/storm/clients.lua', port, fingerprint, tostring(CLIENTS))
+  local child = luajit('', 'spec/storm/clients.lua', port, fingerprint, tostring(CLIENTS))
   local outcome = child:expect('(%a+)\t[^\n]*\n', DEADLINE)
   assert.equal('all', outcome, child.output.stdout)
   return child
@@ -23,7 +20,7 @@ end
 describe('a server with thousands of clients', function()
   for _, demux in ipairs { 'connected', 'shared' } do
     it(('takes in as many new ones at once when all of them were killed (%s sockets)'):format(demux), interop.run(function()
-      local server = luajit(UNDER, 'spec/storm/server.lua', demux)
+      local server = luajit(process.UNDER, 'spec/storm/server.lua', demux)
       local port, fingerprint = server:expect 'listening\t(%d+)\t(%S+)\n'
       clients(port, fingerprint):kill() -- without a word to the server
       local second = clients(port, fingerprint)

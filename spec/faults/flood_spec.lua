@@ -22,7 +22,7 @@ local STRAYS = 20 -- datagrams that a peer's socket gets in the moment it is mad
 local PER_HANDSHAKE = 80 -- KB, more than a half-open one takes with any OpenSSL
 
 -- Sanitizers keep what is freed, to see who still reads it, and valgrind is part of what it runs.
-local weighs = not (os.getenv 'LD_PRELOAD' or ''):find 'asan' and not os.getenv 'SPEC_UNDER'
+local weighs = not (os.getenv 'LD_PRELOAD' or ''):find 'asan' and process.UNDER == ''
 
 -- ── the server, the flood, the clients ──
 
@@ -50,8 +50,8 @@ end
 local function serve(demux, options, descriptors)
   local self = setmetatable({ reports = 0, ip = '127.0.0.1' }, Server)
   self.child = process.spawn('sh', {
-    process.checked(('ulimit -n %s;'):format(descriptors or '"$(ulimit -Hn)"'), 'luajit', 'spec/faults/flood_server.lua', demux,
-      options or '{}'),
+    process.checked(('ulimit -n %s;'):format(descriptors or '"$(ulimit -Hn)"'), process.UNDER, 'luajit',
+      'spec/faults/flood_server.lua', demux, options or '{}'),
   })
   self.port, self.fingerprint = self.child:expect 'listening\t(%d+)\t(%S+)\n'
   self.port = tonumber(self.port)

@@ -69,8 +69,9 @@ end
 
 -- Starts the two programs and a server that answers every message, on all addresses.
 function World:serve(demux, options)
-  self.theirs = self.client:spawn('luajit', 'spec/faults/peer.lua')
-  self.ours = self.server:spawn('luajit', 'spec/faults/peer.lua')
+  local under = self.family.name == 'IPv4' and process.UNDER or '' -- once, since it takes its time
+  self.theirs = self.client:spawn(under, 'luajit', 'spec/faults/peer.lua')
+  self.ours = self.server:spawn(under, 'luajit', 'spec/faults/peer.lua')
   self:run(self.ours, 'identity = { cert = %q, key = %q, fingerprint = %q }', identity.cert, identity.key, identity.fingerprint)
   self:run(self.theirs, 'identity = { cert = %q, key = %q, fingerprint = %q }', identity.cert, identity.key, identity.fingerprint)
   self:run(self.ours, [[

@@ -76,9 +76,10 @@ function namespaces.join(one, other, mtu)
 end
 
 --- Starts a program under test there.
+---@param under string process.UNDER, or ''
 ---@param ... string the command and its arguments
-function Host:spawn(...)
-  return process.spawn('nsenter', self:_enter('sh', process.checked(nil, ...)))
+function Host:spawn(under, ...)
+  return process.spawn('nsenter', self:_enter('sh', process.checked('', under, ...)))
 end
 
 return namespaces

@@ -45,12 +45,15 @@ local function collect(self, name)
   end)
 end
 
---- The arguments that make `sh` run a program under test: with the sanitizers first in it, and under what SPEC_UNDER names
---- (valgrind, which then is heard of by the exit status).
----@param before string? shell commands
+-- What a program under test is run by: valgrind, which then is heard of by the exit status.
+process.UNDER = os.getenv 'SPEC_UNDER' or ''
+
+--- The arguments that make `sh` run a program under test, with the sanitizers first in it.
+---@param before string shell commands that end with ';', or none
+---@param under string process.UNDER, or ''
 ---@param ... string the program and its arguments
-function process.checked(before, ...)
-  return '-c', ('%s LD_PRELOAD="$0" exec %s "$@"'):format(before or '', os.getenv 'SPEC_UNDER' or ''), os.getenv 'LD_PRELOAD' or '', ...
+function process.checked(before, under, ...)
+  return '-c', ('%s LD_PRELOAD="$0" exec %s "$@"'):format(before, under), os.getenv 'LD_PRELOAD' or '', ...
 end
 
 --- Starts a program. It dies with the test, however that ends.
