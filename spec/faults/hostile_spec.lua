@@ -216,7 +216,7 @@ pair.eachStrategy(function(demux)
 
   for _, suite in ipairs(suites) do
     for _, victim in ipairs { 'server', 'client' } do
-      it(('%s: protected records of every length end no handshake and no connection (%s)'):format(suite.name, victim), loop.run(function()
+      it(('protected records of every length end no handshake and no connection (%s, %s)'):format(suite.name, victim), loop.run(function()
         local theirs, ours = with_suite(suite, { demux = demux })
         local all, count = {}, 0
         for _, kind in ipairs { 20, 21, 22, 23 } do

@@ -1,0 +1,50 @@
+--- The documents name tests: spec ("a name", "the beginning of one …") or spec: “a name”, “…”. They must be there.
+
+local contents = require 'spec.support.contents'
+
+-- Whether a string of the spec is that name, or begins with it.
+local function stands(source, name)
+  local beginning = name:match '^(.-) ?…$'
+  if beginning then return source:find("'" .. beginning, 1, true) ~= nil end
+  return source:find(("'%s'"):format(name), 1, true) ~= nil
+end
+
+-- Looks up what follows the name of a spec: quoted names, between these marks.
+local function missing(found, path, names, opened, closed)
+  local file = io.open(path)
+  local source = file and file:read('*a'):gsub("\\'", "'") or ''
+  if file then file:close() end
+  if source == '' then found[#found + 1] = 'no ' .. path end
+  for name in names:gmatch(opened .. '(.-)' .. closed) do
+    found.count = found.count + 1
+    if not stands(source, name) then found[#found + 1] = ('%s: %s'):format(path, name) end
+  end
+end
+
+describe('each test that is named', function()
+  it('in SECURITY-CONSIDERATIONS.txt stands in its spec', function()
+    local found = { count = 0 }
+    local text = contents('SECURITY-CONSIDERATIONS.txt'):gsub('%s+', ' ')
+    for spec, names in text:gmatch '%f[%S]([%l_/.]+) (%b())' do
+      if names:find '^%("' then
+        missing(found, spec:find '%.lua$' and spec or ('spec/faults/%s_spec.lua'):format(spec), names, '"', '"')
+      end
+    end
+    assert.same({ count = found.count }, found)
+    assert.is_true(found.count > 60, found.count)
+  end)
+
+  for title, folder in pairs { Compared = 'spec/', Survives = 'spec/faults/' } do
+    it(('in the README under %s stands in its spec'):format(title), function()
+      local found = { count = 0 }
+      local section = contents('README.md'):match('\n## ' .. title .. '\n(.-)\n## ')
+      for cell in section:gmatch '|([^|\n]*)|\n' do
+        for spec, names in cell:gmatch '([%l_/]+): (“[^;]*”)' do
+          missing(found, ('%s%s_spec.lua'):format(folder, spec), names, '“', '”')
+        end
+      end
+      assert.same({ count = found.count }, found)
+      assert.is_true(found.count > 20, found.count)
+    end)
+  end
+end)
