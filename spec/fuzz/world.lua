@@ -6,8 +6,8 @@ local contexts = require 'spec.fuzz.contexts'
 local net = net -- luacheck: ignore
 
 -- What may be allocated, beside the endpoint. Of half-open associations, clients take most: all that is kept for them comes
--- to 220 KB. MEMORY_REST: what is left of those that were closed, in their contexts.
-local MEMORY_HALF_OPEN, MEMORY_OPEN, MEMORY_REST = 256 * 1024, 128 * 1024, 32 * 1024
+-- to 220 KB. MEMORY_REST: what is left in the contexts when all are closed, of which each has at least 35 KB.
+local MEMORY_HALF_OPEN, MEMORY_OPEN, MEMORY_REST = 256 * 1024, 128 * 1024, 24 * 1024
 local HISTORY_MAX = 64
 local QUEUE_MAX = 64
 
@@ -345,6 +345,7 @@ function World:close()
   end
   finish(self.client)
   for _, party in ipairs(self.servers) do finish(party) end
+  assert(net.allocated() - self.allocated < MEMORY_REST, 'memory that nobody needs any more')
   self.endpoint:close()
 end
 
