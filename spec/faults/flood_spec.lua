@@ -74,7 +74,7 @@ function Server:settled()
 end
 
 function Server:client(options)
-  return pair.client(self, pair.with({ fingerprint = self.fingerprint, retransmitTimeout = 200 }, options))
+  return pair.client(self, pair.with({ fingerprint = self.fingerprint, retransmitTimeout = 200 * loop.patience }, options))
 end
 
 -- One client from its hello to its end. attempts: a client, too, may be pushed out when the machine is slow, and comes again.
