@@ -156,6 +156,8 @@ memcheck: export LUA_INIT = jit.off()
 memcheck: export VALGRIND_OPTS = --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite \
   --errors-for-leak-kinds=definite --num-callers=30 --suppressions=$(CURDIR)/spec/valgrind.supp
 memcheck: UNDER = valgrind
+# The waits of so patient specs leave room for others.
+memcheck: JOBS = $(if $(SPEC),1,$(shell expr 2 '*' $$(nproc)))
 memcheck: ready ## the specs under valgrind
 	@.ci/setup memcheck
 	@$(BUSTED)
