@@ -84,11 +84,13 @@ static bool compute(EVP_MAC_CTX *key, const dtls_address *peer, const dtls_hello
 
 /* The secrets are as old as they look: a server that nobody greets takes no older cookies than a busy one. */
 static void rotate(dtls_cookies *cookies) {
-  uint64_t age = dtls_now() - cookies->rotated;
-  if (cookies->given || age <= ROTATION_MS) return;
+  uint64_t due = cookies->rotated + ROTATION_MS, now = dtls_now();
+  if (cookies->given || now <= due) return;
   EVP_MAC_CTX *next = random_key();
   if (!next) return;
-  replace(cookies, next, age <= 2 * ROTATION_MS ? cookies->current : NULL);
+  bool recent = now <= due + ROTATION_MS;
+  replace(cookies, next, recent ? cookies->current : NULL);
+  if (recent) cookies->rotated = due;
 }
 
 bool dtls_cookies_make(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello, uint8_t out[DTLS_COOKIE_SIZE]) {
