@@ -332,7 +332,8 @@ static int association_handshake(lua_State *L) {
 
 /*
  * association:read() → message, more | nil, 'want_read' | nil, 'closed' | nil, err (SSL_read)
- * more: the datagram held more than this message, which no readable socket will announce.
+ * more: the datagram held more than this message, which no readable socket will announce. Of its own socket it takes so
+ * many datagrams (DTLS_READS_MAX) and says want_read, whether or not there are more.
  */
 static int association_read(lua_State *L) {
   dtls_association *a = check(L);
@@ -340,7 +341,6 @@ static int association_read(lua_State *L) {
   ERR_clear_error();
   errno = 0;
   a->buffered = true;
-  a->reads_left = DTLS_READS_MAX;
   int size = SSL_read(a->ssl, message, sizeof message);
   if (size > 0) {
     DTLS_COUNT(a, messages_in, 1);
@@ -349,6 +349,7 @@ static int association_read(lua_State *L) {
     lua_pushboolean(L, a->datagram || dtls_flight_pending(a) || dtls_hold_pending(a) || SSL_has_pending(a->ssl));
     return 2;
   }
+  a->reads_left = DTLS_READS_MAX;
   DTLS_COUNT(a, drops[DTLS_DROP_INVALID], a->unread); /* libssl says nothing of what it drops */
   a->unread = 0;
   int results = unfinished(L, a, size, "read");

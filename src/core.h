@@ -44,7 +44,7 @@ enum {
   DTLS_RECORD_MAX = 16384 + 2048,        /* its ciphertext */
   DTLS_DATAGRAM_MAX = 13 + 16384 + 2048, /* the largest datagram that libssl can read in one piece */
   DTLS_DEFAULT_MTU = 1228,               /* UDP payload that every known peer can receive */
-  DTLS_READS_MAX = 64,                   /* reads that lead nowhere, before the event loop gets its turn */
+  DTLS_READS_MAX = 64,                   /* datagrams of one socket, before the event loop gets its turn */
   DTLS_DRAIN_MAX = 4096                  /* datagrams that may have queued up in a socket before it was connected */
 };
 
@@ -449,7 +449,7 @@ struct dtls_association {
   dtls_config *base;       /* of the context that it was made with: its ticket keys hold for every name */
   const uint8_t *datagram; /* handed in; valid until the endpoint takes its next one */
   size_t datagram_size;
-  unsigned reads_left;     /* of its socket in this call; libssl goes on after each forged record that it drops */
+  unsigned reads_left;     /* of its socket, until it wants to read again; libssl itself goes on after a forged record */
   dtls_hold *hold;         /* while something is asked, or waits behind a question */
   dtls_flight *flight;     /* of a handshake: the datagram that is being read, and what came before its turn */
   bool wants_certificate;  /* its CertificateRequest has been sent */

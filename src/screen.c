@@ -205,8 +205,8 @@ static int take(dtls_association *a, uint8_t *out, size_t capacity) {
 static int receive(dtls_association *a, uint8_t *out, size_t capacity) {
   if (dtls_hold_pending(a)) return (int)dtls_hold_next(a, out, capacity);
   while (a->datagram || a->reads_left > 0) {
-    if (!a->datagram) a->reads_left--;
     bool handed_in = a->datagram != NULL;
+    if (!handed_in) a->reads_left--;
     int size = take(a, out, capacity);
     if (size >= 0) {
       if (size == 0) drop(a, DTLS_DROP_EMPTY);

@@ -14,9 +14,6 @@ local new_error = core.error
 local now = uv.now
 local max = math.max
 
--- Datagrams read before other handles of the loop get their turn.
-local READ_BUDGET = 64
-
 --- Events: `connection`, `message(data)`, `session(blob)`, `timeout`, `keylog(line)`, `error(err)`, `close(hadError)`.
 ---@class dtls.Connection: dtls.Emitter, dtls.Setters
 ---@field destroyed boolean? true once it has ended, however it did
@@ -246,14 +243,12 @@ function Connection:_serve()
       return self:_fail(self._answerError or err) -- libssl only knows that the answer was no
     end
   end
-  local count = 0
   while self._state == 'open' do
     local message, more = association:read()
     if message then
       if self._idle > 0 then self:_touch() end
       self:fire('message', message)
-      count = count + 1
-      if not more and (not self._watch or count >= READ_BUDGET) then return end
+      if not more and not self._watch then return end
     elseif more == 'want_read' then
       return
     elseif more == 'closed' then

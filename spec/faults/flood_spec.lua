@@ -369,26 +369,29 @@ describe('a turn of the event loop', function()
       local function seen() return listener:stats().datagramsIn end
       local texts, start = {}, seen()
       between.filter = function(_, _, data) texts[#texts + 1] = data end
-      for _ = 1, 150 do assert(speaker:send 'x') end
-      loop.till(function() return #texts == 150 end, 'the messages')
-      for _, data in ipairs(texts) do between:inject(side, data) end
+      for _ = 1, 200 do assert(speaker:send 'x') end
+      loop.till(function() return #texts == 200 end, 'the messages')
+      for i = 1, 150 do between:inject(side, texts[i]) end
       assert.equal(OWN, most(heard, function() return heard() == 150 end, 'all messages'))
       for _ = 1, 150 do between:inject(side, 'junk') end
       assert.equal(OWN, most(seen, function() return seen() == start + 300 end, 'all junk'))
+      for i = 151, 200 do
+        for _ = 1, 3 do between:inject(side, 'junk') end
+        between:inject(side, texts[i])
+      end
+      assert.equal(OWN, most(seen, function() return seen() == start + 500 end, 'all of both'))
+      assert.equal(200, heard())
       pair.close(conn, server, between)
     end))
   end
-end)
 
-describe('a turn of the event loop at a socket of its own', function()
-  local READS = 64
   -- A record that only the keys can tell from a genuine one; a fragment of the message whose turn it is.
   local forged, fragment = hostile.record(23, ('x'):rep(60), { epoch = 1 }), hostile.message(2, 0, 80, 0, 1)
 
   -- What one call of an association takes in when more than that waits for it.
   local function takenBy(conn, method, send, datagram)
     local before = conn:stats().datagramsIn
-    for _ = 1, READS + 60 do send(datagram) end
+    for _ = 1, OWN + 60 do send(datagram) end
     local _, why = conn._association[method](conn._association)
     assert.equal('want_read', why)
     return conn:stats().datagramsIn - before
@@ -400,7 +403,7 @@ describe('a turn of the event loop at a socket of its own', function()
       local between = proxy.new(server)
       local conn, accepted = pair.open(server, between)
       local taken = takenBy(each[2] == 'client' and conn or accepted, 'read', function(data) between:inject(each[2], data) end, forged)
-      assert.equal(READS, taken)
+      assert.equal(OWN, taken)
       pair.close(conn, server, between)
     end
   end))
@@ -411,7 +414,7 @@ describe('a turn of the event loop at a socket of its own', function()
     conn:on('error', function() end)
     loop.till(function() return #far.inbox > 0 end, 'a hello')
     local to = conn:localAddress()
-    assert.equal(READS, takenBy(conn, 'handshake', function(data) far:send(data, to) end, fragment))
+    assert.equal(OWN, takenBy(conn, 'handshake', function(data) far:send(data, to) end, fragment))
     conn:destroy()
     pair.close(far)
   end))
