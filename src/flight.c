@@ -80,7 +80,7 @@ void dtls_flight_completed(dtls_association *a) {
 }
 
 void dtls_flight_begin_untrusted(dtls_association *a, const uint8_t *hello) {
-  a->next_seq = a->shape_seq = 1; /* DTLSv1_listen leaves it there, whatever the hello's was */
+  a->next_seq = a->shape_seq = 1; /* the hello's own (hello.c), and where DTLSv1_listen leaves it */
   a->shape = dtls_message_shape(hello + DTLS_RECORD_HEADER);
   a->plain_number = dtls_record_number(hello);
 }

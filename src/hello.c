@@ -47,7 +47,7 @@ static int verify_cookie(SSL *ssl, const unsigned char *cookie, unsigned int siz
   (void)cookie; /* the same bytes as in ep->hello */
   (void)size;
   if (a->path) return 1; /* SSL_accept asks again, perhaps much later; what DTLSv1_listen accepted is good */
-  /* DTLSv1_listen takes a hello for the second one whatever it says, and then waits for another (RFC 6347 §4.2.2). */
+  /* DTLSv1_listen takes it with the number of the first hello, too; libssl then waits for this one (RFC 6347 §4.2.2). */
   bool second = dtls_u16(ep->hand.data + DTLS_RECORD_HEADER + 4) == 1;
   bool good = second && dtls_cookies_verify(ep->cookies, &ep->hand.peer, &ep->hello);
   if (good)

@@ -34,9 +34,9 @@ static int verify(X509_STORE_CTX *store, void *argument) {
     good = answer == DTLS_YES;
     if (!good) X509_STORE_CTX_set_error(store, X509_V_ERR_HOSTNAME_MISMATCH);
   }
-  /* What the chain left in the queue would pass for the failure of a handshake that goes on all the same. */
-  if (!a->reject) ERR_clear_error();
-  return good || !a->reject;
+  bool accepted = good || !a->reject;
+  if (accepted) ERR_clear_error(); /* what the chain left there would pass for the failure of a handshake that goes on */
+  return accepted;
 }
 
 bool dtls_verify_name(SSL *ssl, const char *name, bool check) {

@@ -144,20 +144,20 @@ function Connection:_armHandshake()
   local left = self._deadline - now()
   local wait = self._association:timeout()
   if wait and wait < left then left = wait end
-  if wait ~= 0 then self._polled = nil end
+  if left > 0 then self._polled = nil end
   self._timer:start(max(left, 1), 0, self._onTimer) -- a timer of 0 ms would not let the loop poll
 end
 
 function Connection:_handshakeTick()
-  if now() >= self._deadline then
-    local limit = self._settings.handshakeTimeout
-    if self._association then return self:_fail(select(2, self._association:expired(limit))) end
-    return self:_fail(new_error('ERR_DTLS_HANDSHAKE_TIMEOUT', ('no way to the server was found within %d ms'):format(limit)))
-  end
   -- libuv runs timers before it looks at sockets: what came while the loop was busy may be the answer that was waited for.
   if not self._polled then
     self._polled = true
     return self._timer:start(1, 0, self._onTimer)
+  end
+  if now() >= self._deadline then
+    local limit = self._settings.handshakeTimeout
+    if self._association then return self:_fail(select(2, self._association:expired(limit))) end
+    return self:_fail(new_error('ERR_DTLS_HANDSHAKE_TIMEOUT', ('no way to the server was found within %d ms'):format(limit)))
   end
   local ok, err = self._association:handle_timeout()
   if not ok then return self:_fail(err) end

@@ -69,6 +69,12 @@ function loop.till(condition, what, ms)
   end, what or 'a condition', ms)
 end
 
+--- Keeps the loop from turning for so long, as a busy application does.
+function loop.block(ms)
+  local began = uv.hrtime()
+  repeat until uv.hrtime() - began > ms * 1e6
+end
+
 --- Asks until condition() is true, without a turn of the loop: for what has its own way to wait, or runs outside of it.
 function loop.again(condition, what, ms)
   local deadline = uv.hrtime() + (ms or DEADLINE) * 1e6 * loop.patience
