@@ -2,11 +2,14 @@
 
 local contents = require 'spec.support.contents'
 
--- Whether a string of the spec is that name, or begins with it.
+-- Whether a test or a group of tests has that name, or one that begins with it.
 local function stands(source, name)
   local beginning = name:match '^(.-) ?…$'
-  if beginning then return source:find("'" .. beginning, 1, true) ~= nil end
-  return source:find(("'%s'"):format(name), 1, true) ~= nil
+  local literal = ("'%s%s"):format(beginning or name, beginning and '' or "'"):gsub('%p', '%%%0')
+  for _, maker in ipairs { 'it', 'describe', 'measured' } do
+    if source:find(maker .. '%(+' .. literal) then return true end
+  end
+  return false
 end
 
 -- Looks up what follows the name of a spec: quoted names, between these marks.

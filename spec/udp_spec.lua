@@ -105,7 +105,7 @@ describe('an ICMP error', function()
         stranger:close() -- the answer meets a closed port
         repeat uv.run 'once' until server:stats().cookiesSent == 1
         for _ = 1, 100 do uv.run 'nowait' end
-        print(dispatched < 10)
+        print(dispatched > 0 and dispatched < 10)
         server:close()
         udp:close()
         uv.run()

@@ -97,7 +97,7 @@ local function disturbed(disturb, serverOptions, clientOptions)
   return drops, retransmits, sent
 end
 
-local function nothing(_, _, data) return data end
+local function unchanged(_, _, data) return data end
 
 -- Each datagram towards the victim has the list before and behind it.
 local function around(victim, list)
@@ -135,7 +135,7 @@ pair.eachStrategy(function(demux)
 
     for _, victim in ipairs { 'server', 'client' } do
       it(('a handshake goes on through %s to the %s'):format(name, victim), loop.run(function()
-        local _, _, usual = disturbed(nothing, { demux = demux })
+        local _, _, usual = disturbed(unchanged, { demux = demux })
         local drops, retransmits, sent = disturbed(around(victim, list), { demux = demux })
         local reason = list.early == nil and list.reason or list.early
         if reason and reason ~= 'any' and reason ~= 'invalid' then assert.is_true((drops[victim][reason] or 0) > 0, reason) end

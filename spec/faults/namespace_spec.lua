@@ -107,7 +107,8 @@ end
 function World:askUntil(question, answer)
   self.steps = self.steps + 1
   self.theirs:write(('till(function() return tostring(%s) == %q end, "answer %d.")\n'):format(question, answer, self.steps))
-  if not pcall(self.theirs.expect, self.theirs, ('answer %d%%.\n'):format(self.steps)) then assert.equal(answer, self:ask(question)) end
+  if pcall(self.theirs.expect, self.theirs, ('answer %d%%.\n'):format(self.steps)) then return end
+  error(('%s was never %s, but %s'):format(question, answer, self:ask(question)))
 end
 
 -- Sends until a message of a length that was not used before has come back.
@@ -205,7 +206,9 @@ describe('between hosts', function()
         world:talk()
         host:ip(('addr del %s dev eth0'):format(address_of(world, host)))
         world:run(peer, 'print("sent from nowhere", conn:send "lost")')
-        assert.is_nil(peer:expect('sent from nowhere%s+([^\n]+)\n'):find('EINVAL', 1, true)) -- it is EADDRNOTAVAIL
+        -- What Linux says of it differs between the families, and a socket may be free to choose another address.
+        local outcome = peer:expect 'sent from nowhere%s+([^\n]+)\n'
+        assert.truthy(outcome:find '^true' or outcome:find '^nil%s+EADDRNOTAVAIL' or outcome:find '^nil%s+ENETUNREACH', outcome)
         configure(world, host)
         world:talk()
       end

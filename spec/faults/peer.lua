@@ -34,7 +34,7 @@ end
 function world.till(condition, name)
   local idle = uv.new_timer()
   idle:start(0, 1, function()
-    if not condition() or idle:is_closing() then return end
+    if not condition() then return end
     idle:close()
     say(name)
   end)
