@@ -137,7 +137,7 @@ int dtls_udp_fd(lua_State *L, int index); /* checked; pushes nil, err and return
 int dtls_udp_fd_lua(lua_State *L);        /* core.fd(handle) */
 int dtls_udp_socket_lua(lua_State *L);    /* core.configure_socket(fd, options) */
 int dtls_udp_duplicate(int fd); /* another descriptor of the same socket; -1 and errno on failure */
-void dtls_udp_announce_errors(int fd); /* a pending error (ICMP) then is an ordinary event for a poll on POLLPRI */
+void dtls_udp_announce_errors(int fd); /* a pending error (ICMP) then is an event for a poll on POLLPRI, and none is queued */
 bool dtls_udp_local(int fd, dtls_address *out);
 bool dtls_udp_peer(int fd, dtls_address *out);
 /* A non-blocking socket bound to local and connected to peer, otherwise like the listening one; -1 and errno on failure. */
