@@ -275,7 +275,7 @@ describe('a flood', function()
   end
 
   it('of clients that fall silent ends at 4096 when nobody has said where', run(function()
-    local server = serve('shared')
+    local server = serve('shared', ('{ handshakeTimeout = %d }'):format(30000 * loop.patience))
     local whole, times = through(flood(server, 'silent', { count = 4300 }), function(text) server:visit(text, ATTEMPTS) end)
     local full = server:report()
     assert.is_true(times > 0)

@@ -1,5 +1,5 @@
 --- Runs a script in a process of its own, with what the specs can require: for tests of a process's end, of what it
---- writes to stderr, and of its memory. SPEC_UNDER: what runs it (valgrind, whose complaints then are in stderr).
+--- writes to stderr, and of its memory. SPEC_UNDER: what runs it (valgrind, which says by the status that it has found something).
 
 local contents = require 'spec.support.contents'
 local patience = require('spec.support.loop').patience
