@@ -312,7 +312,7 @@ describe('a function that says when to repeat a flight', function()
       local function wait()
         asked = asked + 1
         conn:setRetransmitTimeout(wait)
-        return 50
+        return 50 * loop.patience
       end
       conn:setRetransmitTimeout(wait)
     end
