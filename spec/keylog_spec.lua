@@ -21,6 +21,13 @@ local function lines(path)
   return list
 end
 
+-- A file that its owner alone can read and write.
+local function private(path, text)
+  local file = assert(uv.fs_open(path, 'w', 384)) -- 0600
+  assert(uv.fs_write(file, text, 0))
+  assert(uv.fs_close(file))
+end
+
 describe('the key log', function()
   local directory, path
 
@@ -166,9 +173,7 @@ describe('the key log', function()
   end))
 
   it('is appended to, by as many contexts as there are', loop.run(function()
-    local file = assert(io.open(path, 'w'))
-    file:write(('CLIENT_RANDOM %064d %096d\n'):format(0, 0))
-    file:close()
+    private(path, ('CLIENT_RANDOM %064d %096d\n'):format(0, 0))
     local one, other = pair.listening { keylog = path }, pair.listening { keylog = path }
     local conns = {}
     for i = 1, 6 do conns[i] = pair.open(i % 2 == 0 and one or other, nil, { keylog = path }) end
@@ -197,9 +202,89 @@ describe('the key log', function()
     end
   end))
 
+  -- Who else may open the file can read the keys or exchange them, and a link leads to a file that somebody else chose.
+  describe('refuses a place that is not its owner\'s alone, names it and writes nothing there:', function()
+    local target
+
+    before_each(function()
+      target = directory .. '/target'
+      private(target, 'before\n')
+    end)
+
+    after_each(function() os.remove(target) end)
+
+    local function refuses(pattern)
+      for _, call in ipairs {
+        function() return dtls.createServer { cert = pair.identity.cert, key = pair.identity.key, keylog = path } end,
+        function() return dtls.createContext('client', { keylog = path }) end,
+        function() return dtls.connect { host = '127.0.0.1', port = 1, keylog = path } end,
+      } do
+        local made, err = call()
+        assert.is_nil(made)
+        assert.equal('ERR_DTLS_CONFIG', err.code)
+        assert.truthy(err.message:find(('keylog: %s '):format(path), 1, true), err.message)
+        assert.matches(pattern, err.message)
+      end
+      assert.equal('before\n', contents(target))
+    end
+
+    it('a symbolic link to a file', loop.run(function()
+      assert(uv.fs_symlink(target, path))
+      refuses 'symbolic link'
+    end))
+
+    it('a symbolic link to nothing, which would make a file there', loop.run(function()
+      local elsewhere = directory .. '/elsewhere'
+      assert(uv.fs_symlink(elsewhere, path))
+      refuses 'symbolic link'
+      assert.is_nil((uv.fs_lstat(elsewhere)))
+    end))
+
+    it('a file with a second name (hard link)', loop.run(function()
+      assert(uv.fs_link(target, path))
+      refuses 'hard link'
+    end))
+
+    for mode, who in pairs {
+      ['640'] = 'its group may read', ['620'] = 'its group may write', ['604'] = 'anybody may read', ['602'] = 'anybody may write',
+    } do
+      it('a file that ' .. who, loop.run(function()
+        private(path, '')
+        assert(uv.fs_chmod(path, tonumber(mode, 8)))
+        refuses 'chmod 600'
+        assert.equal('', contents(path))
+      end))
+    end
+
+    it('a FIFO that others may read', loop.run(function()
+      assert.equal('', shell('mkfifo -m 644 ' .. path))
+      local reader = assert(uv.fs_open(path, uv.constants.O_RDONLY + uv.constants.O_NONBLOCK, 0))
+      refuses 'chmod 600'
+      uv.fs_close(reader)
+    end))
+
+    if uv.getuid() == 0 then
+      it('a file that another user owns', loop.run(function()
+        private(path, '')
+        assert(uv.fs_chown(path, 1, 1))
+        refuses 'another user'
+        assert.equal('', contents(path))
+      end))
+    end
+  end)
+
+  it('is appended to a file of its owner that nobody else may open, whatever its other modes are', loop.run(function()
+    private(path, '')
+    assert(uv.fs_chmod(path, tonumber('711', 8)))
+    local server = pair.listening { keylog = path }
+    local conn = pair.open(server)
+    assert.equal(1, #lines(path))
+    pair.close(conn, server)
+  end))
+
   -- A process that waits for a reader would wait for ever.
   it('that is a FIFO which nobody reads is refused, at once', function()
-    assert.equal('', shell('mkfifo ' .. path))
+    assert.equal('', shell('mkfifo -m 600 ' .. path))
     local text, errors, status = child.run(([[
       local dtls = require 'dtls'
       local own = assert(dtls.selfSigned())
@@ -213,12 +298,12 @@ describe('the key log', function()
       end
     ]]):format(path))
     assert.same({ '', 0 }, { errors, status })
-    local line = ('nil\tERR_DTLS_CONFIG\tkeylog: cannot open %s: No such device or address\n'):format(path)
+    local line = ('nil\tERR_DTLS_CONFIG\tkeylog: %s cannot be used: No such device or address\n'):format(path)
     assert.equal(line:rep(3), text)
   end)
 
   it('that is a FIFO ends no process when its reader leaves', function()
-    assert.equal('', shell('mkfifo ' .. path))
+    assert.equal('', shell('mkfifo -m 600 ' .. path))
     local text, errors, status = child.run(([[
       local uv, dtls = require 'luv', require 'dtls'
       local own = assert(dtls.selfSigned())

@@ -1,5 +1,5 @@
 /*
- * The key log (SSLKEYLOGFILE's format): to a file that only its owner may read, and as lines for the application.
+ * The key log (SSLKEYLOGFILE's format): to a file that nobody but its owner may open, and as lines for the application.
  * Whoever reads it reads the traffic, so nothing is logged unless a context says so.
  */
 #include "core.h"
@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -42,15 +43,32 @@ static void log_line(const SSL *ssl, const char *line) {
   if (c->keylog_event) remember(dtls_association_of(ssl), line);
 }
 
+/* Why keys must not go to an open file; NULL: they may. Whoever else can open it reads them, or puts others in their place. */
+static const char *exposure(int fd) {
+  struct stat file;
+  if (fstat(fd, &file) != 0) return strerror(errno);
+  if (file.st_uid != geteuid()) return "another user owns it";
+  if (file.st_mode & (S_IRGRP | S_IWGRP | S_IROTH | S_IWOTH)) return "others than its owner may read or write it (chmod 600)";
+  if (S_ISREG(file.st_mode) && file.st_nlink > 1) return "it has another name elsewhere (a hard link)";
+  return NULL;
+}
+
+/* The descriptor of the file, or -1 and why not. A link leads where somebody else may have wanted it to (O_NOFOLLOW). */
+static int open_private(const char *path, const char **why) {
+  int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW, S_IRUSR | S_IWUSR);
+  *why = fd >= 0 ? exposure(fd) : errno == ELOOP ? "it is a symbolic link" : strerror(errno);
+  if (fd < 0 || !*why) return fd;
+  close(fd);
+  return -1;
+}
+
 const char *dtls_keylog_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
   const char *file = dtls_option_string(L, "keylog_file");
   c->keylog_event = dtls_option_boolean(L, "keylog_event");
   if (file) {
-    c->keylog_fd = open(file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600);
-    if (c->keylog_fd < 0) {
-      lua_pushfstring(L, "keylog: cannot open %s: %s", file, strerror(errno));
-      return lua_tostring(L, -1);
-    }
+    const char *why;
+    c->keylog_fd = open_private(file, &why);
+    if (c->keylog_fd < 0) return lua_pushfstring(L, "keylog: %s cannot be used: %s", file, why);
   }
   if (file || c->keylog_event) SSL_CTX_set_keylog_callback(ctx, log_line);
   return NULL;
