@@ -1,29 +1,12 @@
 --- ClientHellos built by hand, and what servers answer to them (RFC 6347 §4.2, RFC 5246 §7.4.1.2).
 
 local loop = require 'spec.support.loop'
+local wire = require 'spec.support.wire'
 
 local hello = {}
 
-local function number(value, bytes)
-  local out = {}
-  for i = bytes, 1, -1 do
-    out[i] = string.char(value % 256)
-    value = math.floor(value / 256)
-  end
-  return table.concat(out)
-end
-
-local function vector(bytes, content)
-  return number(#content, bytes) .. content
-end
-
-local function read(data, at, bytes)
-  local value = 0
-  for i = at, at + bytes - 1 do value = value * 256 + data:byte(i) end
-  return value
-end
-
-hello.number, hello.vector, hello.read = number, vector, read
+local number, vector, read = wire.number, wire.vector, wire.read
+hello.number, hello.vector, hello.read, hello.records = number, vector, read, wire.records
 
 --- TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, ..._CHACHA20_POLY1305_SHA256, the renegotiation signal.
 hello.suites = '\192\43\204\169\0\255'
@@ -58,20 +41,6 @@ end
 ---@param options table? what body and record take
 function hello.build(options)
   return hello.record(hello.body(options), options)
-end
-
---- The records of a datagram: {type=, version=, epoch=, sequence=, body=}
-function hello.records(data)
-  local list, at = {}, 1
-  while at + 12 <= #data do
-    local length = read(data, at + 11, 2)
-    list[#list + 1] = {
-      type = data:byte(at), version = data:sub(at + 1, at + 2), epoch = read(data, at + 3, 2), sequence = read(data, at + 5, 6),
-      body = data:sub(at + 13, at + 12 + length), whole = data:sub(at, at + 12 + length),
-    }
-    at = at + 13 + length
-  end
-  return list
 end
 
 --- A HelloVerifyRequest: {sequence=, messageSequence=, recordVersion=, version=, cookie=}, or nil for anything else.
