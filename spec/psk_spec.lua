@@ -264,6 +264,52 @@ local function question(asking, n)
   return asking.asked[n][1]
 end
 
+-- Hardware has P-256, and some implementations cannot do ECDHE-PSK with X25519 (wolfSSL 5.5).
+describe('the groups of ECDHE-PSK', function()
+  local P256, X25519 = 23, 29
+
+  -- What the first hello that went through a proxy has of an extension; the client's list of groups is supported_groups.
+  local function preferred(between)
+    local body = hello.records(between.recorded.server[1])[1].body
+    local list = body:match '%z\10%z.%z.(.*)$' -- type 10, two lengths below 256
+    return hello.read(list, 1, 2)
+  end
+
+  -- RFC 8422 §5.4, RFC 5489 §2: the curve of the ServerKeyExchange that went through a proxy, behind the identity hint.
+  local function chosen(between, hint_prefix)
+    for _, data in ipairs(between.recorded.client) do
+      for _, record in ipairs(hello.records(data)) do
+        if record.epoch == 0 and record.type == 22 and record.body:byte(1) == 12 then return hello.read(record.body, 13 + hint_prefix + 1, 2) end
+      end
+    end
+  end
+
+  it('begin with P-256 where there is a key, and the server\'s order counts', loop.run(function()
+    local server = pair.listening { psk = { alice = KEY } }
+    local between = proxy.new(server)
+    local conn = pair.open(server, between, { psk = ALICE, groups = 'X25519:P-256' })
+    assert.equal(X25519, preferred(between))
+    assert.equal(P256, chosen(between, 2))
+    pair.close(conn, between, server)
+
+    server = pair.listening { psk = { alice = KEY }, groups = 'X25519:P-256' }
+    between = proxy.new(server)
+    conn = pair.open(server, between, { psk = alice })
+    assert.equal(P256, preferred(between))
+    assert.equal(X25519, chosen(between, 2))
+    pair.close(conn, between, server)
+  end))
+
+  it('begin with X25519 where there is none', loop.run(function()
+    local server = pair.listening()
+    local between = proxy.new(server)
+    local conn = pair.open(server, between)
+    assert.equal(X25519, preferred(between))
+    assert.equal(X25519, chosen(between, 0))
+    pair.close(conn, between, server)
+  end))
+end)
+
 describe('a function that knows keys', function()
   pair.eachStrategy(function(demux)
     it('may answer later, while others open connections and talk', loop.run(function()

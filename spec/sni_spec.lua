@@ -6,6 +6,7 @@ local hello = require 'spec.support.hello'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local pki = require 'spec.support.pki'
+local proxy = require 'spec.support.proxy'
 local raw = require 'spec.support.raw'
 
 local own = pair.identity
@@ -95,6 +96,73 @@ local function waiting()
   end
   return callback, release, asked
 end
+
+-- The types of the extensions in the ServerHello among some datagrams (RFC 5246 §7.4.1.3).
+local function server_hello_extensions(datagrams)
+  for _, data in ipairs(datagrams) do
+    for _, record in ipairs(hello.records(data)) do
+      if record.type == 22 and record.body:byte(1) == 2 then
+        local body = record.body:sub(13)
+        local at, types = 36 + body:byte(35) + 3, {} -- behind version, random, session id, suite and compression
+        local stop = at + 2 + hello.read(body, at, 2)
+        at = at + 2
+        while at < stop do
+          types[hello.read(body, at, 2)] = true
+          at = at + 4 + hello.read(body, at + 2, 2)
+        end
+        return types
+      end
+    end
+  end
+  error 'there is no ServerHello'
+end
+
+pair.eachStrategy(function(demux)
+  -- RFC 6066 §3: who acknowledges a name has used it.
+  describe('a server acknowledges server_name', function()
+    local NAME = 'one.example'
+    local named, store
+
+    before_each(function()
+      store = {}
+      named = context(one)
+    end)
+
+    local function remember() end
+    -- how it knows names → whether the client's name chose its identity
+    local servers = {
+      ['without sni and SNICallback'] = { false, function() return {} end },
+      ['with a sessionStore alone'] = { false, function()
+        return { sessionStore = { get = function(id) return store[id] end, set = function(id, blob) store[id] = blob end, remove = remember } }
+      end },
+      ['with psk alone'] = { false, function() return { psk = { alice = 'her key' } } end, { psk = { identity = 'alice', key = 'her key' } } },
+      ['whose SNICallback gives nil'] = { false, function() return { SNICallback = function() return nil end } end },
+      ['whose SNICallback gives a Context'] = { true, function() return { SNICallback = function() return named end } end },
+      ['whose SNICallback gives its own identity'] = { true, function() return { SNICallback = function() return options(own) end } end },
+      ['whose sni has the name'] = { true, function() return { sni = { [NAME] = named } } end },
+      ['whose sni has *'] = { true, function() return { sni = { ['*'] = named } } end },
+    }
+    for which, case in pairs(servers) do
+      local expected, make, client = unpack(case)
+      it(('%s %s, and both ends know the name, in a resumed session, too'):format(expected and 'when it used the name, as one' or
+        'only when it used the name: not one', which), loop.run(function()
+        local server = pair.listening(pair.with({ demux = demux }, make()))
+        local relay = proxy.new(server)
+        local how = pair.with(client or { fingerprint = { own.fingerprint, one.fingerprint } }, { servername = NAME })
+        local conn, accepted = pair.open(server, relay, how)
+        assert.equal(expected, server_hello_extensions(relay.recorded.client)[0] or false)
+        assert.same({ NAME, NAME }, { conn:servername(), accepted:servername() })
+        local blob = conn:getSession()
+        pair.close(conn)
+
+        conn, accepted = pair.open(server, nil, pair.with(how, { session = blob }))
+        assert.is_true(accepted:isSessionReused())
+        assert.same({ NAME, NAME }, { conn:servername(), accepted:servername() })
+        pair.close(conn, relay, server)
+      end))
+    end
+  end)
+end)
 
 pair.each(function(demux, ip)
   describe('a server with a map of names', function()

@@ -34,7 +34,8 @@ struct dtls_hold {
   char name[NAME_MAX_SIZE + 1];
   uint8_t id[ID_MAX_SIZE];
   size_t name_size, id_size;
-  int alert; /* refused with it; -1: not refused */
+  bool chosen; /* the answer was an identity for that name */
+  int alert;   /* refused with it; -1: not refused */
   SSL_SESSION *session;
   /* PSK */
   uint8_t identity[IDENTITY_PREFIX + PSK_MAX_IDENTITY_LEN]; /* as it is on the wire, gathered from fragments */
@@ -174,10 +175,19 @@ static int on_hello(SSL *ssl, int *alert, void *argument) {
   return dtls_opener_use_untrusted(ssl) && dtls_session_bind(ssl, (const char *)name, size) ? SSL_CLIENT_HELLO_SUCCESS : SSL_CLIENT_HELLO_ERROR;
 }
 
-/* The name has been looked at above; saying so makes libssl acknowledge it and keep it with the session. */
+/*
+ * RFC 6066 §3: who acknowledges a name has used it. Pion's clients up to 2.2 wait for ever when they read one that is
+ * acknowledged. libssl keeps only an acknowledged name with the session; a session is bound to any, and says it when it
+ * is resumed.
+ */
 static int on_servername(SSL *ssl, int *alert, void *argument) {
-  (void)ssl, (void)alert, (void)argument;
-  return SSL_TLSEXT_ERR_OK;
+  const dtls_association *a = dtls_association_of(ssl);
+  const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+  (void)argument;
+  *alert = SSL_AD_INTERNAL_ERROR;
+  if (a->hold && a->hold->chosen) return SSL_TLSEXT_ERR_OK;
+  if (name && !SSL_session_reused(ssl) && SSL_SESSION_set1_hostname(SSL_get0_session(ssl), name) != 1) return SSL_TLSEXT_ERR_ALERT_FATAL;
+  return SSL_TLSEXT_ERR_NOACK;
 }
 
 void dtls_hold_callbacks(SSL_CTX *ctx) {
@@ -294,6 +304,7 @@ static int answer_hello(lua_State *L) {
   const char *blob = luaL_optlstring(L, 3, NULL, &size);
   ERR_clear_error();
   if (ctx && !dtls_context_adopt(a->ssl, ctx)) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot use the context");
+  a->hold->chosen = ctx != NULL;
   if (blob) a->hold->session = dtls_session_parse(blob, size);
   answered(a);
   lua_pushboolean(L, 1);

@@ -20,6 +20,7 @@ context.profile = {
     'ECDHE-PSK-CHACHA20-POLY1305', 'PSK-AES256-GCM-SHA384', 'PSK-AES128-GCM-SHA256', 'PSK-CHACHA20-POLY1305',
   }, ':'),
   groups = 'X25519:P-256:P-384',
+  pskGroups = 'P-256:X25519:P-384', -- devices have P-256 in hardware, and some cannot do ECDHE-PSK with X25519
   sigalgs = table.concat({
     'ECDSA+SHA256', 'ECDSA+SHA384', 'ECDSA+SHA512', 'ed25519', 'ed448',
     'rsa_pss_pss_sha256', 'rsa_pss_pss_sha384', 'rsa_pss_pss_sha512',
@@ -137,7 +138,7 @@ local function make(role, given)
     cert = certs, key = keys, passphrase = given.passphrase, ca = given.ca, crl = given.crl,
     system_ca = role == 'client' and not (given.ca or given.fingerprint or given.psk),
     pins = given.fingerprint, psk = psk, psk_hint = given.pskIdentityHint,
-    ciphers = choose_ciphers(role, given), groups = given.groups or context.profile.groups,
+    ciphers = choose_ciphers(role, given), groups = given.groups or context.profile[given.psk and 'pskGroups' or 'groups'],
     sigalgs = given.sigalgs or context.profile.sigalgs,
     request_cert = given.requestCert, reject = given.rejectUnauthorized ~= false,
     asks_verify = role == 'client' and given.checkServerIdentity ~= nil,
