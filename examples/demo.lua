@@ -2,7 +2,9 @@
 -- The server makes itself a certificate; the client trusts exactly that one, by its fingerprint.
 
 local dtls = require 'dtls'
-local uv = require 'luv'
+
+local luvit = rawget(_G, 'args') -- its command line
+local uv = require(luvit and 'uv' or 'luv')
 
 local MEASURE_MS, WINDOW, SIZE = 1500, 32, 100
 local DEADLINE_MS = 20000
@@ -96,7 +98,7 @@ say('dtls', '%s with %s (%s)', dtls.VERSION, dtls.OPENSSL.text, dtls.OPENSSL.lin
 say('server', '%s port %d, certificate %s…', server:address().ip, server:address().port, identity.fingerprint:sub(1, 23))
 
 -- luvit runs the event loop after the script; luajit is told to.
-if not rawget(_G, 'args') then
+if not luvit then
   uv.run()
   say('done', 'nothing is left open')
 end

@@ -24,10 +24,10 @@ Exit status: 0 done, 1 something failed, 2 wrong usage.
 ]]
 
 local dtls = require 'dtls'
-local uv = require 'luv'
 
 -- luvit has its command line, itself included, in `args`; luajit has the script's in `arg`.
 local luvit = rawget(_G, 'args')
+local uv = require(luvit and 'uv' or 'luv')
 local arguments = { unpack(luvit or arg, luvit and 2 or 1) }
 
 local function note(text, ...)

@@ -1,10 +1,10 @@
 -- Sends three messages to echo_server.lua:  luvit echo_client.lua host port fingerprint
 
 local dtls = require 'dtls'
-local uv = require 'luv'
 
 -- luvit has its command line, itself included, in `args`; luajit has the script's in `arg`.
 local luvit = rawget(_G, 'args')
+local uv = require(luvit and 'uv' or 'luv')
 local host, port, fingerprint = unpack(luvit or arg, luvit and 2 or 1)
 
 local function fail(err)

@@ -2,10 +2,10 @@
 -- luajit works as well, see examples/echo_client.lua for the other side.
 
 local dtls = require 'dtls'
-local uv = require 'luv'
 
 -- luvit has its command line, itself included, in `args`; luajit has the script's in `arg`.
 local luvit = rawget(_G, 'args')
+local uv = require(luvit and 'uv' or 'luv')
 local port, host = unpack(luvit or arg, luvit and 2 or 1)
 
 local function check(value, err)

@@ -4,9 +4,9 @@
 -- there. The other side: luvit dtlscat.lua 127.0.0.1 5684 --psk-identity me --psk-key 001122334455667788
 
 local dtls = require 'dtls'
-local uv = require 'luv'
 
 local luvit = rawget(_G, 'args')
+local uv = require(luvit and 'uv' or 'luv')
 local path, port, host = unpack(luvit or arg, luvit and 2 or 1)
 
 local function check(value, err)

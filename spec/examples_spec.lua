@@ -31,17 +31,19 @@ end
 
 local run = {}
 
-for variant in pairs(variants) do
-  run['luajit, ' .. variant] = function(script, ...) return withPaths(variant, 'luajit', 'examples/' .. script, ...) end
-  run['luvit, ' .. variant] = function(script, ...)
-    return process.spawn('env', {
-      '-u', 'LUA_PATH', '-u', 'LUA_CPATH',
-      build .. '/host/luvi', 'spec/host/init.lua', ('%s/%s/%s'):format(tree, variant, script), ...,
-    })
-  end
+local function asLuvit(host, variant, script, ...)
+  return process.spawn('env', {
+    '-u', 'LUA_PATH', '-u', 'LUA_CPATH', ('%s/host/%s'):format(build, host), 'spec/host/init.lua', ('%s/%s/%s'):format(tree, variant, script), ...,
+  })
 end
 
-local everywhere = { 'luajit, shared', 'luajit, static', 'luvit, shared', 'luvit, static' }
+for variant in pairs(variants) do
+  run['luajit, ' .. variant] = function(script, ...) return withPaths(variant, 'luajit', 'examples/' .. script, ...) end
+  run['luvit, ' .. variant] = function(script, ...) return asLuvit('luvi', variant, script, ...) end
+end
+run['luvi 2.14, static'] = function(script, ...) return asLuvit('luvi-old', 'static', script, ...) end
+
+local everywhere = { 'luajit, shared', 'luajit, static', 'luvit, shared', 'luvit, static', 'luvi 2.14, static' }
 
 -- Who runs the server and who the client.
 local pairings = {
@@ -49,6 +51,7 @@ local pairings = {
   { 'luajit, shared', 'luvit, static' },
   { 'luvit, shared', 'luajit, static' },
   { 'luvit, static', 'luvit, shared' },
+  { 'luvi 2.14, static', 'luvi 2.14, static' },
 }
 
 local function write(name, text)

@@ -114,6 +114,14 @@ describe('an application in a host', function()
     end)
   end
 
+  it('gets the luv of its host, whatever else has that name', function()
+    shell(('cp -r %s/static/luvit/dtls %s/app/deps/dtls'):format(build, tree))
+    shell(('echo "error(\'not the one of the host\')" >%s/app/deps/luv.lua'):format(tree))
+    local output, status = run 'luvi-old'
+    assert.equal(expected:format 'static', output)
+    assert.equal(0, status)
+  end)
+
   it('is told what is missing when the module is not there', function()
     local output, status = run 'luvi'
     assert.equal(255, status)

@@ -1,6 +1,6 @@
 --- The way to a server: name → address, socket, association. What comes then is connection.lua's.
 
-local uv = require 'luv'
+local uv = require 'dtls.uv'
 local core = require 'dtls.core'
 local context = require 'dtls.context'
 local failure = require('dtls.options').failure

@@ -1,7 +1,7 @@
 --- One DTLS association as an Emitter, in either role: events, timers, send, close. Its states are
 --- 'connecting' (a client looks for its server) → 'handshaking' → 'open' → 'closed'.
 
-local uv = require 'luv'
+local uv = require 'dtls.uv'
 local core = require 'dtls.core'
 local Emitter = require 'dtls.emitter'
 local handle = require 'dtls.handle'

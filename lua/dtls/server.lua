@@ -1,6 +1,6 @@
 --- A DTLS server: listens, meets new peers, keeps the limits. One UDP socket and one core endpoint.
 
-local uv = require 'luv'
+local uv = require 'dtls.uv'
 local core = require 'dtls.core'
 local context = require 'dtls.context'
 local options = require 'dtls.options'

@@ -1,6 +1,6 @@
 --- luv's UDP handles as both roles need them: new ones, the caller's, and luv's failures as error objects.
 
-local uv = require 'luv'
+local uv = require 'dtls.uv'
 local core = require 'dtls.core'
 
 local socket = {}

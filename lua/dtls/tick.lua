@@ -1,6 +1,6 @@
 --- "On the next tick": a callback after the current one has returned, whatever the event loop does besides.
 
-local uv = require 'luv'
+local uv = require 'dtls.uv'
 local Emitter = require 'dtls.emitter'
 
 --- Calls `callback(...)` from the event loop. Keeps the loop alive until then.

@@ -11,15 +11,17 @@
 
 int luaopen_luv(lua_State *L);
 
-/* As in luvi, both names are there before any script runs, and are the same table. */
+/* Before any script runs luvi has loaded luv: 2.15 under both names, as the same table; 2.14 under `uv` alone. */
 static void open_luv(lua_State *L) {
   lua_getglobal(L, "package");
   lua_getfield(L, -1, "loaded");
   lua_pushcfunction(L, luaopen_luv);
   lua_call(L, 0, 1);
+#ifndef HOST_UV_ALONE
   lua_pushvalue(L, -1);
-  lua_setfield(L, -3, "uv");
-  lua_setfield(L, -2, "luv");
+  lua_setfield(L, -3, "luv");
+#endif
+  lua_setfield(L, -2, "uv");
   lua_pop(L, 2);
 }
 

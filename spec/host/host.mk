@@ -3,7 +3,7 @@
 #
 #   luvi          exports the whole of OpenSSL
 #   luvi-partial  exports a small part of libcrypto
-#   luvi-old      exports an OpenSSL of another major release
+#   luvi-old      is like luvi 2.14: exports an OpenSSL of another major release, has `uv` and no `luv`
 #
 # and what else the tests of src/linkage.c load:
 #
@@ -55,6 +55,7 @@ $(HOST_OUT)/luvi-partial: $(HOST_DIR)/host.c $(HOST_DIR)/openssl_partial.c
 	$(HOST_PROGRAM) $(HOST_OPENSSL) $(HOST_LIBS)
 
 # Of two definitions the first one wins, which is openssl_old.c's.
+$(HOST_OUT)/luvi-old: HOST_COMPILE += -DHOST_UV_ALONE
 $(HOST_OUT)/luvi-old: $(HOST_DIR)/host.c $(HOST_DIR)/openssl_old.c
 	$(host_check)
 	$(HOST_PROGRAM) -Wl,--allow-multiple-definition $(HOST_OPENSSL_WHOLE) $(HOST_LIBS)
