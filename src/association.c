@@ -312,7 +312,6 @@ static int association_handshake(lua_State *L) {
   OSSL_HANDSHAKE_STATE before = SSL_get_state(a->ssl);
   if (!a->server && before == TLS_ST_BEFORE) dtls_session_trim(a->ssl, a->mtu);
   int result = proceed(a);
-  if (SSL_get_state(a->ssl) != before) a->timeouts = 0;
   if (dtls_hold_asks(a)) {
     ERR_clear_error();
     return dtls_hold_push(L, a);

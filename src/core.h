@@ -465,7 +465,9 @@ struct dtls_association {
   unsigned early;                   /* protected records seen before the handshake completed */
   size_t early_bytes;               /* of data among them */
   unsigned unread;                  /* protected records with data that libssl got since it last had nothing more to say */
-  unsigned timeouts;                /* in a row */
+  unsigned timeouts;                /* of the flight that waits for an answer */
+  size_t longest;                   /* datagram of that flight that was sent */
+  bool answered;                    /* a part of the answer has come, so all of that flight has arrived */
   unsigned first_timeout, next_timeout; /* ms; next 0: double the last */
   unsigned interval;                    /* ms, the one that runs */
   uint64_t repeat_at;                   /* ms, when it ends; 0: no flight waits for an answer */

@@ -268,6 +268,7 @@ static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity)
   }
   f->sound = f->at + size;
   turn when = turn_untrusted(a, record + DTLS_RECORD_HEADER);
+  if (when != NEVER) a->answered = true; /* a forged message can do no more than keep the MTU as it is */
   if (when == NOW && dtls_hold_untrusted(a, record, f->size - f->at)) {
     f->at = f->size;
     return 0;

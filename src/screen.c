@@ -300,6 +300,7 @@ static bool send_datagram(dtls_association *a, const char *data, size_t size) {
     sent = put(a, data, size);
   }
   if (sent == 0) return true;
+  if ((sent > 0 || errno == EMSGSIZE) && size > a->longest) a->longest = size; /* timer.c: it may be too long for the path */
   if (sent > 0) {
     DTLS_COUNT(a, datagrams_out, 1);
     DTLS_COUNT(a, bytes_out, (uint64_t)size);

@@ -510,14 +510,14 @@ describe('a path that drops long datagrams', function()
     end
 
     for _, family in ipairs { { '127.0.0.1', cut = 600, size = 1228, left = 548 }, { '::1', cut = 1300, size = 1400, left = 1232 } } do
-      it(('is found out after flights that were lost twice, and both ends say so (%s)'):format(family[1]), loop.run(function()
+      it(('is found out when the same flight was lost three times, and both ends say so (%s)'):format(family[1]), loop.run(function()
         local server = large_server(pair.with(patient, { mtu = family.size, demux = demux }), family[1])
         local between = proxy.new(server, { filter = narrow(family.cut) })
         local conn = large_client(between, pair.merged({ mtu = family.size }, large.client, patient))
         loop.event(conn, 'connection')
         local accepted = opened_by(server, between)
         for _, each in ipairs { conn, accepted } do assert.equal(family.left - OVERHEAD, each:getDataMtu()) end
-        assert.is_true(conn:stats().retransmits >= 2 and accepted:stats().retransmits >= 2)
+        assert.is_true(conn:stats().retransmits >= 3 and accepted:stats().retransmits >= 3)
         local said = {}
         local theirs, ours = talker(conn, 'client', said), talker(accepted, 'server', said)
         for _, each in ipairs { theirs, ours } do each.say('last', each.conn:getDataMtu()) end
@@ -558,6 +558,79 @@ describe('a path that drops long datagrams', function()
       pair.roundTrip(conn, ('x'):rep(conn:getDataMtu()))
       pair.close(conn, server, between)
     end))
+  end)
+end)
+
+-- Loses the first transmissions of every datagram for which concerns(data, direction) is true.
+local function losing(times, concerns)
+  local sent = {}
+  return function(direction, _, data)
+    if not concerns(data, direction) then return data end
+    local what = direction .. kind(data)
+    sent[what] = (sent[what] or 0) + 1
+    return sent[what] > times and data or nil
+  end
+end
+
+describe('what a handshake loses', function()
+  pair.eachStrategy(function(demux)
+    -- The data MTU of both ends, of a handshake through a filter, which also gets the connection that sends.
+    local function mtu_of_both(server, options, filter)
+      local conn
+      local between = proxy.new(server, {
+        filter = function(direction, index, data)
+          return filter(direction, index, data, direction == 'server' and conn or server:connections()())
+        end,
+      })
+      conn = pair.client(between, options)
+      loop.event(conn, 'connection')
+      local limits = { conn:getDataMtu(), opened_by(server, between):getDataMtu() }
+      pair.close(conn, server, between)
+      return limits
+    end
+
+    it('says nothing about the MTU when all of it was short', loop.run(function()
+      local key = { identity = 'device', key = ('k'):rep(32) }
+      local often = pair.with(patient, { retransmitTimeout = always })
+      local server = pair.listening(pair.with(often, { demux = demux, psk = { [key.identity] = key.key } }))
+      local limits = mtu_of_both(server, pair.with(often, { psk = key }), losing(4, function(data)
+        assert.is_true(#data < 548)
+        return data:byte(1) == 22 or data:byte(1) == 20
+      end))
+      assert.same({ 1228 - OVERHEAD + 8, 1228 - OVERHEAD + 8 }, limits) -- ChaCha20-Poly1305 sends no nonce
+    end))
+
+    for _, role in ipairs { 'server', 'client' } do
+      it(('twice only says nothing about the MTU: a slow round trip looks the same (to a %s)'):format(role), loop.run(function()
+        -- A slow machine must not need longer than the third wait, which is four times as long, for a flight and its answer.
+        local options = pair.with(patient, { retransmitTimeout = 200 * loop.patience })
+        local server = large_server(pair.with(options, { demux = demux, options = { 'NO_TICKET' } }))
+        local count = 0
+        local client = pair.merged({ ca = large.ca, servername = 'localhost' }, large.client, options)
+        local limits = mtu_of_both(server, client, function(direction, _, data, sender)
+          if direction == role or #data <= 548 or sender:stats().retransmits == 2 then return data end
+          count = count + 1
+        end)
+        assert.is_true(count > 2)
+        assert.same({ 1228 - OVERHEAD, 1228 - OVERHEAD }, limits)
+      end))
+    end
+
+    for _, part in ipairs { 'first', 'last' } do
+      it(('says nothing about the MTU of a flight whose answer comes without its %s datagram'):format(part), loop.run(function()
+        local often = pair.with(patient, { retransmitTimeout = always })
+        local server = large_server(pair.merged(often, { demux = demux }))
+        local first
+        local client = pair.merged({ ca = large.ca, servername = 'localhost' }, large.client, often)
+        local limits = mtu_of_both(server, client, losing(5, function(data, direction)
+          if direction ~= 'server' or data:byte(1) ~= 22 or data:byte(5) ~= 0 or data:byte(14) == 1 then return false end
+          first = first or kind(data)
+          if part == 'first' then return kind(data) == first end
+          return data:byte(14) ~= 11 -- what is behind the client's Certificate
+        end))
+        assert.equal(1228 - OVERHEAD, limits[2])
+      end))
+    end
   end)
 end)
 
