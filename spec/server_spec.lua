@@ -423,6 +423,52 @@ pair.each(function(demux, ip)
     end))
   end)
 
+  describe('a peer that comes back at once from the same port', function()
+    -- How an association may end while the next hello of its peer is in the socket already.
+    local ends = {
+      ['its close_notify'] = function(conn, _, between)
+        between.filter = function(direction, _, data) return direction == 'server' and { data, hello.build() } or data end
+        conn:close()
+      end,
+      ['the application, with close_notify'] = function(_, accepted, between)
+        between:inject('server', hello.build())
+        accepted:close()
+      end,
+      ['the application, without a word'] = function(_, accepted, between)
+        between:inject('server', hello.build())
+        accepted:destroy()
+      end,
+    }
+    for name, finish in pairs(ends) do
+      it(('is answered when its association is ended by %s'):format(name), loop.run(function()
+        local server = pair.listening({ demux = demux }, ip)
+        local between = proxy.new(server)
+        local conn, accepted = pair.open(server, between)
+        local before = #between.recorded.client
+        finish(conn, accepted, between)
+        loop.till(function()
+          for i = before + 1, #between.recorded.client do
+            if hello.verifyRequest(between.recorded.client[i]) then return true end
+          end
+        end, 'a HelloVerifyRequest')
+        assert.equal(0, server:stats().active)
+        pair.close(conn, server, between)
+      end))
+    end
+
+    it('is answered when its handshake has been evicted', loop.run(function()
+      local server = pair.listening({ demux = demux, maxHandshakes = 1 }, ip)
+      local first, second = raw.open(ip), raw.open(ip)
+      hello.halfOpen(first, server)
+      local cookie, before = hello.cookie(second, server), #first.inbox
+      second:send(hello.build { cookie = cookie, sequence = 1, messageSequence = 1 }, server)
+      first:send(hello.build { random = ('q'):rep(32) }, server)
+      loop.till(function() return #first.inbox > before end, 'an answer')
+      assert.truthy(hello.verifyRequest(first.inbox[before + 1]))
+      pair.close(server, first, second)
+    end))
+  end)
+
   describe('a peer that starts over (RFC 6347 §4.2.8)', function()
     it('gets a new association; the old one stays until the new one is complete', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))

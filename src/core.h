@@ -143,6 +143,7 @@ bool dtls_udp_peer(int fd, dtls_address *out);
 /* A non-blocking socket bound to local and connected to peer, otherwise like the listening one; -1 and errno on failure. */
 int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_address *peer);
 ssize_t dtls_udp_send(int fd, const dtls_address *local, const dtls_address *peer, const void *data, size_t size);
+ssize_t dtls_udp_receive(int fd, void *data, size_t capacity, dtls_address *sender); /* recvfrom(2), which never waits */
 
 dtls_batch *dtls_batch_new(void);
 void dtls_batch_free(dtls_batch *batch);
@@ -538,6 +539,8 @@ int dtls_endpoint_new(lua_State *L); /* core.endpoint(context, fd, demux[, optio
 void dtls_endpoint_unref(dtls_endpoint *ep);
 /* Copies a datagram for later dispatch. seen: the path's current association has had it. */
 void dtls_endpoint_stash(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data, size_t size, bool seen);
+/* Copies all that a peer socket holds for later dispatch, each datagram with its own sender. */
+void dtls_endpoint_drain(dtls_endpoint *ep, const dtls_path *path);
 
 /* Counts on the association and, for a server, on its endpoint. */
 #define DTLS_COUNT(a, field, n) \

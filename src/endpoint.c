@@ -288,18 +288,21 @@ static int endpoint_pending(lua_State *L) {
   return 1;
 }
 
-/* What the new socket got between bind and connect is the port's other traffic (facts of the kernel: all of it). */
-static void drain(dtls_endpoint *ep, const dtls_path *path) {
+/*
+ * What a peer socket holds that the association on it does not read: the port's other traffic, of which the kernel gives
+ * it all between bind and connect, and what came behind the association's last datagram. An ICMP error takes one read and
+ * is no reason to leave the datagrams behind it.
+ */
+void dtls_endpoint_drain(dtls_endpoint *ep, const dtls_path *path) {
   uint8_t data[DTLS_DATAGRAM_MAX];
   for (int i = 0; i < DTLS_DRAIN_MAX; i++) {
-    dtls_address peer;
-    socklen_t size = sizeof peer;
-    ssize_t n = recvfrom(path->fd, data, sizeof data, MSG_DONTWAIT, &peer.sa, &size);
+    dtls_address sender;
+    ssize_t n = dtls_udp_receive(path->fd, data, sizeof data, &sender);
     if (n >= 0) {
       ep->counters.datagrams_in++;
       ep->counters.bytes_in += (uint64_t)n;
-      dtls_endpoint_stash(ep, path, &peer, data, (size_t)n, false);
-    } else if (errno == EAGAIN) {
+      dtls_endpoint_stash(ep, path, &sender, data, (size_t)n, false);
+    } else if (errno == EAGAIN || dtls_screen_is_final(errno)) {
       return;
     } else {
       ep->counters.drops[dtls_screen_reason(errno)]++;
@@ -307,9 +310,15 @@ static void drain(dtls_endpoint *ep, const dtls_path *path) {
   }
 }
 
+/*
+ * A port that was bound by another user (a server that has given up root) or is privileged gets no second socket. The
+ * endpoint's own socket then serves this peer, as in the shared strategy.
+ */
+static bool needs_shared_socket(int number) { return number == EADDRINUSE || number == EACCES; }
+
 static dtls_path *open_path(dtls_endpoint *ep) {
   int fd = ep->shared ? -1 : dtls_udp_peer_socket(ep->fd, &ep->hand.local, &ep->hand.peer);
-  if (fd < 0 && !ep->shared) return NULL;
+  if (fd < 0 && !ep->shared && !needs_shared_socket(errno)) return NULL;
   dtls_path *path = dtls_path_new(ep, &ep->hand.local, &ep->hand.peer, fd, true);
   if (!path && fd >= 0) close(fd);
   if (!path) errno = ENOMEM;
@@ -350,7 +359,7 @@ static int endpoint_accept(lua_State *L) {
   if (displaced && !in_place) dtls_path_detach(displaced);
   dtls_path_attach(path, a);
   if (in_place) dtls_path_detach(displaced); /* the new one is its heir, so the path and its socket stay */
-  if (fresh && path->fd >= 0) drain(ep, path);
+  if (fresh && path->fd >= 0) dtls_endpoint_drain(ep, path);
   if (!displaced) return 1;
   lua_rawgeti(L, LUA_REGISTRYINDEX, displaced->owner);
   return 2;

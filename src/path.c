@@ -22,9 +22,22 @@ dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtl
   return path;
 }
 
+/*
+ * A peer that closed may have come back by now: its hello is in this socket, behind the close_notify. Connected to itself
+ * the socket gets nothing more, the endpoint's gets the peer's datagrams from then on, and none falls in between.
+ */
+static void close_peer_socket(dtls_path *path) {
+  dtls_endpoint *ep = path->endpoint;
+  if (ep && ep->fd >= 0) {
+    (void)connect(path->fd, &path->local.sa, dtls_address_size(&path->local)); /* failing, it costs what comes meanwhile */
+    dtls_endpoint_drain(ep, path);
+  }
+  close(path->fd);
+}
+
 void dtls_path_free(dtls_path *path) {
   if (path->endpoint && path->endpoint->paths) dtls_paths_remove(path->endpoint->paths, path);
-  if (path->owns_fd && path->fd >= 0) close(path->fd);
+  if (path->owns_fd && path->fd >= 0) close_peer_socket(path);
   OPENSSL_free(path);
 }
 

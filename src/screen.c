@@ -184,40 +184,55 @@ static bool is_for_me_untrusted(dtls_association *a, const uint8_t *data, size_t
   }
 }
 
-/* One datagram into out: its size, or -1 (errno says why). */
-static int take(dtls_association *a, uint8_t *out, size_t capacity) {
-  if (a->datagram) {
-    size_t size = a->datagram_size < capacity ? a->datagram_size : capacity;
-    memcpy(out, a->datagram, size);
-    a->datagram = NULL;
-    return (int)size;
+/* The kernel may queue a datagram here that it looked up before the socket was connected, whoever sent it. */
+static void pass_on_untrusted(dtls_association *a, const dtls_address *sender, const uint8_t *data, size_t size) {
+  dtls_endpoint *ep = a->endpoint;
+  if (!ep) {
+    drop(a, DTLS_DROP_STRANGER);
+    return;
   }
-  errno = EAGAIN;
-  if (!a->reads_socket) return -1;
-  int size = BIO_read(a->dgram, out, (int)capacity);
+  ep->counters.datagrams_in++;
+  ep->counters.bytes_in += size;
+  dtls_endpoint_stash(ep, a->path, sender, data, size, false);
+}
+
+/* The datagram that was handed in. */
+static int take_handed_in(dtls_association *a, uint8_t *out, size_t capacity) {
+  size_t size = a->datagram_size < capacity ? a->datagram_size : capacity;
+  memcpy(out, a->datagram, size);
+  a->datagram = NULL;
+  if (size == 0) drop(a, DTLS_DROP_EMPTY);
+  return (int)size;
+}
+
+/* One read of its socket: the size of a datagram that is for it; 0: what came is not; -1: nothing came (errno says why). */
+static int take_from_socket(dtls_association *a, uint8_t *out, size_t capacity) {
+  dtls_address sender;
+  ssize_t size = dtls_udp_receive(a->path->fd, out, capacity, &sender);
   if (size < 0) return -1;
+  if (!dtls_address_equal(&sender, &a->path->peer)) {
+    pass_on_untrusted(a, &sender, out, (size_t)size);
+    return 0;
+  }
   DTLS_COUNT(a, datagrams_in, 1);
   DTLS_COUNT(a, bytes_in, (uint64_t)size);
-  return size;
+  if (size == 0) drop(a, DTLS_DROP_EMPTY);
+  return size > 0 && is_for_me_untrusted(a, out, (size_t)size) ? (int)size : 0;
 }
 
 /* The next datagram that is for it: its size; 0: there is none, or none for this call; -1: the socket is beyond use. */
 static int receive(dtls_association *a, uint8_t *out, size_t capacity) {
   if (dtls_hold_pending(a)) return (int)dtls_hold_next(a, out, capacity);
-  while (a->datagram || a->reads_left > 0) {
-    bool handed_in = a->datagram != NULL;
-    if (!handed_in) a->reads_left--;
-    int size = take(a, out, capacity);
-    if (size >= 0) {
-      if (size == 0) drop(a, DTLS_DROP_EMPTY);
-      if (size > 0 && (handed_in || is_for_me_untrusted(a, out, (size_t)size))) return size;
-    } else {
-      if (errno == EAGAIN) break;
-      if (dtls_screen_is_final(errno)) return -1;
-      socket_error(a, errno); /* the kernel reports it once; datagrams may wait behind it */
-    }
+  int size = a->datagram ? take_handed_in(a, out, capacity) : 0;
+  while (size <= 0 && a->reads_socket && a->reads_left > 0) {
+    a->reads_left--;
+    size = take_from_socket(a, out, capacity);
+    if (size >= 0) continue;
+    if (errno == EAGAIN) return 0;
+    if (dtls_screen_is_final(errno)) return -1;
+    socket_error(a, errno); /* the kernel reports it once; datagrams may wait behind it */
   }
-  return 0;
+  return size > 0 ? size : 0;
 }
 
 /* A hello to answer, or an open association: what is left of a datagram when the screen has looked at it. */

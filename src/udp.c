@@ -222,6 +222,11 @@ int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_ad
   return fd;
 }
 
+ssize_t dtls_udp_receive(int fd, void *data, size_t capacity, dtls_address *sender) {
+  socklen_t size = sizeof *sender;
+  return recvfrom(fd, data, capacity, MSG_DONTWAIT, &sender->sa, &size);
+}
+
 /* ── datagrams with their local address ── */
 
 enum { BATCH = 32, CONTROL_SIZE = CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo)) };

@@ -188,6 +188,11 @@ function Server:_dispatchPending()
   if self._endpoint and self._endpoint:pending() then self:_dispatch() end
 end
 
+--- The same in a later turn of the loop.
+function Server:_awaitPending()
+  if self._endpoint and self._endpoint:pending() then self:_await 'rwp' end
+end
+
 -- Over the limits: silence. A peer that starts over takes its own place and is not counted twice.
 function Server:_hasRoom(host)
   local own = self._options
@@ -327,6 +332,7 @@ local early_ends = {
 
 --- A connection is over; its handles are still closing.
 function Server:_lost(conn, opened, err)
+  self:_awaitPending() -- what was in its socket
   end_handshake(self, conn)
   self._connections[conn] = nil
   self._active = self._active - 1

@@ -113,7 +113,7 @@ end)
 
 describe('a server without a descriptor or memory for a peer', function()
   for _, each in ipairs {
-    { 'socket', 'EMFILE' }, { 'socket', 'ENFILE' }, { 'socket', 'ENOBUFS' }, { 'bind', 'EADDRINUSE' }, { 'bind', 'ENOMEM' },
+    { 'socket', 'EMFILE' }, { 'socket', 'ENFILE' }, { 'socket', 'ENOBUFS' }, { 'bind', 'ENOMEM' },
     { 'connect', 'ENETUNREACH' }, { 'connect', 'EAGAIN' }, { 'setsockopt', 'ENOBUFS' }, { 'getsockopt', 'ENOBUFS' },
   } do
     local kind, code = unpack(each)
@@ -146,6 +146,80 @@ describe('a server without a descriptor or memory for a peer', function()
       end, kind, code)
     end)
   end
+end)
+
+describe('a server that gets no second socket for its port', function()
+  for _, code in ipairs { 'EADDRINUSE', 'EACCES' } do
+    it(('serves its peers through the socket that it listens on (%s)'):format(code), function()
+      child(function(err)
+        local fault = require 'spec.support.faults'
+        local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
+        trial.run({ demux = 'connected' }, function(server)
+          fault.set('bind', 1, 1e9, err)
+          local psk = { identity = 'me', key = 'secret' }
+          local conn, accepted = pair.open(server, nil, { psk = psk })
+          local other = pair.open(server, nil, { psk = psk })
+          assert(accepted._association:fd() == nil and server.bystanders._association:fd() ~= nil)
+          pair.roundTrip(conn, 'served')
+          trial.unharmed(server)
+          pair.roundTrip(other, 'served, too')
+          assert(#server.errors == 0 and server:stats().refused == 0)
+          pair.close(conn, other)
+          trial.settle(server)
+        end)
+      end, code)
+    end)
+  end
+
+  if require('luv').getuid() ~= 0 then return pending 'a server that gives up root: the specs do not run as root' end
+
+  for name, port in pairs { ['any port'] = '0', ['a privileged port'] = 'privileged' } do
+    it(('serves its peers after it has given up root (%s)'):format(name), function()
+      child(function(which)
+        local ffi, uv, dtls = require 'ffi', require 'luv', require 'dtls'
+        local loop, pair = require 'spec.support.loop', require 'spec.support.pair'
+        ffi.cdef 'int setgroups(size_t count, const void *list); int setgid(unsigned id); int setuid(unsigned id);'
+        loop.run(function()
+          local server, number = pair.echo(pair.server { demux = 'connected' }), 0
+          if which == 'privileged' then number = 1000 end
+          while not server:listen(number, '127.0.0.1') do number = number - 1 end
+          server.ip, server.port = '127.0.0.1', server:address().port
+          assert(ffi.C.setgroups(0, nil) == 0 and ffi.C.setgid(65534) == 0 and ffi.C.setuid(65534) == 0)
+          local failures = pair.record(server, 'clientError')
+          for i = 1, 3 do
+            local conn = pair.open(server)
+            pair.roundTrip(conn, 'served ' .. i)
+            pair.close(conn)
+          end
+          assert(#failures == 0 and uv.getuid() == 65534 and dtls)
+          pair.close(server)
+        end)()
+      end, port)
+    end)
+  end
+end)
+
+describe('a peer socket that is closed', function()
+  it('gives up the hello behind its errors', function()
+    child(function()
+      local fault, loop, hello = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.hello'
+      local pair, proxy = require 'spec.support.pair', require 'spec.support.proxy'
+      loop.run(function()
+        local server = pair.listening { demux = 'connected' }
+        local between = proxy.new(server)
+        local conn, accepted = pair.open(server, between)
+        local before = #between.recorded.client
+        between:inject('server', hello.build())
+        fault.set('receive', 1, 30, 'ECONNREFUSED')
+        accepted:destroy()
+        fault.set 'receive'
+        loop.till(function() return #between.recorded.client > before end, 'an answer')
+        assert(hello.verifyRequest(between.recorded.client[before + 1]))
+        assert(server:stats().drops.ECONNREFUSED == 30)
+        pair.close(conn, server, between)
+      end)()
+    end)
+  end)
 end)
 
 describe('a client without a descriptor', function()
