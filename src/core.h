@@ -58,16 +58,16 @@ static inline size_t dtls_record_size(const uint8_t *record) { return DTLS_RECOR
 
 /* Why a datagram or record was dropped: constant, name in stats().drops. */
 #define DTLS_DROP_REASONS(X) \
-  X(EMPTY, "empty")               /* no bytes at all */ \
+  X(EMPTY, "empty")               /* a datagram without bytes, or an authentic record without data */ \
   X(SHORT, "short")               /* less than a record header */ \
   X(TYPE, "type")                 /* content type that DTLS 1.2 does not have */ \
   X(VERSION, "version")           /* record version that is not DTLS 1.x */ \
   X(LENGTH, "length")             /* length field that says more than there is, or more than is allowed */ \
   X(UNDERSIZED, "undersized")     /* protected record shorter than nonce and tag */ \
   X(UNPROTECTED, "unprotected")   /* application data in epoch 0 */ \
-  X(HANDSHAKE, "handshake")       /* plaintext handshake record or ChangeCipherSpec that cannot be genuine */ \
+  X(HANDSHAKE, "handshake")       /* handshake record or ChangeCipherSpec that cannot be genuine */ \
   X(ALERT, "alert")               /* unauthenticated alert; a fatal one is remembered, see association.c */ \
-  X(EARLY, "early")               /* more protected records before the keys exist than a flight can hold */ \
+  X(EARLY, "early")               /* protected record before a suite is chosen, or before ChangeCipherSpec and not Finished */ \
   X(EPOCH, "epoch")               /* an epoch that is over, or never exists without renegotiation */ \
   X(REPLAY, "replay")             /* a handshake message that has been read, or an open association's own hello */ \
   X(INVALID, "invalid")           /* protected data that is forged, altered, or has been read */ \
@@ -103,6 +103,7 @@ void dtls_error_init(lua_State *L);
 int dtls_error(lua_State *L, const char *code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 int dtls_error_system(lua_State *L, int number, const char *what);
 int dtls_error_alert(lua_State *L, int description);
+int dtls_error_warning(lua_State *L, int description); /* an alert that should not, but did end an association */
 int dtls_error_certificate(lua_State *L, long verify_result);
 int dtls_error_openssl(lua_State *L, const char *code, const char *what); /* the oldest entry of the queue; clears it */
 const char *dtls_error_verify_name(long verify_result);
@@ -383,7 +384,7 @@ SSL_SESSION *dtls_hold_take_session(dtls_association *a, const uint8_t *id, size
 int dtls_hold_push(lua_State *L, dtls_association *a); /* nil, kind, subject… of the question */
 extern const luaL_Reg dtls_hold_methods[];
 
-/* ── flight.c: plaintext handshake messages wait for their turn ──────────────────────────────────────────── */
+/* ── flight.c: records of a handshake wait for their turn ────────────────────────────────────────────────── */
 
 typedef struct dtls_flight dtls_flight;
 
@@ -395,8 +396,9 @@ void dtls_flight_begin_untrusted(dtls_association *a, const uint8_t *hello); /* 
 void dtls_flight_completed(dtls_association *a);
 void dtls_flight_free(dtls_association *a);
 bool dtls_flight_take(dtls_association *a, const uint8_t *data, size_t size); /* a datagram; false: out of memory */
-bool dtls_flight_pending(const dtls_association *a); /* there is more of it */
-size_t dtls_flight_rest(dtls_association *a, uint8_t *out, size_t capacity); /* all of that, for an open association */
+bool dtls_flight_pending(const dtls_association *a); /* there is more that libssl can read now */
+/* For an open association, one after the other: what came before Finished, and what is left of the datagram with Finished. */
+size_t dtls_flight_rest(dtls_association *a, uint8_t *out, size_t capacity);
 /* The next record of it that libssl may read now; 0: there is none. */
 size_t dtls_flight_next_untrusted(dtls_association *a, uint8_t *out, size_t capacity);
 /* The same of what came before its turn. */
@@ -416,6 +418,7 @@ void dtls_screen_collect(dtls_association *a); /* keeps what has arrived until t
 
 /* The shortest protected record of the suite in use or about to be: nonce and tag. 0: no suite yet. */
 size_t dtls_screen_protected_min(const SSL *ssl);
+enum { DTLS_FINISHED_SIZE = DTLS_HANDSHAKE_HEADER + 12 }; /* of every suite of TLS 1.2 (RFC 5246 §7.4.9) */
 
 /* ── timer.c: when a flight is repeated ──────────────────────────────────────────────────────────────────── */
 
@@ -454,8 +457,17 @@ struct dtls_association {
   dtls_hold *hold;         /* while something is asked, or waits behind a question */
   dtls_flight *flight;     /* of a handshake: the datagram that is being read, and what came before its turn */
   bool wants_certificate;  /* its CertificateRequest has been sent */
+  struct {
+    uint8_t type; /* SSL3_MT_… */
+    bool written; /* by us, else read */
+    bool any;     /* false: none yet */
+  } last;         /* the handshake message that libssl has read or written last; libssl's own states are renumbered at times */
+  bool peer_changed_cipher; /* libssl has read the peer's ChangeCipherSpec: from then on it can read protected records */
+  bool was_shown_cipher;    /* it has read one, and its state before was state_before_cipher */
+  OSSL_HANDSHAKE_STATE state_before_cipher;
+  unsigned repeated_finished; /* how often an open association has repeated its last flight because the peer repeated its Finished */
   uint16_t next_seq;       /* of the handshake message that libssl reads next */
-  uint16_t write_seq;      /* of the one that it writes next; what has a lower one is repeated */
+  bool repeating;          /* libssl repeats a flight, until it reads again */
   uint16_t shape_seq;      /* of the one that shape is of */
   uint32_t shape;          /* what the first fragment of that message gave it; 0: none */
   char *keylog;            /* lines that the application has not taken yet */
@@ -463,8 +475,6 @@ struct dtls_association {
   size_t mtu;                       /* UDP payload; caps every datagram */
   size_t data_mtu, protected_min;   /* once open */
   uint64_t plain_number;            /* of the last record of epoch 0 that libssl has got */
-  unsigned early;                   /* protected records seen before the handshake completed */
-  size_t early_bytes;               /* of data among them */
   unsigned unread;                  /* protected records with data that libssl got since it last had nothing more to say */
   unsigned timeouts;                /* of the flight that waits for an answer */
   size_t longest;                   /* datagram of that flight that was sent */
@@ -473,6 +483,7 @@ struct dtls_association {
   unsigned interval;                    /* ms, the one that runs */
   uint64_t repeat_at;                   /* ms, when it ends; 0: no flight waits for an answer */
   int write_error;                  /* errno of the last datagram that did not leave */
+  int alert_read;                   /* level << 8 | description of the last alert that libssl has read */
   /* An unauthenticated sign that the handshake is futile: an alert (≥ 0) or an errno. It counts when nothing
      valid follows, since anybody can forge it: an alert within one retransmission interval, an errno until the flight
      has been repeated and that has had no answer either. */

@@ -1,8 +1,10 @@
 /*
- * The peer's flight of plaintext handshake messages on its way into libssl. Nobody has authenticated them. libssl ends
+ * The records of a handshake on their way into libssl. Nobody has authenticated its plaintext messages. libssl ends
  * a handshake at the first message that it does not expect, even one that was sent long before its turn, and lets
- * whoever sends decide how much memory it sets aside for those to come. So it gets one message at a time: the one that
- * it reads next, of a type that may come next. What came before its turn waits here, within limits.
+ * whoever sends decide how much memory it sets aside for those to come: 16 KB and more for each message or protected
+ * record. So libssl gets one record at a time, with the message that it reads next, of a type that may come next; Finished
+ * when it has read ChangeCipherSpec, and other protected records when the handshake is complete. What came before its turn
+ * waits here, within limits.
  */
 #include "core.h"
 
@@ -11,14 +13,14 @@
 enum {
   HELLOS_MAX = 3, /* of a client. A server whose cookies have changed meanwhile asks twice (RFC 6347 §4.2.1) */
   AHEAD_MAX = 8, /* messages before its turn; a flight has at most seven */
-  WAITING_MAX = 32,
+  WAITING_MAX = 32, /* records */
   WAITING_BYTES_MAX = 32 * 1024
 };
 
 typedef struct waiting {
   struct waiting *older;
   size_t size;
-  uint8_t data[]; /* a record with one fragment */
+  uint8_t data[]; /* a record: plaintext with one fragment, or protected */
 } waiting;
 
 struct dtls_flight {
@@ -32,55 +34,96 @@ struct dtls_flight {
 
 /* ── life ── */
 
-static void forget_waiting(dtls_flight *f) {
-  while (f->newest) {
-    waiting *older = f->newest->older;
-    OPENSSL_free(f->newest);
-    f->newest = older;
+/* Frees the entry that `link` points to. */
+static void unlink_waiting(dtls_flight *f, waiting **link) {
+  waiting *entry = *link;
+  *link = entry->older;
+  f->count--;
+  f->bytes -= entry->size;
+  OPENSSL_free(entry);
+}
+
+static bool is_any(const uint8_t *record) { return record != NULL; }
+static bool is_plaintext(const uint8_t *record) { return dtls_record_epoch(record) == 0; }
+static bool is_handshake(const uint8_t *record) { return record[0] == SSL3_RT_HANDSHAKE; }
+
+static void forget_waiting(dtls_flight *f, bool (*which)(const uint8_t *record)) {
+  for (waiting **link = &f->newest; *link;) {
+    if (which((*link)->data))
+      unlink_waiting(f, link);
+    else
+      link = &(*link)->older;
   }
-  f->count = 0;
-  f->bytes = 0;
 }
 
 void dtls_flight_free(dtls_association *a) {
   dtls_flight *f = a->flight;
   if (!f) return;
   a->flight = NULL;
-  forget_waiting(f);
+  forget_waiting(f, is_any);
   OPENSSL_free(f->rest);
   OPENSSL_free(f);
 }
 
 /*
- * The answer to a flight is not on its way before the flight is: what waits now is forged. Not so when libssl repeats a
- * flight whose answer has come in part.
+ * A handshake message that libssl writes for the first time. Before a flight is sent, a plaintext reply to it can only be
+ * forged: such records are forgotten. A message that libssl repeats says nothing: part of the reply may have come. What is
+ * behind the type of a message that was cut into fragments is not to be relied on: libssl writes their headers over it.
  */
-static void writes(dtls_association *a, uint16_t seq) {
-  if (seq < a->write_seq) return;
-  if (a->flight) forget_waiting(a->flight);
-  a->write_seq = (uint16_t)(seq + 1);
+static void on_written(dtls_association *a, const uint8_t *message) {
+  if (a->repeating) return;
+  if (a->flight) forget_waiting(a->flight, is_plaintext);
+  a->last.type = message[0];
+  a->last.written = a->last.any = true;
+  if (message[0] == SSL3_MT_CERTIFICATE_REQUEST) a->wants_certificate = true;
 }
 
-/* libssl shows each message as it is read, in order and whole, and as it is written. */
+static void on_read(dtls_association *a, const uint8_t *message) {
+  a->next_seq = (uint16_t)(dtls_u16(message + 4) + 1);
+  a->last.type = message[0];
+  a->last.written = false;
+  a->last.any = true;
+}
+
+/*
+ * libssl shows a ChangeCipherSpec before it knows whether the turn has come for it, and drops one that came early: by the
+ * time it reads again, a new state has told. The peer's certificate has been read then, or will not come, and libssl need
+ * not set aside that much for a message any more.
+ */
+static void settle_cipher(dtls_association *a) {
+  if (!a->was_shown_cipher) return;
+  a->was_shown_cipher = false;
+  if (SSL_get_state(a->ssl) == a->state_before_cipher) return;
+  a->peer_changed_cipher = true;
+  if (SSL_get_max_cert_list(a->ssl) > SSL3_RT_MAX_PLAIN_LENGTH) SSL_set_max_cert_list(a->ssl, SSL3_RT_MAX_PLAIN_LENGTH);
+}
+
+/* libssl shows each message as it is read, in order and whole, and as it is written (SSL_set_msg_callback). */
 static void on_message(int written, int version, int type, const void *data, size_t size, SSL *ssl, void *argument) {
   (void)version, (void)argument;
   dtls_association *a = dtls_association_of(ssl);
+  if (type == SSL3_RT_CHANGE_CIPHER_SPEC && !written) {
+    a->was_shown_cipher = true;
+    a->state_before_cipher = SSL_get_state(ssl);
+  }
   if (type != SSL3_RT_HANDSHAKE || size < DTLS_HANDSHAKE_HEADER) return;
-  const uint8_t *message = data;
-  uint16_t seq = dtls_u16(message + 4);
-  if (written) writes(a, seq); else a->next_seq = (uint16_t)(seq + 1);
-  if (written && message[0] == SSL3_MT_CERTIFICATE_REQUEST) a->wants_certificate = true;
+  if (written)
+    on_written(a, data);
+  else
+    on_read(a, data);
 }
 
 void dtls_flight_watch(dtls_association *a) { SSL_set_msg_callback(a->ssl, on_message); }
 
 void dtls_flight_completed(dtls_association *a) {
   SSL_set_msg_callback(a->ssl, NULL);
-  if (a->flight && !a->flight->rest) dtls_flight_free(a);
+  if (a->flight) forget_waiting(a->flight, is_handshake);
+  if (!dtls_flight_pending(a)) dtls_flight_free(a);
 }
 
 void dtls_flight_begin_untrusted(dtls_association *a, const uint8_t *hello) {
   a->next_seq = a->shape_seq = 1; /* the hello's own (hello.c), and where DTLSv1_listen leaves it */
+  a->last.any = false; /* DTLSv1_listen showed the hello, of which this may be the first fragment alone */
   a->shape = dtls_message_shape(hello + DTLS_RECORD_HEADER);
   a->plain_number = dtls_record_number(hello);
 }
@@ -103,13 +146,25 @@ bool dtls_flight_take(dtls_association *a, const uint8_t *data, size_t size) {
   return true;
 }
 
-bool dtls_flight_pending(const dtls_association *a) { return a->flight && a->flight->rest; }
+bool dtls_flight_pending(const dtls_association *a) { return a->flight && (a->flight->rest || (a->open && a->flight->newest)); }
+
+static waiting **oldest_waiting(dtls_flight *f) {
+  waiting **link = &f->newest;
+  while (*link && (*link)->older) link = &(*link)->older;
+  return link;
+}
 
 size_t dtls_flight_rest(dtls_association *a, uint8_t *out, size_t capacity) {
   dtls_flight *f = a->flight;
-  if (!f || !f->rest) return 0;
-  size_t size = f->size - f->at;
-  if (size > capacity) size = 0;
+  size_t size = 0;
+  while (f && f->newest && size == 0) {
+    waiting **oldest = oldest_waiting(f);
+    if ((*oldest)->size <= capacity) size = (*oldest)->size;
+    memcpy(out, (*oldest)->data, size);
+    unlink_waiting(f, oldest);
+  }
+  if (!f || !f->rest || size > 0) return size;
+  if (f->size - f->at <= capacity) size = f->size - f->at;
   memcpy(out, f->rest + f->at, size);
   forget_rest(f);
   return size;
@@ -128,21 +183,36 @@ static bool continues_hello(const dtls_association *a, uint8_t type, bool after_
   return type == SSL3_MT_SERVER_KEY_EXCHANGE || type == SSL3_MT_SERVER_DONE; /* the hint may be absent */
 }
 
-static bool is_expected(const dtls_association *a, uint8_t type) {
-  switch (SSL_get_state(a->ssl)) {
-    case TLS_ST_BEFORE: case TLS_ST_SR_CLNT_HELLO: return a->server && type == SSL3_MT_CLIENT_HELLO; /* its later fragments */
-    case TLS_ST_SW_SRVR_DONE: return type == (a->wants_certificate ? SSL3_MT_CERTIFICATE : SSL3_MT_CLIENT_KEY_EXCHANGE);
-    case TLS_ST_SR_CERT: return type == SSL3_MT_CLIENT_KEY_EXCHANGE;
-    case TLS_ST_SR_KEY_EXCH: return type == SSL3_MT_CERTIFICATE_VERIFY && SSL_get0_peer_certificate(a->ssl);
-    case TLS_ST_CW_CLNT_HELLO: return type == SSL3_MT_SERVER_HELLO || (type == DTLS1_MT_HELLO_VERIFY_REQUEST && a->next_seq < HELLOS_MAX - 1);
-    case TLS_ST_CR_SRVR_HELLO: return continues_hello(a, type, false);
-    case TLS_ST_CR_CERT: return continues_hello(a, type, true);
-    case TLS_ST_CR_KEY_EXCH: return type == SSL3_MT_SERVER_DONE || (type == SSL3_MT_CERTIFICATE_REQUEST && !dtls_psk_suite(a->ssl));
-    case TLS_ST_CR_CERT_REQ: return type == SSL3_MT_SERVER_DONE;
-    case TLS_ST_CW_FINISHED: return type == SSL3_MT_NEWSESSION_TICKET;
+/* A server reads its client's messages: the hello, whose later fragments may be missing, and the reply to ServerHelloDone. */
+static bool server_expects(const dtls_association *a, uint8_t type) {
+  if (!a->last.any) return type == SSL3_MT_CLIENT_HELLO;
+  if (a->last.written) {
+    if (a->last.type != SSL3_MT_SERVER_DONE) return false;
+    return type == (a->wants_certificate ? SSL3_MT_CERTIFICATE : SSL3_MT_CLIENT_KEY_EXCHANGE);
+  }
+  switch (a->last.type) {
+    case SSL3_MT_CERTIFICATE: return type == SSL3_MT_CLIENT_KEY_EXCHANGE;
+    case SSL3_MT_CLIENT_KEY_EXCHANGE: return type == SSL3_MT_CERTIFICATE_VERIFY && SSL_get0_peer_certificate(a->ssl);
     default: return false;
   }
 }
+
+static bool client_expects(const dtls_association *a, uint8_t type) {
+  if (a->last.written) {
+    if (a->last.type == SSL3_MT_FINISHED) return type == SSL3_MT_NEWSESSION_TICKET;
+    if (a->last.type != SSL3_MT_CLIENT_HELLO) return false;
+    return type == SSL3_MT_SERVER_HELLO || (type == DTLS1_MT_HELLO_VERIFY_REQUEST && a->next_seq < HELLOS_MAX - 1);
+  }
+  switch (a->last.type) {
+    case SSL3_MT_SERVER_HELLO: return continues_hello(a, type, false);
+    case SSL3_MT_CERTIFICATE: return continues_hello(a, type, true);
+    case SSL3_MT_SERVER_KEY_EXCHANGE: return type == SSL3_MT_SERVER_DONE || (type == SSL3_MT_CERTIFICATE_REQUEST && !dtls_psk_suite(a->ssl));
+    case SSL3_MT_CERTIFICATE_REQUEST: return type == SSL3_MT_SERVER_DONE;
+    default: return false;
+  }
+}
+
+static bool is_expected(const dtls_association *a, uint8_t type) { return a->server ? server_expects(a, type) : client_expects(a, type); }
 
 /* libssl ends the handshake at a fragment that gives the message another length than the one before. */
 static bool fits_untrusted(dtls_association *a, const uint8_t *message) {
@@ -157,7 +227,7 @@ static bool fits_untrusted(dtls_association *a, const uint8_t *message) {
 
 typedef enum { NEVER, LATER, NOW } turn;
 
-static turn turn_untrusted(dtls_association *a, const uint8_t *message) {
+static turn message_turn_untrusted(dtls_association *a, const uint8_t *message) {
   uint16_t ahead = (uint16_t)(dtls_u16(message + 4) - a->next_seq);
   if (ahead > UINT16_MAX / 2) {
     DTLS_DROP(a, REPLAY);
@@ -169,16 +239,15 @@ static turn turn_untrusted(dtls_association *a, const uint8_t *message) {
   return NEVER;
 }
 
+static turn turn_untrusted(dtls_association *a, const uint8_t *record) {
+  if (is_plaintext(record)) return is_handshake(record) ? message_turn_untrusted(a, record + DTLS_RECORD_HEADER) : NOW;
+  return a->peer_changed_cipher && is_handshake(record) ? NOW : LATER;
+}
+
 /* ── what waits ── */
 
 static void drop_oldest(dtls_association *a) {
-  dtls_flight *f = a->flight;
-  waiting **last = &f->newest;
-  while ((*last)->older) last = &(*last)->older;
-  f->count--;
-  f->bytes -= (*last)->size;
-  OPENSSL_free(*last);
-  *last = NULL;
+  unlink_waiting(a->flight, oldest_waiting(a->flight));
   DTLS_DROP(a, STASH);
 }
 
@@ -203,17 +272,14 @@ static size_t take_waiting(dtls_association *a, uint8_t *out, size_t capacity) {
   dtls_flight *f = a->flight;
   for (waiting **link = &f->newest; *link;) {
     waiting *entry = *link;
-    turn when = turn_untrusted(a, entry->data + DTLS_RECORD_HEADER);
+    turn when = turn_untrusted(a, entry->data);
     if (when == LATER) {
       link = &entry->older;
       continue;
     }
     size_t size = when == NOW && entry->size <= capacity ? entry->size : 0;
     memcpy(out, entry->data, size);
-    *link = entry->older;
-    f->count--;
-    f->bytes -= entry->size;
-    OPENSSL_free(entry);
+    unlink_waiting(f, link);
     if (size > 0) return size;
   }
   return 0;
@@ -243,6 +309,24 @@ static size_t peel_untrusted(dtls_flight *f, uint8_t *out) {
   return size;
 }
 
+/* The record of so many bytes at the front of the rest, which is no plaintext handshake record. */
+static size_t step_whole(dtls_association *a, uint8_t *out, size_t size, size_t capacity) {
+  dtls_flight *f = a->flight;
+  uint8_t *record = f->rest + f->at;
+  if (turn_untrusted(a, record) == LATER) {
+    keep(a, record, size);
+    f->at += size;
+    return 0;
+  }
+  /* libssl has no patience with a ChangeCipherSpec: the messages before it must not come behind it. */
+  size_t before = record[0] == SSL3_RT_CHANGE_CIPHER_SPEC ? dtls_flight_waiting_untrusted(a, out, capacity) : 0;
+  if (before > 0) return before;
+  if (dtls_hold_asks(a)) return 0;
+  memcpy(out, record, size);
+  f->at += size;
+  return size;
+}
+
 /* The next record of the rest, if libssl may read it now. */
 static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
   dtls_flight *f = a->flight;
@@ -257,17 +341,9 @@ static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity)
     f->at += size;
     return 0;
   }
-  if (record[0] != SSL3_RT_HANDSHAKE || dtls_record_epoch(record) != 0) {
-    /* libssl has no patience with a ChangeCipherSpec: the messages before it must not come behind it. */
-    size_t before = record[0] == SSL3_RT_CHANGE_CIPHER_SPEC ? dtls_flight_waiting_untrusted(a, out, capacity) : 0;
-    if (before > 0) return before;
-    if (dtls_hold_asks(a)) return 0;
-    memcpy(out, record, size);
-    f->at += size;
-    return size;
-  }
+  if (record[0] != SSL3_RT_HANDSHAKE || dtls_record_epoch(record) != 0) return step_whole(a, out, size, capacity);
   f->sound = f->at + size;
-  turn when = turn_untrusted(a, record + DTLS_RECORD_HEADER);
+  turn when = turn_untrusted(a, record);
   if (when != NEVER) a->answered = true; /* a forged message can do no more than keep the MTU as it is */
   if (when == NOW && dtls_hold_untrusted(a, record, f->size - f->at)) {
     f->at = f->size;
@@ -281,6 +357,8 @@ static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity)
 size_t dtls_flight_next_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
   dtls_flight *f = a->flight;
   size_t size = 0;
+  a->repeating = false;
+  settle_cipher(a);
   while (f && f->rest && size == 0 && !dtls_hold_asks(a)) {
     size = step_untrusted(a, out, capacity);
     if (f->at >= f->size) forget_rest(f);
@@ -290,6 +368,6 @@ size_t dtls_flight_next_untrusted(dtls_association *a, uint8_t *out, size_t capa
 
 size_t dtls_flight_waiting_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
   size_t size = a->flight ? take_waiting(a, out, capacity) : 0;
-  if (size > 0 && dtls_hold_untrusted(a, out, size)) return 0;
+  if (size > 0 && is_plaintext(out) && dtls_hold_untrusted(a, out, size)) return 0;
   return size;
 }

@@ -8,12 +8,8 @@
 #include <errno.h>
 #include <string.h>
 
-enum {
-  /* Protected records before the handshake completed, which libssl queues. A Finished is 48 bytes or a little more. */
-  EARLY_MAX = 16,
-  EARLY_FINISHED_MAX = 256,
-  EARLY_DATA_MAX = 32 * 1024
-};
+/* libssl ends an association at the 13th repetition of the peer's Finished (DTLS1_TMO_ALERT_COUNT). */
+enum { REPEATED_FINISHED_MAX = 12 };
 
 /* ── what libssl may see ── */
 
@@ -80,25 +76,27 @@ size_t dtls_screen_protected_min(const SSL *ssl) {
   return strstr(SSL_CIPHER_get_name(cipher), "CCM8") ? 8 + 8 : 8 + 16;
 }
 
-/* Before Finished has been read. No limit may lock that out. */
-static bool admit_early(dtls_association *a, const uint8_t *record) {
-  OSSL_HANDSHAKE_STATE state = SSL_get_state(a->ssl);
-  size_t size = dtls_record_size(record);
-  bool has_keys = state == TLS_ST_SR_CHANGE || state == TLS_ST_CR_CHANGE, is_data = record[0] == SSL3_RT_APPLICATION_DATA;
-  if (has_keys && !is_data) return true; /* read at once */
-  if (!has_keys && (is_data || size > EARLY_FINISHED_MAX)) return drop(a, DTLS_DROP_EARLY);
-  if (is_data && a->early_bytes + size > EARLY_DATA_MAX) return drop(a, DTLS_DROP_EARLY);
-  if (is_data) a->early_bytes += size;
-  return is_data || ++a->early <= EARLY_MAX || drop(a, DTLS_DROP_EARLY);
+/*
+ * A protected handshake record. During the handshake the one genuine message is Finished, or a fragment of it; libssl sets
+ * aside 16 KB and more for each other message that a record of an authenticated peer announces. Of an open association, only
+ * the end that wrote the last flight has something to repeat when the peer repeats its Finished (RFC 6347 §4.2.4).
+ */
+static bool admit_protected_handshake(dtls_association *a, size_t plaintext) {
+  bool is_finished = plaintext > DTLS_HANDSHAKE_HEADER && plaintext <= DTLS_FINISHED_SIZE;
+  if (!a->open) return is_finished || drop(a, DTLS_DROP_HANDSHAKE);
+  if (a->repeated_finished >= REPEATED_FINISHED_MAX || (is_finished && !a->last.written)) return drop(a, DTLS_DROP_REPLAY);
+  return true;
 }
 
 static bool admit_protected(dtls_association *a, const uint8_t *record) {
   if (dtls_record_epoch(record) != 1) return drop(a, DTLS_DROP_EPOCH);
-  size_t min = a->open ? a->protected_min : dtls_screen_protected_min(a->ssl);
+  size_t min = a->open ? a->protected_min : dtls_screen_protected_min(a->ssl), size = dtls_record_size(record) - DTLS_RECORD_HEADER;
   if (min == 0) return drop(a, DTLS_DROP_EARLY); /* no suite yet, so it cannot be for us */
-  if (dtls_record_size(record) < DTLS_RECORD_HEADER + min) return drop(a, DTLS_DROP_UNDERSIZED);
-  if (!a->open) return admit_early(a, record);
-  if (record[0] == SSL3_RT_APPLICATION_DATA) a->unread++;
+  if (size < min) return drop(a, DTLS_DROP_UNDERSIZED);
+  if (record[0] == SSL3_RT_CHANGE_CIPHER_SPEC) return drop(a, DTLS_DROP_HANDSHAKE); /* without renegotiation there is no second one */
+  if (record[0] == SSL3_RT_HANDSHAKE) return admit_protected_handshake(a, size - min);
+  if (!a->open && !a->peer_changed_cipher) return drop(a, DTLS_DROP_EARLY);
+  if (a->open && record[0] == SSL3_RT_APPLICATION_DATA) a->unread++;
   return true;
 }
 
@@ -235,17 +233,19 @@ static int receive(dtls_association *a, uint8_t *out, size_t capacity) {
   return size > 0 ? size : 0;
 }
 
-/* A hello to answer, or an open association: what is left of a datagram when the screen has looked at it. */
+/* A hello to answer, or an open association: what is left of a datagram when the record filter has looked at it. */
 static int read_datagram(dtls_association *a, uint8_t *out, size_t capacity) {
-  int size = (int)dtls_flight_rest(a, out, capacity);
+  int size;
   do {
+    size = (int)dtls_flight_rest(a, out, capacity);
+    if (size == 0) size = receive(a, out, capacity);
+    if (size <= 0) return size;
     size = (int)dtls_screen_filter_untrusted(a, out, (size_t)size);
-    if (size > 0) return size;
-  } while ((size = receive(a, out, capacity)) > 0);
+  } while (size == 0);
   return size;
 }
 
-/* A handshake: one record, and of the plaintext messages the one whose turn it is. New ones come before those that wait. */
+/* A handshake: one record whose turn it is. New ones come before those that wait. */
 static int read_record(dtls_association *a, uint8_t *out, size_t capacity) {
   int size = 0;
   while (!dtls_hold_asks(a)) {
@@ -341,10 +341,20 @@ static size_t within_mtu(const dtls_association *a, const char *data, size_t siz
   return size;
 }
 
+/* An open association writes a Finished only to repeat it. */
+static void count_finished(dtls_association *a, const char *data, size_t size) {
+  const uint8_t *bytes = (const uint8_t *)data;
+  for (size_t at = 0; size - at >= DTLS_RECORD_HEADER; at += dtls_record_size(bytes + at)) {
+    if (bytes[at] == SSL3_RT_HANDSHAKE && dtls_record_epoch(bytes + at) != 0) a->repeated_finished++;
+    if (dtls_record_size(bytes + at) > size - at) return;
+  }
+}
+
 static int screen_write(BIO *bio, const char *data, int size) {
   dtls_association *a = BIO_get_data(bio);
   size_t left = (size_t)size;
   BIO_clear_retry_flags(bio);
+  if (a->open && data[0] != SSL3_RT_APPLICATION_DATA) count_finished(a, data, left);
   while (left > 0) {
     size_t part = left > a->mtu ? within_mtu(a, data, left) : left;
     if (!send_datagram(a, data, part)) return -1;

@@ -30,6 +30,7 @@ static void lengthen(dtls_association *a) {
   a->interval = a->next_timeout ? a->next_timeout : doubled;
   a->next_timeout = 0;
   DTLS_COUNT(a, retransmits, 1);
+  a->repeating = true;
   reconsider_mtu(a);
 }
 

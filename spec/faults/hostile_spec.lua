@@ -150,7 +150,7 @@ pair.eachStrategy(function(demux)
         if list.reason == 'any' then
           assert.is_true(total(drops) >= #list / 2)
         else
-          assert.same({ [list.reason] = list.count or #list }, drops)
+          assert.same(pair.with({ [list.reason] = list.count or #list }, list.also), drops)
         end
         assert.equal(1, world.server:stats().accepted)
         world.close()
@@ -226,7 +226,10 @@ pair.eachStrategy(function(demux)
         local world = opened(theirs, ours)
         assert.equal(suite.name, world.conn:getCipher().name)
         for _ = 20, 23 do count = count + suite.least - 1 end
-        assert.same({ length = 4, undersized = count, invalid = 40 - suite.least + 1 }, injected(world, victim, all))
+        local long = 40 - suite.least + 1 -- so many of each type have room for nonce and tag
+        -- The client read the last flight of the handshake: what may be a repeated Finished asks nothing of it.
+        local finished = victim == 'client' and long > 13 and math.min(long - 13, 12) or nil
+        assert.same({ length = 4, undersized = count, invalid = long, handshake = long, replay = finished }, injected(world, victim, all))
         world.close()
       end))
     end
@@ -250,15 +253,15 @@ pair.eachStrategy(function(demux)
     local world = opened { demux = demux }
     world.roundTrip 'once'
     local up, down = { unpack(world.between.recorded.server) }, { unpack(world.between.recorded.client) }
-    -- Two hellos; ClientKeyExchange and ChangeCipherSpec; a message. Finished, again, is dropped by libssl in silence.
+    -- Two hellos; ClientKeyExchange and ChangeCipherSpec; a message. Finished is a replay to libssl, which says nothing of it.
     assert.same({ replay = 2, epoch = 2, invalid = 1 }, injected(world, 'server', up))
     -- HelloVerifyRequest, which is DTLS 1.0 in name; ServerHello to ServerHelloDone, perhaps in fragments; NewSessionTicket,
-    -- ChangeCipherSpec; a message.
+    -- ChangeCipherSpec; Finished, which a client has no use for any more; a message.
     local plain = 0
     for i = 2, #down do
       for _, each in ipairs(hello.records(down[i])) do plain = plain + (each.epoch == 0 and 1 or 0) end
     end
-    assert.same({ version = 1, epoch = plain, invalid = 1 }, injected(world, 'client', down))
+    assert.same({ version = 1, epoch = plain, replay = 1, invalid = 1 }, injected(world, 'client', down))
     world.close()
   end))
 
@@ -610,13 +613,13 @@ describe('what is dropped is counted', function()
       assert.same({ handshake = 3 }, dropped(message(2, 2, 8), message(15, 2, 8), message(16, 100, 8)))
       assert.same({ handshake = 1 }, dropped(message(11, 3, 32 * 1024 + 1, 0, 8))) -- more than certificates may take
       assert.same({ replay = 2 }, dropped(message(16, 1, 8), message(1, 0, 8)))
-      local finished, data = record(22, ('x'):rep(40), { epoch = 1 }), record(23, ('x'):rep(40), { epoch = 1 })
-      assert.same({ early = 2 }, dropped(data, record(22, ('x'):rep(400), { epoch = 1 })))
-      assert.same({}, dropped(unpack(hostile.undersized(22, 39), 25, 40)))
-      assert.same({ early = 2 }, dropped(finished, finished))
+      local finished, data = record(22, ('x'):rep(24 + 24), { epoch = 1 }), record(23, ('x'):rep(40), { epoch = 1 })
+      assert.same({ early = 2 }, dropped(data, record(21, ('x'):rep(26), { epoch = 1 })))
+      assert.same({}, dropped(finished, record(22, ('x'):rep(24 + 13), { epoch = 1 })))
+      assert.same({ handshake = 2 }, dropped(record(22, ('x'):rep(24 + 12), { epoch = 1 }), record(22, ('x'):rep(24 + 25), { epoch = 1 })))
       local ahead = {}
       for i = 1, 40 do ahead[i] = message(16, 3, 100, i, 1) end
-      assert.same({ stash = 8 }, dropped(unpack(ahead)))
+      assert.same({ stash = 10 }, dropped(unpack(ahead))) -- 32 may wait, the two that may be Finished among them
       assert.equal('handshaking', accepted._state)
       pair.close(server, peer)
     end))
@@ -633,7 +636,7 @@ describe('what is dropped is counted', function()
       pair.close(server, peer)
     end))
 
-    it('early, for messages in front of a Finished', loop.run(function()
+    it('stash, for messages in front of a Finished', loop.run(function()
       local forged = record(23, hostile.noise(1, 1200), { epoch = 1 })
       local lost = false
       local drops = disturbed(function(towards, _, data)
@@ -649,7 +652,7 @@ describe('what is dropped is counted', function()
         end
         return data
       end, { demux = demux })
-      assert.equal(40 - math.floor(32 * 1024 / #forged), drops.client.early)
+      assert.equal(40 - math.floor(32 * 1024 / #forged), drops.client.stash)
     end))
   end)
 end)

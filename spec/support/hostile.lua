@@ -48,7 +48,8 @@ local function repeated(list, make, first, last)
 end
 
 --- Names → {datagrams; reason = why an open association drops each of them ('any': for several reasons); count = how many
---- it can tell of (all); early = the reason during a handshake, if it is another one (false: none)}
+--- it can tell of (all); also = {reason = how many are dropped for another one}; early = the reason during a handshake, if it
+--- is another one (false: none)}
 function hostile.classes()
   local x = ('x'):rep(60)
   local all = {
@@ -82,7 +83,7 @@ function hostile.classes()
     ['future epochs'] = repeated({ reason = 'epoch' }, function(i)
       return record(20 + i % 4, x, { epoch = math.min(2 ^ i, 65535) })
     end, 1, 16),
-    ['forged records of every type'] = repeated({ reason = 'invalid', count = 10 }, function(i)
+    ['forged records of every type'] = repeated({ reason = 'invalid', count = 10, also = { handshake = 10 } }, function(i)
       return record(20 + i % 4, x, { epoch = 1, number = 500 + i })
     end, 1, 40),
     ['forged records that fill a datagram'] = repeated({ reason = 'invalid', early = 'early' }, function(i)
