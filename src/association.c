@@ -15,10 +15,24 @@ enum { FIRST_TIMEOUT = 1000, EXPORT_MAX = 65536 };
 
 /* ── life ── */
 
+/* The longest plaintext of a record: what a client has negotiated (RFC 6066 §4, SSL_SESSION_get_max_fragment_length), or 2^14. */
+static size_t max_fragment(const dtls_association *a) {
+  const SSL_SESSION *session = SSL_get0_session(a->ssl);
+  uint8_t code = session ? SSL_SESSION_get_max_fragment_length(session) : TLSEXT_max_fragment_length_DISABLED;
+  bool negotiated = code >= TLSEXT_max_fragment_length_512 && code <= TLSEXT_max_fragment_length_4096;
+  return negotiated ? (size_t)512 << (code - TLSEXT_max_fragment_length_512) : DTLS_MESSAGE_MAX;
+}
+
+/* DTLS_get_data_mtu knows nothing of max_fragment_length, and libssl ends an association at a longer SSL_write. */
+static size_t data_mtu(const dtls_association *a) {
+  size_t fits = DTLS_get_data_mtu(a->ssl), allowed = max_fragment(a);
+  return fits < allowed ? fits : allowed;
+}
+
 void dtls_association_use_mtu(dtls_association *a, size_t mtu) {
   a->mtu = mtu;
   SSL_set_mtu(a->ssl, (long)mtu);
-  if (a->open) a->data_mtu = DTLS_get_data_mtu(a->ssl);
+  if (a->open) a->data_mtu = data_mtu(a);
 }
 
 static long min_mtu(dtls_association *a) {
@@ -30,6 +44,10 @@ void dtls_association_learn_mtu(dtls_association *a) {
   if (!a->path || a->path->fd < 0) return;
   long known = BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_QUERY_MTU, 0, NULL);
   if (known >= min_mtu(a) && (size_t)known < a->mtu) dtls_association_use_mtu(a, (size_t)known);
+}
+
+static void on_info(const SSL *ssl, int where, int value) {
+  if (where == SSL_CB_READ_ALERT) dtls_association_of(ssl)->alert_read = value;
 }
 
 dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) {
@@ -50,6 +68,7 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   BIO_push(screen, a->dgram);
   SSL_set_bio(a->ssl, screen, screen);
   SSL_set_mtu(a->ssl, (long)a->mtu); /* SSL_OP_NO_QUERY_MTU is on the context, so that it survives DTLSv1_listen */
+  SSL_set_info_callback(a->ssl, on_info);
   dtls_timer_watch(a);
   dtls_flight_watch(a);
   if (a->server)
@@ -222,8 +241,8 @@ void dtls_association_clear_suspicion(dtls_association *a) {
 
 /* A wrong key is silence: Finished cannot be decrypted, and what cannot be decrypted is dropped (RFC 6347 §4.1.2.7). */
 static bool looks_like_wrong_key(const dtls_association *a) {
-  OSSL_HANDSHAKE_STATE state = SSL_get_state(a->ssl);
-  return dtls_psk_suite(a->ssl) && !SSL_session_reused(a->ssl) && state == (a->server ? TLS_ST_SR_CHANGE : TLS_ST_CW_FINISHED);
+  bool waits_for_finished = a->server ? a->peer_changed_cipher : a->last.written && a->last.type == SSL3_MT_FINISHED;
+  return dtls_psk_suite(a->ssl) && !SSL_session_reused(a->ssl) && waits_for_finished;
 }
 
 static int timed_out(lua_State *L, const dtls_association *a, const char *what) {
@@ -237,19 +256,29 @@ static int gave_up(lua_State *L, const dtls_association *a) {
   return timed_out(L, a, "the peer did not answer any of the repeated flights");
 }
 
-/* nil, 'want_read' | 'want_write' | 'closed', or nil, err for an SSL call that did not succeed. */
-static int unfinished(lua_State *L, dtls_association *a, int result, const char *what) {
-  int number = errno;
-  int error = SSL_get_error(a->ssl, result);
-  if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE || error == SSL_ERROR_ZERO_RETURN) {
-    lua_pushnil(L);
-    lua_pushstring(L, error == SSL_ERROR_WANT_READ ? "want_read" : error == SSL_ERROR_WANT_WRITE ? "want_write" : "closed");
-    return 2;
+/* What ends an open association is no matter of the handshake, although libssl uses the reasons of one. */
+static int open_failed(lua_State *L, const dtls_association *a, const char *what) {
+  switch (ERR_GET_REASON(ERR_peek_last_error())) {
+    case SSL_R_READ_TIMEOUT_EXPIRED:
+      ERR_clear_error();
+      dtls_error(L, "ERR_DTLS_PROTOCOL", "%s: the peer repeated its Finished more often than OpenSSL allows", what);
+      lua_pushliteral(L, "TOO_MANY_FINISHED");
+      lua_setfield(L, -2, "reason");
+      return 2;
+    case SSL_R_TOO_MANY_WARN_ALERTS: /* OpenSSL 3.0 reads each warning five times, and takes that for five warnings */
+      ERR_clear_error();
+      return dtls_error_warning(L, a->alert_read & 0xff);
+    default: return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", what);
   }
+}
+
+/* nil, err for an SSL call that failed for good. number: errno after it. */
+static int failed(lua_State *L, dtls_association *a, int error, int number, const char *what) {
   if (error == SSL_ERROR_SYSCALL && ERR_peek_error() == 0) {
     if (number == 0) return dtls_error(L, "ERR_DTLS_PROTOCOL", "%s: OpenSSL gave up without saying why", what);
     return dtls_error_system(L, number, what);
   }
+  if (a->open) return open_failed(L, a, what);
   switch (ERR_GET_REASON(ERR_peek_last_error())) {
     case SSL_R_CERTIFICATE_VERIFY_FAILED: ERR_clear_error(); return dtls_error_certificate(L, SSL_get_verify_result(a->ssl));
     case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: return dtls_error_openssl(L, "ERR_DTLS_CERTIFICATE", what);
@@ -257,6 +286,30 @@ static int unfinished(lua_State *L, dtls_association *a, int result, const char 
     case SSL_R_READ_TIMEOUT_EXPIRED: return gave_up(L, a);
     default: return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", what);
   }
+}
+
+/*
+ * A handshake message in an open association, even a fragment of one, puts libssl back into a handshake that never ends: it
+ * delivers and sends no data any more. Renegotiation is refused (SSL_OP_NO_RENEGOTIATION), a message that comes whole and in
+ * turn is answered with an alert and forgotten; one that leaves libssl there ends the association.
+ */
+static int began_handshake(lua_State *L, const char *what) {
+  ERR_clear_error();
+  dtls_error(L, "ERR_DTLS_PROTOCOL", "%s: the peer began another handshake in an open association", what);
+  lua_pushliteral(L, "UNEXPECTED_MESSAGE");
+  lua_setfield(L, -2, "reason");
+  return 2;
+}
+
+/* nil, 'want_read' | 'closed', or nil, err for a call to SSL_do_handshake or SSL_read_ex that did not succeed. */
+static int unfinished(lua_State *L, dtls_association *a, int result, const char *what) {
+  int number = errno;
+  int error = SSL_get_error(a->ssl, result);
+  if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_ZERO_RETURN) return failed(L, a, error, number, what);
+  if (error == SSL_ERROR_WANT_READ && a->open && SSL_in_init(a->ssl)) return began_handshake(L, what);
+  lua_pushnil(L);
+  lua_pushstring(L, error == SSL_ERROR_WANT_READ ? "want_read" : "closed");
+  return 2;
 }
 
 /* An idle peer would hold 34 KB of record buffers. */
@@ -275,7 +328,7 @@ static bool need_buffers(dtls_association *a) {
 static void completed(dtls_association *a) {
   a->open = a->buffered = true;
   a->protected_min = dtls_screen_protected_min(a->ssl);
-  a->data_mtu = DTLS_get_data_mtu(a->ssl);
+  a->data_mtu = data_mtu(a);
   a->repeat_at = 0;
   dtls_association_clear_suspicion(a);
   dtls_flight_completed(a);
@@ -309,8 +362,7 @@ static int association_handshake(lua_State *L) {
     lua_pushliteral(L, "want_answer");
     return 2;
   }
-  OSSL_HANDSHAKE_STATE before = SSL_get_state(a->ssl);
-  if (!a->server && before == TLS_ST_BEFORE) dtls_session_trim(a->ssl, a->mtu);
+  if (!a->server && SSL_in_before(a->ssl)) dtls_session_trim(a->ssl, a->mtu);
   int result = proceed(a);
   if (dtls_hold_asks(a)) {
     ERR_clear_error();
@@ -329,31 +381,51 @@ static int association_handshake(lua_State *L) {
   return 1;
 }
 
+/* SSL_read_ex, but for records without data, which Mbed TLS sends for an empty write. */
+static int read_message(dtls_association *a, char message[DTLS_MESSAGE_MAX], size_t *size) {
+  int result;
+  do {
+    ERR_clear_error();
+    errno = 0;
+    *size = 0;
+    result = SSL_read_ex(a->ssl, message, DTLS_MESSAGE_MAX, size);
+    if (result != 1) break;
+    if (a->unread > 0) a->unread--;
+    if (*size == 0) DTLS_DROP(a, EMPTY);
+  } while (*size == 0);
+  return result;
+}
+
 /*
- * association:read() → message, more | nil, 'want_read' | nil, 'closed' | nil, err (SSL_read)
+ * association:read() → message, more | nil, 'want_read' | nil, 'closed' | nil, err (SSL_read_ex)
  * more: the datagram held more than this message, which no readable socket will announce. Of its own socket it takes so
  * many datagrams (DTLS_READS_MAX) and says want_read, whether or not there are more.
  */
 static int association_read(lua_State *L) {
   dtls_association *a = check(L);
   char message[DTLS_MESSAGE_MAX]; /* a shorter buffer would cut a message in two */
-  ERR_clear_error();
-  errno = 0;
+  size_t size;
   a->buffered = true;
-  int size = SSL_read(a->ssl, message, sizeof message);
-  if (size > 0) {
+  int result = read_message(a, message, &size);
+  if (result == 1) {
     DTLS_COUNT(a, messages_in, 1);
-    if (a->unread > 0) a->unread--;
-    lua_pushlstring(L, message, (size_t)size);
+    lua_pushlstring(L, message, size);
     lua_pushboolean(L, a->datagram || dtls_flight_pending(a) || dtls_hold_pending(a) || SSL_has_pending(a->ssl));
     return 2;
   }
   a->reads_left = DTLS_READS_MAX;
   DTLS_COUNT(a, drops[DTLS_DROP_INVALID], a->unread); /* libssl says nothing of what it drops */
   a->unread = 0;
-  int results = unfinished(L, a, size, "read");
+  int results = unfinished(L, a, result, "read");
   dtls_association_release(a);
   return results;
+}
+
+/* libssl 3.2 and later have an error of their own for a BIO that failed. */
+static int write_failed(lua_State *L, dtls_association *a, int written, int number) {
+  if (a->write_error != 0) return dtls_error_system(L, a->write_error, "the message was not sent");
+  if (SSL_in_init(a->ssl) && SSL_get_error(a->ssl, written) == SSL_ERROR_WANT_READ) return began_handshake(L, "write");
+  return failed(L, a, SSL_get_error(a->ssl, written), number, "write");
 }
 
 /*
@@ -367,7 +439,7 @@ static int association_write(lua_State *L) {
   const char *message = luaL_checklstring(L, 2, &size);
   if (!a->open) return dtls_error(L, "ENOTCONN", "the handshake is not complete");
   if (size == 0) return dtls_error(L, "EINVAL", "an empty message cannot be sent: DTLS has no empty records for the application");
-  size_t limit = lua_toboolean(L, 3) ? DTLS_MESSAGE_MAX : a->data_mtu;
+  size_t limit = lua_toboolean(L, 3) ? max_fragment(a) : a->data_mtu;
   if (size > limit) return dtls_error(L, "EMSGSIZE", "a message of %zu bytes does not fit: the limit is %zu", size, limit);
   ERR_clear_error();
   errno = 0;
@@ -375,11 +447,7 @@ static int association_write(lua_State *L) {
   bool idle = !a->buffered;
   int written = need_buffers(a) ? SSL_write(a->ssl, message, (int)size) : -1;
   if (written <= 0) {
-    /* libssl 3.2 and later have an error of their own for a BIO that failed. */
-    if (a->write_error != 0)
-      dtls_error_system(L, a->write_error, "the message was not sent");
-    else
-      unfinished(L, a, written, "write");
+    write_failed(L, a, written, errno);
     lua_pushboolean(L, 1);
     return 3;
   }
@@ -507,7 +575,7 @@ static int association_link_min_mtu(lua_State *L) {
 /* association:data_mtu() → the longest message that fits one datagram; 0 before the handshake chose a suite (DTLS_get_data_mtu) */
 static int association_data_mtu(lua_State *L) {
   dtls_association *a = check(L);
-  lua_pushinteger(L, (lua_Integer)(a->open ? a->data_mtu : DTLS_get_data_mtu(a->ssl)));
+  lua_pushinteger(L, (lua_Integer)(a->open ? a->data_mtu : data_mtu(a)));
   return 1;
 }
 

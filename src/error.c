@@ -106,6 +106,16 @@ int dtls_error_alert(lua_State *L, int description) {
   return 2;
 }
 
+int dtls_error_warning(lua_State *L, int description) {
+  push_alert_name(L, description);
+  int name = lua_gettop(L);
+  dtls_error(L, "ERR_DTLS_ALERT", "the peer sent the warning alert %s, at which this OpenSSL ends an association", lua_tostring(L, name));
+  lua_pushvalue(L, name);
+  lua_setfield(L, -2, "alert");
+  lua_remove(L, name);
+  return 2;
+}
+
 /* OpenSSL's and Node's names: the constant without its prefix. */
 const char *dtls_error_verify_name(long verify_result) {
   switch (verify_result) {
