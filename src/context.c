@@ -197,8 +197,9 @@ static SSL_CTX *context_make(bool server) {
  * options, all optional: cert, key (lists of PEM, pairwise), passphrase, ca, crl (lists of PEM), system_ca, pins (list
  * of 32-byte SHA-256 digests), request_cert, reject, asks_verify (booleans), psk ({identity = key}, a client gives
  * one; or true: association:answer_psk), psk_hint, ciphers, groups, sigalgs (OpenSSL's lists), options, modes (lists
- * of names), alpn (list), srtp (OpenSSL's list), ticket_keys (one or two of 80 bytes), session_timeout (s),
- * session_context (bytes: what else decides who may resume), keylog_event, keylog_file.
+ * of names), alpn (list), srtp (OpenSSL's list), max_fragment_length (a client's: 512 to 4096),
+ * ticket_keys (one or two of 80 bytes), session_timeout (s), session_context (bytes: what else decides who may resume),
+ * keylog_event, keylog_file.
  * Nothing is checked twice: lua/dtls/options.lua has the types.
  */
 int dtls_context_new(lua_State *L) {

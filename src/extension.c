@@ -1,5 +1,6 @@
 /*
- * Two extensions of the hello: the application protocol (ALPN, RFC 7301) and the SRTP profile (RFC 5764).
+ * Extensions of the hello: the application protocol (ALPN, RFC 7301), the SRTP profile (RFC 5764), the longest fragment
+ * (RFC 6066 §4).
  */
 #include "core.h"
 
@@ -42,6 +43,15 @@ static const char *take_alpn(lua_State *L, dtls_config *c) {
   return NULL;
 }
 
+/* 512 to 4096, of a client, who alone asks for it. */
+static const char *take_fragment_length(lua_State *L, SSL_CTX *ctx) {
+  long wanted = dtls_option_integer(L, 2, "max_fragment_length", 0, 512, 4096);
+  uint8_t code = TLSEXT_max_fragment_length_512;
+  if (wanted == 0) return NULL;
+  while (512L << (code - TLSEXT_max_fragment_length_512) < wanted) code++;
+  return SSL_CTX_set_tlsext_max_fragment_length(ctx, code) == 1 ? NULL : "maxFragmentLength: OpenSSL does not accept it";
+}
+
 const char *dtls_extension_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
   const char *failed = take_alpn(L, c), *profiles = dtls_option_string(L, "srtp");
   if (failed) return failed;
@@ -49,7 +59,7 @@ const char *dtls_extension_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
   if (!c->server && c->alpn_size > 0 && SSL_CTX_set_alpn_protos(ctx, c->alpn, (unsigned)c->alpn_size) != 0) return "ALPNProtocols: OpenSSL does not accept them";
   if (profiles && SSL_CTX_set_tlsext_use_srtp(ctx, profiles) != 0) return "srtpProfiles: OpenSSL does not know one of them";
   if (c->server) SSL_CTX_set_alpn_select_cb(ctx, choose, NULL);
-  return NULL;
+  return take_fragment_length(L, ctx);
 }
 
 void dtls_extension_free(dtls_config *c) { OPENSSL_free(c->alpn); }

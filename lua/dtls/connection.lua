@@ -373,11 +373,20 @@ function Connection:close(callback)
   self:_finish()
 end
 
+-- What the application ends a connection with, as listeners of `error` may rely on: an object with code and message.
+local function as_error(value)
+  local is_table = type(value) == 'table'
+  local code = is_table and type(value.code) == 'string' and value.code
+  local message = is_table and type(value.message) == 'string' and value.message
+  if code and message then return value end
+  return new_error(code or 'ERR_DTLS_DESTROYED', message or Emitter.errorText(value), { cause = value })
+end
+
 --- Closes without a word to the peer. `close` follows; with `err`, `error` comes before it.
----@param err any
+---@param err any an error object, which is emitted as it is; anything else is the `cause` of one with the code ERR_DTLS_DESTROYED
 function Connection:destroy(err)
   self._retry = nil -- an end that is wanted is no reason to try another address
-  if err ~= nil then self:_fail(err) else self:_finish() end
+  if err ~= nil then self:_fail(as_error(err)) else self:_finish() end
 end
 
 -- ── sending ──

@@ -99,6 +99,7 @@ local function identity_context(given, psk)
   add('ca ', given.ca)
   add('crl ', given.crl)
   add('pin ', given.fingerprint)
+  add('fragment ', { given.maxFragmentLength }) -- a session keeps its length, and libssl refuses another one
   local identities = {}
   for identity in pairs(psk == true and {} or psk) do identities[#identities + 1] = identity end
   table.sort(identities)
@@ -114,7 +115,7 @@ end
 
 -- What the other role alone can do, and so would be silently without effect.
 local others = {
-  server = { 'checkServerIdentity' },
+  server = { 'checkServerIdentity', 'maxFragmentLength' },
   client = { 'requestCert', 'pskIdentityHint', 'ticketKeys' },
 }
 
@@ -142,6 +143,7 @@ local function make(role, given)
     sigalgs = given.sigalgs or context.profile.sigalgs,
     request_cert = given.requestCert, reject = given.rejectUnauthorized ~= false,
     asks_verify = role == 'client' and given.checkServerIdentity ~= nil,
+    max_fragment_length = given.maxFragmentLength,
     alpn = given.ALPNProtocols, srtp = given.srtpProfiles and table.concat(given.srtpProfiles, ':'),
     ticket_keys = given.ticketKeys, session_timeout = given.sessionTimeout and math.floor(given.sessionTimeout / 1000),
     session_context = identity_context(given, psk),

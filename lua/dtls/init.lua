@@ -10,6 +10,7 @@ local server = require 'dtls.server'
 ---@field message string one sentence
 ---@field reason string? why a certificate was refused
 ---@field alert string? the alert that the peer sent, by its RFC name
+---@field cause any what destroy() was given, if that was no error object
 
 ---@class dtls.Address
 ---@field ip string

@@ -100,6 +100,12 @@ local function retransmit_timeout(value)
   return good, 'a function, or ' .. (expected or ''), right_type
 end
 
+-- RFC 6066 §4
+local function fragment_length(value)
+  if value == 512 or value == 1024 or value == 2048 or value == 4096 then return value end
+  return nil, '512, 1024, 2048 or 4096', type(value) == 'number'
+end
+
 local function keylog(value)
   if type(value) == 'boolean' or type(value) == 'string' then return value end
   return nil, "true, a file name, or 'env'"
@@ -135,6 +141,7 @@ options.credentials = {
   checkServerIdentity = of_type 'function',
   ALPNProtocols = text_list("a protocol's name of 1 to 255 bytes, or a list of them", 1, math.huge, sized(1, 255)),
   srtpProfiles = text_list('the name of an SRTP profile, or a list of them', 1, math.huge, as_it_is),
+  maxFragmentLength = fragment_length,
   ticketKeys = options.ticketKeys, sessionTimeout = whole_number(1000, 24 * 60 * 60 * 1000),
   sessionIdContext = of_type 'string', keylog = keylog, options = options.names, modes = options.names,
 }
