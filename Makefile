@@ -29,7 +29,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all luvit hosts env install uninstall clean setup demo test bench ready busted lint symbols install-check rock \
-        memcheck asan coverage uncovered matrix soak flood help
+        memcheck memcheck-core asan coverage uncovered matrix crossed soak flood deep help
 
 # ── How the core is built ─────────────────────────────────────────────────────────────────────────────────────
 # `X = $(eval X := $(shell …))$(X)` runs the command at the first use of X, and only then. LuaRocks gives LUA_INCDIR.
@@ -165,6 +165,11 @@ memcheck: ready ## the specs under valgrind; fails at anything that valgrind say
 	@$(BUSTED) $(if $(STRICT),,|| echo 'Not all passed at this speed.')
 	@find $(MEMCHECK) -type f -size +0 -exec tail -n +1 -v {} + | tee $(MEMCHECK).log; ! [ -s $(MEMCHECK).log ]
 
+# The specs that make, use and end every kind of object that the core owns, and few of anything else.
+MEMCHECK_CORE = core hello certificate extension udp faults/forged faults/behind_keys
+memcheck-core: ## memcheck of the specs of what owns memory
+	@$(MAKE) memcheck SPEC='$(MEMCHECK_CORE:%=spec/%_spec.lua)' JOBS=3
+
 # luajit itself is not built with the sanitizers, so they must be loaded before it. They cannot be found by name alone.
 asan: export SPEC_PATIENCE = 4
 asan: OUT = $(BUILD)/asan
@@ -195,8 +200,15 @@ flood: ready ## a million hellos from forged addresses, for each strategy
 	@$(BUSTED)
 
 SUITES ?= trixie sid experimental
-matrix: ## the specs in other releases of Debian: SUITES='trixie sid experimental'. Needs root
+matrix: ## the specs in other releases of Debian: SUITES='bookworm-old trixie sid experimental'. Needs root
 	@BUILD='$(BUILD)' SPEC='$(SPEC)' .ci/matrix $(SUITES)
+
+# OpenSSL keeps its ABI from 3.0 on: a release that is upgraded, or a host that exports its own, runs what is built here.
+crossed: all ## the specs in other releases with the core that was built in this one. Needs root
+	@BUILD='$(BUILD)' SPEC='$(SPEC)' CORE='$(abspath $(CORE))' .ci/matrix trixie sid
+
+deep: ## all that is too dear for each change: coverage, valgrind, floods, hours of fuzzing, every release. Needs root
+	@.ci/deep
 
 -include spec/fuzz/fuzz.mk
 
@@ -207,7 +219,7 @@ C_FILES = $(wildcard src/*.c spec/*/*.c)
 lint: ## luacheck, clang-tidy, cppcheck, shellcheck
 	@.ci/setup build lint
 	luacheck --quiet --no-color lua spec bench examples .busted .luacheckrc rockspec
-	shellcheck .ci/run .ci/setup .ci/matrix spec/support/shards.sh
+	shellcheck .ci/run .ci/deep .ci/setup .ci/matrix spec/support/shards.sh
 	cppcheck --quiet --std=c11 --library=posix --enable=warning,performance,portability,style --inconclusive \
 	  --error-exitcode=1 --suppress=missingIncludeSystem -Isrc -DOPENSSL_VERSION_NUMBER=0x30000000L \
 	  '-DElfW(type)=Elf64_##type' $(C_FILES)
