@@ -67,7 +67,7 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   if (!a->ssl || !screen || !a->dgram || SSL_set_app_data(a->ssl, a) != 1) goto fail;
   BIO_push(screen, a->dgram);
   SSL_set_bio(a->ssl, screen, screen);
-  SSL_set_mtu(a->ssl, (long)a->mtu); /* SSL_OP_NO_QUERY_MTU is on the context, so that it survives DTLSv1_listen */
+  SSL_set_mtu(a->ssl, (long)a->mtu); /* SSL_OP_NO_QUERY_MTU is on the context */
   SSL_set_info_callback(a->ssl, on_info);
   dtls_timer_watch(a);
   dtls_flight_watch(a);

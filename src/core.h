@@ -1,7 +1,7 @@
 /*
  * Annotated index of the C core. Who owns what:
  *
- *   endpoint ──owns──> batch, stash, cookies, path table, the association in waiting
+ *   endpoint ──owns──> batch, stash, cookies, path table
  *   path     ──owns──> the peer socket (connected strategy) or a client's duplicate of the caller's; lives as long as an
  *                      association is on it
  *   association ─owns─> its SSL, and through it screen BIO and dgram BIO; what waits for an answer (hold) or for its
@@ -40,6 +40,7 @@ enum {
   DTLS_HANDSHAKE_HEADER = 12,
   DTLS_RANDOM_SIZE = 32,
   DTLS_COOKIE_SIZE = 32,
+  DTLS_HELLOS_MAX = 8, /* of one client, each with a cookie whose secret had gone when it came but the last */
   DTLS_MESSAGE_MAX = 16384,              /* plaintext of one record, RFC 6347 §4.1 */
   DTLS_RECORD_MAX = 16384 + 2048,        /* its ciphertext */
   DTLS_DATAGRAM_MAX = 13 + 16384 + 2048, /* the largest datagram that libssl can read in one piece */
@@ -170,7 +171,6 @@ typedef struct {
 /* What our callbacks need. Hangs on the SSL_CTX and is freed with it. */
 typedef struct {
   bool server;
-  unsigned revision; /* counts the changes since it was made */
   char *groups;      /* OpenSSL's list; SSL_set_SSL_CTX does not take it along */
   int (*default_security)(const SSL *, const SSL_CTX *, int, int, int, void *, void *); /* NULL: still in use */
   /* opener.c */
@@ -319,6 +319,7 @@ bool dtls_cookies_verify(dtls_cookies *cookies, const dtls_address *peer, const 
 /* ── hello.c: what a ClientHello is, and what it gets ────────────────────────────────────────────────────── */
 
 struct dtls_hello {
+  uint16_t message_seq;
   const uint8_t *version; /* 2 bytes */
   const uint8_t *random;  /* DTLS_RANDOM_SIZE bytes */
   const uint8_t *session, *cookie, *suites;
@@ -329,9 +330,10 @@ struct dtls_hello {
 bool dtls_hello_parse_untrusted(const uint8_t *data, size_t size, dtls_hello *out);
 
 void dtls_hello_callbacks(SSL_CTX *ctx);
-/* Runs the datagram in hand through libssl on the association in waiting: dropped, answered, or (true) verified.
-   Nothing is kept of it unless it is verified. */
+/* Looks at the datagram in hand: dropped, answered, or (true) verified. Nothing is kept of it. */
 bool dtls_hello_untrusted(dtls_endpoint *ep);
+/* Brings a new association to where it reads a verified hello, the datagram there. False: libssl failed. */
+bool dtls_hello_begin_untrusted(dtls_association *a, const uint8_t *data, size_t size);
 
 /* ── path.c: the quartet (local, peer) and the associations on it ────────────────────────────────────────── */
 
@@ -392,7 +394,6 @@ typedef struct dtls_flight dtls_flight;
 static inline uint32_t dtls_message_shape(const uint8_t *message) { return (uint32_t)message[0] << 24 | dtls_u24(message + 1); }
 
 void dtls_flight_watch(dtls_association *a); /* knows from then on which message libssl reads next */
-void dtls_flight_begin_untrusted(dtls_association *a, const uint8_t *hello); /* of a client that has been verified */
 void dtls_flight_completed(dtls_association *a);
 void dtls_flight_free(dtls_association *a);
 bool dtls_flight_take(dtls_association *a, const uint8_t *data, size_t size); /* a datagram; false: out of memory */
@@ -434,7 +435,7 @@ struct dtls_association {
   SSL *ssl;
   BIO *dgram; /* owned by ssl */
   dtls_endpoint *endpoint; /* NULL for a client */
-  dtls_path *path;         /* NULL while waiting for a hello, and once closed */
+  dtls_path *path;         /* NULL until it has a peer, and once closed */
   int owner;               /* reference of its Lua owner in the endpoint's table, or LUA_NOREF */
   bool server, open;
   bool buffered;           /* libssl holds record buffers for it (open ones only) */
@@ -460,7 +461,6 @@ struct dtls_association {
   struct {
     uint8_t type; /* SSL3_MT_… */
     bool written; /* by us, else read */
-    bool any;     /* false: none yet */
   } last;         /* the handshake message that libssl has read or written last; libssl's own states are renumbered at times */
   bool peer_changed_cipher; /* libssl has read the peer's ChangeCipherSpec: from then on it can read protected records */
   bool was_shown_cipher;    /* it has read one, and its state before was state_before_cipher */
@@ -475,6 +475,8 @@ struct dtls_association {
   size_t mtu;                       /* UDP payload; caps every datagram */
   size_t data_mtu, protected_min;   /* once open */
   uint64_t plain_number;            /* of the last record of epoch 0 that libssl has got */
+  uint64_t plain_shift;             /* what is added to the numbers of the records of epoch 0 that it writes */
+  bool rehearses;                   /* the cookie exchange: what libssl writes is not sent (hello.c) */
   unsigned unread;                  /* protected records with data that libssl got since it last had nothing more to say */
   unsigned timeouts;                /* of the flight that waits for an answer */
   size_t longest;                   /* datagram of that flight that was sent */
@@ -533,12 +535,7 @@ struct dtls_endpoint {
   dtls_datagram hand;        /* the datagram in hand */
   bool hand_again;           /* it has been to the current association, the successor is next */
   dtls_association *reader;  /* the association it was handed to */
-  dtls_association *waiting; /* the one listening SSL */
-  unsigned waiting_revision; /* of the context when it was made */
-  dtls_hello hello;          /* of the datagram in hand, while libssl looks at it */
-  bool verified;             /* waiting holds a verified hello that accept() may take */
-  bool answered;             /* libssl answered the hello in hand */
-  BIO_ADDR *scratch;         /* DTLSv1_listen insists on telling the peer; we know it */
+  bool verified;             /* the datagram in hand is a verified hello, which accept() may take */
   struct {
     uint64_t hellos, cookies_sent, cookies_accepted, cookies_refused;
   } stats;

@@ -57,8 +57,6 @@ static void endpoint_shut(dtls_endpoint *ep) {
   if (ep->owns_fd && ep->fd >= 0) close(ep->fd);
   ep->fd = -1;
   ep->hand_again = false;
-  dtls_association_free(ep->waiting);
-  ep->waiting = NULL;
   dtls_batch_free(ep->batch);
   ep->batch = NULL;
   dtls_paths_free(ep->paths);
@@ -67,8 +65,6 @@ static void endpoint_shut(dtls_endpoint *ep) {
   ep->cookies = NULL;
   SSL_CTX_free(ep->ctx);
   ep->ctx = NULL;
-  BIO_ADDR_free(ep->scratch);
-  ep->scratch = NULL;
 }
 
 static bool ask_for_local_addresses(int fd, int family) {
@@ -128,10 +124,9 @@ int dtls_endpoint_new(lua_State *L) {
   ep->cookies = dtls_cookies_new();
   ep->paths = dtls_paths_new();
   ep->batch = dtls_batch_new();
-  ep->scratch = BIO_ADDR_new();
   if (SSL_CTX_up_ref(ctx)) ep->ctx = ctx;
   box->object = ep;
-  if (!ep->cookies || !ep->paths || !ep->batch || !ep->scratch || !ep->ctx) {
+  if (!ep->cookies || !ep->paths || !ep->batch || !ep->ctx) {
     box->object = NULL;
     endpoint_shut(ep);
     dtls_endpoint_unref(ep);
@@ -207,12 +202,16 @@ static bool take(dtls_endpoint *ep, bool *seen) {
   return true;
 }
 
-static int hand_to(lua_State *L, dtls_endpoint *ep, dtls_association *a) {
+static void hand_over(dtls_endpoint *ep, dtls_association *a) {
   a->datagram = ep->hand.data;
   a->datagram_size = ep->hand.size;
   a->counters.datagrams_in++;
   a->counters.bytes_in += ep->hand.size;
   ep->reader = a;
+}
+
+static int hand_to(lua_State *L, dtls_endpoint *ep, dtls_association *a) {
+  hand_over(ep, a);
   lua_pushliteral(L, "data");
   lua_rawgeti(L, LUA_REGISTRYINDEX, a->owner);
   return 2;
@@ -268,7 +267,6 @@ static int endpoint_next(lua_State *L) {
     if (!take(ep, &seen)) break;
     results = dispatch_untrusted(L, ep, seen);
   }
-  if (results == 0 && ep->waiting) SSL_free_buffers(ep->waiting->ssl);
   return results;
 }
 
@@ -325,6 +323,15 @@ static dtls_path *open_path(dtls_endpoint *ep) {
   return path;
 }
 
+/* An association for the verified hello in hand, which it will read first. NULL: OpenSSL's queue may say why. */
+static dtls_association *new_association(dtls_endpoint *ep, const dtls_path *path) {
+  ERR_clear_error();
+  dtls_association *a = dtls_association_new(ep->ctx, ep, ep->fd);
+  if (a && dtls_association_set_peer(a, path) && dtls_hello_begin_untrusted(a, ep->hand.data, ep->hand.size)) return a;
+  dtls_association_free(a);
+  return NULL;
+}
+
 /*
  * endpoint:accept() → association[, displaced] | nil, err
  * After next() said 'hello'. displaced: the owner of an unfinished association of the same peer, which has lost its
@@ -333,15 +340,15 @@ static dtls_path *open_path(dtls_endpoint *ep) {
 static int endpoint_accept(lua_State *L) {
   dtls_endpoint *ep = check(L);
   if (!ep->verified) return dtls_error(L, "ERR_DTLS_PROTOCOL", "there is no verified hello to accept");
-  dtls_association *a = ep->waiting, *displaced = NULL;
   dtls_box *box = dtls_association_push(L); /* what may raise comes first */
   dtls_path *path = dtls_paths_find(ep->paths, &ep->hand.local, &ep->hand.peer);
   bool fresh = path == NULL;
   if (fresh) path = open_path(ep);
   if (!path) return dtls_error_system(L, errno, "cannot open a socket for the peer");
-  if (!dtls_association_set_peer(a, path)) {
+  dtls_association *a = new_association(ep, path), *displaced = NULL;
+  if (!a) {
     if (fresh) dtls_path_free(path);
-    return dtls_error_system(L, ENOMEM, "cannot accept the peer");
+    return dtls_error_openssl(L, "ENOMEM", "cannot accept the peer");
   }
   if (path->successor)
     displaced = path->successor;
@@ -349,17 +356,13 @@ static int endpoint_accept(lua_State *L) {
     displaced = path->current;
 
   box->object = a;
-  ep->waiting = NULL;
-  ep->verified = false;
-  /* What strangers' hellos left on it is not its history. */
-  a->counters = (dtls_counters){.datagrams_in = 1, .bytes_in = ep->hand.size};
-  dtls_association_clear_suspicion(a);
-  dtls_flight_begin_untrusted(a, ep->hand.data);
   bool in_place = displaced && displaced == path->current;
   if (displaced && !in_place) dtls_path_detach(displaced);
   dtls_path_attach(path, a);
   if (in_place) dtls_path_detach(displaced); /* the new one is its heir, so the path and its socket stay */
   if (fresh && path->fd >= 0) dtls_endpoint_drain(ep, path);
+  hand_over(ep, a);
+  ep->verified = false;
   if (!displaced) return 1;
   lua_rawgeti(L, LUA_REGISTRYINDEX, displaced->owner);
   return 2;
@@ -380,8 +383,6 @@ static int endpoint_set_context(lua_State *L) {
   if (!SSL_CTX_up_ref(ctx)) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot use the context");
   SSL_CTX_free(ep->ctx);
   ep->ctx = ctx;
-  dtls_association_free(ep->waiting);
-  ep->waiting = NULL;
   ep->verified = false;
   lua_pushboolean(L, 1);
   return 1;

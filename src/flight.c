@@ -74,7 +74,7 @@ static void on_written(dtls_association *a, const uint8_t *message) {
   if (a->repeating) return;
   if (a->flight) forget_waiting(a->flight, is_plaintext);
   a->last.type = message[0];
-  a->last.written = a->last.any = true;
+  a->last.written = true;
   if (message[0] == SSL3_MT_CERTIFICATE_REQUEST) a->wants_certificate = true;
 }
 
@@ -82,7 +82,6 @@ static void on_read(dtls_association *a, const uint8_t *message) {
   a->next_seq = (uint16_t)(dtls_u16(message + 4) + 1);
   a->last.type = message[0];
   a->last.written = false;
-  a->last.any = true;
 }
 
 /*
@@ -119,13 +118,6 @@ void dtls_flight_completed(dtls_association *a) {
   SSL_set_msg_callback(a->ssl, NULL);
   if (a->flight) forget_waiting(a->flight, is_handshake);
   if (!dtls_flight_pending(a)) dtls_flight_free(a);
-}
-
-void dtls_flight_begin_untrusted(dtls_association *a, const uint8_t *hello) {
-  a->next_seq = a->shape_seq = 1; /* the hello's own (hello.c), and where DTLSv1_listen leaves it */
-  a->last.any = false; /* DTLSv1_listen showed the hello, of which this may be the first fragment alone */
-  a->shape = dtls_message_shape(hello + DTLS_RECORD_HEADER);
-  a->plain_number = dtls_record_number(hello);
 }
 
 static void forget_rest(dtls_flight *f) {
@@ -183,13 +175,12 @@ static bool continues_hello(const dtls_association *a, uint8_t type, bool after_
   return type == SSL3_MT_SERVER_KEY_EXCHANGE || type == SSL3_MT_SERVER_DONE; /* the hint may be absent */
 }
 
-/* A server reads its client's messages: the hello, whose later fragments may be missing, and the reply to ServerHelloDone. */
+/* A server reads the hello, whose later fragments may be missing, and the reply to ServerHelloDone. */
 static bool server_expects(const dtls_association *a, uint8_t type) {
-  if (!a->last.any) return type == SSL3_MT_CLIENT_HELLO;
-  if (a->last.written) {
-    if (a->last.type != SSL3_MT_SERVER_DONE) return false;
+  if (a->last.written && a->last.type == DTLS1_MT_HELLO_VERIFY_REQUEST) return type == SSL3_MT_CLIENT_HELLO;
+  if (a->last.written && a->last.type == SSL3_MT_SERVER_DONE)
     return type == (a->wants_certificate ? SSL3_MT_CERTIFICATE : SSL3_MT_CLIENT_KEY_EXCHANGE);
-  }
+  if (a->last.written) return false;
   switch (a->last.type) {
     case SSL3_MT_CERTIFICATE: return type == SSL3_MT_CLIENT_KEY_EXCHANGE;
     case SSL3_MT_CLIENT_KEY_EXCHANGE: return type == SSL3_MT_CERTIFICATE_VERIFY && SSL_get0_peer_certificate(a->ssl);

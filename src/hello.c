@@ -1,10 +1,11 @@
 /*
  * "A ClientHello arrived": it is dropped, answered with a HelloVerifyRequest, or has proved its address. Every new
- * peer of a server passes through dtls_hello_untrusted, whatever the strategy; OpenSSL 4.1's own DTLS listener
- * would slot in there. Keeps no state for a hello that is not verified.
+ * peer of a server passes through dtls_hello_untrusted, whatever the strategy; libssl sees verified hellos alone. Keeps no
+ * state for a hello that is not verified.
  */
 #include "core.h"
 
+#include <errno.h>
 #include <string.h>
 
 /* Takes a vector with a length prefix of one or two bytes off the front. */
@@ -24,74 +25,111 @@ bool dtls_hello_parse_untrusted(const uint8_t *data, size_t size, dtls_hello *ou
   if (size < DTLS_RECORD_HEADER + DTLS_HANDSHAKE_HEADER + FIXED) return false;
   const uint8_t *message = data + DTLS_RECORD_HEADER, *body = message + DTLS_HANDSHAKE_HEADER;
   size_t record = dtls_record_size(data), fragment = dtls_u24(message + 9);
+  if (fragment > dtls_u24(message + 1)) return false;
   if (data[0] != SSL3_RT_HANDSHAKE || data[1] != DTLS1_VERSION_MAJOR || dtls_record_epoch(data) != 0 || record > size) return false;
   if (message[0] != CLIENT_HELLO || dtls_u24(message + 6) != 0) return false; /* only the first fragment carries the cookie */
   if (fragment < FIXED || record != DTLS_RECORD_HEADER + DTLS_HANDSHAKE_HEADER + fragment) return false;
   const uint8_t *p = body + FIXED, *end = body + fragment;
+  out->message_seq = dtls_u16(message + 4);
   out->version = body;
   out->random = body + 2;
   return take_vector(&p, end, 1, &out->session, &out->session_size) && take_vector(&p, end, 1, &out->cookie, &out->cookie_size) &&
          take_vector(&p, end, 2, &out->suites, &out->suites_size);
 }
 
-/* DTLSv1_listen asks for cookies through the SSL alone; the datagram in hand is the endpoint's. */
-static int generate_cookie(SSL *ssl, unsigned char *cookie, unsigned int *size) {
-  dtls_endpoint *ep = dtls_association_of(ssl)->endpoint;
-  *size = DTLS_COOKIE_SIZE;
-  return dtls_cookies_make(ep->cookies, &ep->hand.peer, &ep->hello, cookie);
-}
+/* ── what it gets ── */
 
-static int verify_cookie(SSL *ssl, const unsigned char *cookie, unsigned int size) {
-  dtls_association *a = dtls_association_of(ssl);
-  dtls_endpoint *ep = a->endpoint;
-  (void)cookie; /* the same bytes as in ep->hello */
-  (void)size;
-  if (a->path) return 1; /* SSL_accept asks again, perhaps much later; what DTLSv1_listen accepted is good */
-  /* DTLSv1_listen takes it with the number of the first hello, too; libssl then waits for this one (RFC 6347 §4.2.2). */
-  bool second = dtls_u16(ep->hand.data + DTLS_RECORD_HEADER + 4) == 1;
-  bool good = second && dtls_cookies_verify(ep->cookies, &ep->hand.peer, &ep->hello);
-  if (good)
-    ep->stats.cookies_accepted++;
-  else
-    ep->stats.cookies_refused++;
-  return good;
-}
-
-void dtls_hello_callbacks(SSL_CTX *ctx) {
-  SSL_CTX_set_cookie_generate_cb(ctx, generate_cookie);
-  SSL_CTX_set_cookie_verify_cb(ctx, verify_cookie);
+/*
+ * RFC 6347 §4.2.1: the record and the message have the numbers of the hello's. A client that has been asked before (its
+ * cookie was made with a secret that is gone) would take the numbers of the first request for a replay. The version is
+ * DTLS 1.0's, whatever comes later.
+ */
+static void answer(dtls_endpoint *ep, const dtls_hello *hello) {
+  enum { MESSAGE = 2 + 1 + DTLS_COOKIE_SIZE, RECORD = DTLS_HANDSHAKE_HEADER + MESSAGE };
+  uint8_t request[DTLS_RECORD_HEADER + RECORD] = {SSL3_RT_HANDSHAKE, 0xfe, 0xff, [12] = RECORD, [13] = DTLS1_MT_HELLO_VERIFY_REQUEST,
+                                                  [16] = MESSAGE, [24] = MESSAGE, [25] = 0xfe, [26] = 0xff, [27] = DTLS_COOKIE_SIZE};
+  memcpy(request + 5, ep->hand.data + 5, 6);
+  memcpy(request + DTLS_RECORD_HEADER + 4, ep->hand.data + DTLS_RECORD_HEADER + 4, 2);
+  if (!dtls_cookies_make(ep->cookies, &ep->hand.peer, hello, request + sizeof request - DTLS_COOKIE_SIZE)) {
+    ERR_clear_error();
+    ep->counters.drops[DTLS_DROP_NOBUFS]++;
+    return;
+  }
+  if (dtls_udp_send(ep->fd, &ep->hand.local, &ep->hand.peer, request, sizeof request) < 0) {
+    ep->counters.drops[dtls_screen_reason(errno)]++;
+    return;
+  }
+  ep->counters.datagrams_out++;
+  ep->counters.bytes_out += sizeof request;
+  ep->stats.cookies_sent++;
 }
 
 bool dtls_hello_untrusted(dtls_endpoint *ep) {
-  if (!dtls_hello_parse_untrusted(ep->hand.data, ep->hand.size, &ep->hello)) {
+  dtls_hello hello;
+  if (!dtls_hello_parse_untrusted(ep->hand.data, ep->hand.size, &hello)) {
     ep->counters.drops[DTLS_DROP_HELLO]++;
     return false;
   }
   ep->stats.hellos++;
-  unsigned revision = dtls_config_of(ep->ctx)->revision;
-  if (ep->waiting && ep->waiting_revision != revision) {
-    dtls_association_free(ep->waiting); /* a setting of its context has changed */
-    ep->waiting = NULL;
+  if (hello.cookie_size > 0) {
+    bool again = hello.message_seq > 0 && hello.message_seq < DTLS_HELLOS_MAX; /* RFC 6347 §4.2.2: the first one is 0 */
+    if (again && dtls_cookies_verify(ep->cookies, &ep->hand.peer, &hello)) {
+      ep->stats.cookies_accepted++;
+      return true;
+    }
+    ep->stats.cookies_refused++;
   }
-  if (!ep->waiting) ep->waiting = dtls_association_new(ep->ctx, ep, ep->fd);
-  ep->waiting_revision = revision;
-  if (!ep->waiting) {
-    ERR_clear_error();
-    ep->counters.drops[DTLS_DROP_NOBUFS]++;
-    return false;
-  }
-  dtls_association *a = ep->waiting;
-  a->datagram = ep->hand.data;
-  a->datagram_size = ep->hand.size;
-  ep->answered = false;
-  /* 0 says both "answered" and "bad datagram", and -1 is not fatal either: what screen saw leave is what counts. */
-  int result = DTLSv1_listen(a->ssl, ep->scratch);
-  ERR_clear_error();
-  a->datagram = NULL;
-  if (result == 1) {
-    memcpy(a->random, ep->hello.random, DTLS_RANDOM_SIZE);
-    return true;
-  }
-  if (ep->answered) ep->stats.cookies_sent++;
+  answer(ep, &hello);
   return false;
+}
+
+/* ── what libssl gets ── */
+
+/* The hello before it, as far as libssl needs it: whatever it says, a HelloVerifyRequest follows and it is forgotten. */
+static void rehearse(dtls_association *a, uint16_t message_seq) {
+  enum { BODY = 2 + DTLS_RANDOM_SIZE + 1 + 1 + 2 + 2 + 2, RECORD = DTLS_HANDSHAKE_HEADER + BODY };
+  uint8_t hello[DTLS_RECORD_HEADER + RECORD] = {SSL3_RT_HANDSHAKE, 0xfe, 0xff, [10] = (uint8_t)message_seq, [12] = RECORD,
+                                                [13] = SSL3_MT_CLIENT_HELLO, [16] = BODY, [18] = (uint8_t)message_seq, [24] = BODY,
+                                                [25] = 0xfe, [26] = 0xfd, [62] = 2, [64] = 0xff, [65] = 1};
+  a->datagram = hello;
+  a->datagram_size = sizeof hello;
+  SSL_do_handshake(a->ssl);
+  a->datagram = NULL;
+}
+
+/*
+ * The cookie exchange was ours, and libssl has not seen it. It must know how many messages there were, and that the last
+ * hello is the one that Finished covers: it goes through the exchange by itself, and what it answers is not sent. (With
+ * DTLSv1_listen it would take the second hello and no other, and it numbers its records 0 in OpenSSL 3.2 and later.)
+ */
+bool dtls_hello_begin_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
+  dtls_hello hello;
+  if (!dtls_hello_parse_untrusted(data, size, &hello)) return false;
+  SSL_set_options(a->ssl, SSL_OP_COOKIE_EXCHANGE);
+  a->rehearses = true;
+  for (uint16_t seq = 0; seq < hello.message_seq; seq++) rehearse(a, seq);
+  a->rehearses = false;
+  ERR_clear_error();
+  if (a->next_seq != hello.message_seq || !a->last.written || a->last.type != DTLS1_MT_HELLO_VERIFY_REQUEST) return false;
+  memcpy(a->random, hello.random, DTLS_RANDOM_SIZE);
+  a->plain_number = hello.message_seq - 1u;
+  a->plain_shift = dtls_record_number(data) - hello.message_seq;
+  return true;
+}
+
+static int make_cookie(SSL *ssl, unsigned char *cookie, unsigned int *size) {
+  (void)ssl;
+  memset(cookie, 0, DTLS_COOKIE_SIZE); /* it is not sent */
+  *size = DTLS_COOKIE_SIZE;
+  return 1;
+}
+
+static int take_cookie(SSL *ssl, const unsigned char *cookie, unsigned int size) {
+  (void)ssl, (void)cookie, (void)size;
+  return 1; /* without a good one there would be no association */
+}
+
+void dtls_hello_callbacks(SSL_CTX *ctx) {
+  SSL_CTX_set_cookie_generate_cb(ctx, make_cookie);
+  SSL_CTX_set_cookie_verify_cb(ctx, take_cookie);
 }

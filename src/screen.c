@@ -106,14 +106,17 @@ static bool admit(dtls_association *a, const uint8_t *record) {
   return dtls_record_epoch(record) == 0 ? admit_plain(a, record) : admit_protected(a, record);
 }
 
+static void set_number(uint8_t *record, uint64_t number) {
+  for (int i = 0; i < 6; i++) record[5 + i] = (uint8_t)(number >> (8 * (5 - i)));
+}
+
 /*
  * Records of epoch 0 get numbers of our own, behind the hello's. Anybody can send one with a number so high that libssl
  * would take all genuine ones after it for replays; which messages are new it knows by their own sequence numbers.
  */
 static void renumber(dtls_association *a, uint8_t *record) {
   if (dtls_record_epoch(record) != 0) return;
-  a->plain_number++;
-  for (int i = 0; i < 6; i++) record[5 + i] = (uint8_t)(a->plain_number >> (8 * (5 - i)));
+  set_number(record, ++a->plain_number);
 }
 
 size_t dtls_screen_record_untrusted(dtls_association *a, const uint8_t *data, size_t size, bool *good) {
@@ -284,7 +287,7 @@ void dtls_screen_collect(dtls_association *a) {
 
 /* ── writing ── */
 
-/* Like send(2); 0: withheld. */
+/* Like send(2). */
 static ssize_t put(dtls_association *a, const char *data, size_t size) {
   dtls_endpoint *ep = a->endpoint;
   if (a->path && a->path->fd >= 0) return BIO_write(a->dgram, data, (int)size);
@@ -293,15 +296,8 @@ static ssize_t put(dtls_association *a, const char *data, size_t size) {
     return -1;
   }
   if (a->path) return dtls_udp_send(ep->fd, &a->path->local, &a->path->peer, data, size);
-  if (a != ep->waiting) { /* displaced: its peer is another one's now */
-    errno = ENOTCONN;
-    return -1;
-  }
-  /* Waiting for a hello: the answer must not be larger than what it answers. With 60 bytes for 63 at least (hello.c) it
-     never is; this is for a libssl that has more to say. */
-  if (size > ep->hand.size) return 0;
-  ep->answered = true;
-  return dtls_udp_send(ep->fd, &ep->hand.local, &ep->hand.peer, data, size);
+  errno = ENOTCONN; /* displaced: its peer is another one's now */
+  return -1;
 }
 
 /* One datagram. False only when the socket itself is beyond use. */
@@ -350,18 +346,37 @@ static void count_finished(dtls_association *a, const char *data, size_t size) {
   }
 }
 
+/* RFC 6347 §4.2.1: a server's records go on from the number of the hello's, and not from libssl's own. */
+static void shift_numbers(const dtls_association *a, uint8_t *data, size_t size) {
+  for (size_t at = 0; size - at >= DTLS_RECORD_HEADER; at += dtls_record_size(data + at)) {
+    if (dtls_record_epoch(data + at) == 0) set_number(data + at, dtls_record_number(data + at) + a->plain_shift);
+    if (dtls_record_size(data + at) > size - at) return;
+  }
+}
+
+static int write_datagrams(dtls_association *a, const char *data, size_t size) {
+  for (size_t at = 0, part; at < size; at += part) {
+    part = size - at > a->mtu ? within_mtu(a, data + at, size - at) : size - at;
+    if (!send_datagram(a, data + at, part)) return -1;
+  }
+  return (int)size;
+}
+
+static int write_shifted(dtls_association *a, const char *data, size_t size) {
+  uint8_t shifted[DTLS_DATAGRAM_MAX];
+  if (size > sizeof shifted) return write_datagrams(a, data, size);
+  memcpy(shifted, data, size);
+  shift_numbers(a, shifted, size);
+  return write_datagrams(a, (const char *)shifted, size);
+}
+
 static int screen_write(BIO *bio, const char *data, int size) {
   dtls_association *a = BIO_get_data(bio);
-  size_t left = (size_t)size;
   BIO_clear_retry_flags(bio);
-  if (a->open && data[0] != SSL3_RT_APPLICATION_DATA) count_finished(a, data, left);
-  while (left > 0) {
-    size_t part = left > a->mtu ? within_mtu(a, data, left) : left;
-    if (!send_datagram(a, data, part)) return -1;
-    data += part;
-    left -= part;
-  }
-  return size;
+  if (a->rehearses) return size;
+  if (data[0] == SSL3_RT_APPLICATION_DATA) return write_datagrams(a, data, (size_t)size);
+  if (a->open) count_finished(a, data, (size_t)size);
+  return a->plain_shift != 0 ? write_shifted(a, data, (size_t)size) : write_datagrams(a, data, (size_t)size);
 }
 
 /* ── the BIO method ── */

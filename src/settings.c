@@ -70,8 +70,7 @@ static int push_flags(lua_State *L, const flag *table, uint64_t bits) {
   return 1;
 }
 
-static int done(lua_State *L, dtls_target t) {
-  if (!t.ssl) dtls_config_of(t.ctx)->revision++;
+static int done(lua_State *L) {
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -88,7 +87,7 @@ static int change_options(lua_State *L, dtls_target t, bool on) {
   if (t.ssl && !on) SSL_clear_options(t.ssl, bits);
   if (!t.ssl && on) SSL_CTX_set_options(t.ctx, bits);
   if (!t.ssl && !on) SSL_CTX_clear_options(t.ctx, bits);
-  return done(L, t);
+  return done(L);
 }
 
 static int set_options(lua_State *L, dtls_target t) { return change_options(L, t, true); }
@@ -105,7 +104,7 @@ static int set_modes(lua_State *L, dtls_target t) {
     SSL_set_mode(t.ssl, (long)bits);
   else
     SSL_CTX_set_mode(t.ctx, (long)bits);
-  return done(L, t);
+  return done(L);
 }
 
 static int get_modes(lua_State *L, dtls_target t) {
@@ -136,7 +135,7 @@ static int set_verify(lua_State *L, dtls_target t) {
     dtls_association_of(t.ssl)->own.depth = true;
   }
   if (depth >= 0 && !t.ssl) SSL_CTX_set_verify_depth(t.ctx, depth);
-  return done(L, t);
+  return done(L);
 }
 
 /* get_verify() → modes, depth (-1: OpenSSL's own limit) */
@@ -231,7 +230,7 @@ const char *dtls_settings_ciphers(dtls_target t, const char *list) {
 static int set_ciphers(lua_State *L, dtls_target t) {
   ERR_clear_error();
   const char *failed = dtls_settings_ciphers(t, luaL_checkstring(L, 2));
-  return failed ? dtls_error_openssl(L, "ERR_DTLS_CONFIG", failed) : done(L, t);
+  return failed ? dtls_error_openssl(L, "ERR_DTLS_CONFIG", failed) : done(L);
 }
 
 static int set_groups(lua_State *L, dtls_target t) {
@@ -250,7 +249,7 @@ static int set_groups(lua_State *L, dtls_target t) {
     OPENSSL_free(c->groups);
     c->groups = copy;
   }
-  return done(L, t);
+  return done(L);
 }
 
 /* Beside an opener the list of what the server signs with stays; what others may sign with can be set. */
@@ -275,7 +274,7 @@ static int set_sigalgs(lua_State *L, dtls_target t) {
   } else {
     OPENSSL_free(copy);
   }
-  return done(L, t);
+  return done(L);
 }
 
 /* What SSL_set_SSL_CTX takes away with the certificates. */

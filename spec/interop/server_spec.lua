@@ -90,6 +90,22 @@ describe('our server', function()
       end))
     end
 
+    for _, tool in ipairs(peers.names) do
+      it(('lets a client of %s in whose cookie was made with a secret that is gone, %s sockets'):format(tool, demux), interop.run(function()
+        local identity = identities.ec
+        local server, events, port = interop.server('127.0.0.1', { cert = identity.pem.cert, key = identity.pem.key, demux = demux })
+        local between = interop.proxy('127.0.0.1', port, function(towards, index, data)
+          if towards == 'server' and index == 2 then assert(server:setCookieSecret(('s'):rep(32))) end
+          return data
+        end)
+        local peer = peers.client(tool, { ip = '127.0.0.1', port = between.port })
+        events:take 'connection'
+        peer:cipher()
+        assert.equal(1, server:stats().cookiesRefused)
+        peer:quit()
+      end))
+    end
+
     it(('renegotiates with nobody, %s sockets'):format(demux), interop.run(function()
       local identity = identities.ec
       local _, events, port = interop.server('127.0.0.1', { cert = identity.pem.cert, key = identity.pem.key, demux = demux })
