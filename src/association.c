@@ -162,14 +162,15 @@ static void discard_queued(int fd) {
 }
 
 typedef struct {
-  const char *name, *session; /* NULL: none */
+  dtls_name name;
+  const char *session; /* NULL: none */
   size_t session_size;
   bool check_name;
 } client_options;
 
 static bool prepare_client(dtls_association *a, const client_options *o) {
-  const char *name = o->name ? o->name : "";
-  if (!dtls_verify_name(a->ssl, o->name, o->check_name) || !dtls_session_bind(a->ssl, name, strlen(name))) return false;
+  const char *name = o->name.text;
+  if (!dtls_verify_name(a->ssl, &o->name, o->check_name) || !dtls_session_bind(a->ssl, name, o->name.size)) return false;
   a->offered = o->session ? dtls_session_parse(o->session, o->session_size) : NULL;
   if (a->offered) dtls_session_offer(a->ssl, a->offered, name);
   return true;
@@ -195,7 +196,11 @@ int dtls_association_client(lua_State *L) {
   lua_getfield(L, 3, "session");
   lua_getfield(L, 3, "check_name");
   lua_getfield(L, 3, "duplicate");
-  client_options options = {.name = lua_tostring(L, 4), .check_name = lua_toboolean(L, 6)};
+  client_options options = {.check_name = lua_toboolean(L, 6)};
+  size_t name_size = 0;
+  const char *name = lua_tolstring(L, 4, &name_size);
+  const char *wrong = name ? dtls_name_parse_untrusted(name, name_size, &options.name) : NULL;
+  if (wrong) return dtls_error(L, "ERR_DTLS_CONFIG", "servername: %s", wrong);
   options.session = lua_tolstring(L, 5, &options.session_size);
   if (!dtls_udp_local(fd, &local) || !dtls_udp_peer(fd, &peer)) return dtls_error_system(L, errno, "the socket has no peer");
   bool duplicate = lua_toboolean(L, 7);
@@ -348,7 +353,7 @@ static int proceed(dtls_association *a) {
 
 /*
  * association:handshake() → true | nil, 'want_read' | nil, err (SSL_do_handshake)
- *   → nil, 'ask_hello', servername or nil, session id or nil | nil, 'ask_psk', identity (a client: hint or nil) |
+ *   → nil, 'ask_hello', servername (nil: none, false: it is no host name), session id or nil | nil, 'ask_psk', identity (a client: hint or nil) |
  *     nil, 'ask_verify': answer with answer_hello() or refuse_hello(), answer_psk(), answer_verify(), now or later,
  *     and call handshake() again
  *   → nil, 'want_answer': the question is still open
@@ -644,9 +649,14 @@ static int association_authorized(lua_State *L) {
   return 2;
 }
 
-/* association:servername() → the name that the client asked for | nil (SSL_get_servername) */
+/* association:servername() → the host name that the client asked for, a server's in lower case | nil (SSL_get_servername) */
 static int association_servername(lua_State *L) {
-  lua_pushstring(L, SSL_get_servername(check(L)->ssl, TLSEXT_NAMETYPE_host_name));
+  const dtls_association *a = check(L);
+  const char *asked = SSL_get_servername(a->ssl, TLSEXT_NAMETYPE_host_name);
+  dtls_name name = {.size = 0};
+  if (asked && a->server && dtls_name_of_client_untrusted(asked, strlen(asked), &name)) asked = name.text;
+  if (!asked || (a->server && name.size == 0)) return 0;
+  lua_pushstring(L, asked);
   return 1;
 }
 

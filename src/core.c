@@ -130,6 +130,7 @@ int luaopen_dtls_core(lua_State *L) {
                                        {"client", dtls_association_client},
                                        {"self_signed", dtls_selfsigned},
                                        {"is_session", dtls_session_is},
+                                       {"name", dtls_name_lua},
                                        {"error", dtls_error_new},
                                        {"openssl", core_openssl},
                                        {NULL, NULL}};

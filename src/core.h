@@ -247,13 +247,30 @@ dtls_option_taker dtls_settings_take;
 const char *dtls_settings_ciphers(dtls_target t, const char *list);
 bool dtls_settings_restore(SSL *ssl); /* what was set for it alone holds, whatever identity its name has got */
 
+/* ── name.c: what a peer may be called ───────────────────────────────────────────────────────────────────── */
+
+enum { DTLS_NAME_MAX = 253 }; /* of a host name without its final dot, RFC 1035 §2.3.4 */
+
+typedef struct {
+  int family; /* of an IP address; AF_UNSPEC: a host name, or none when size is 0 */
+  size_t size;
+  char text[DTLS_NAME_MAX + 1]; /* without a final dot, without a zone */
+} dtls_name;
+
+/* NULL, or what is wrong with the text, which then is no name. A zone must be the name of an interface. */
+const char *dtls_name_parse_untrusted(const char *text, size_t size, dtls_name *out);
+/* The host that a server_name extension names, in lower case; none for an IP address, which RFC 6066 §3 does not allow.
+   False: it is no name, and out has none. */
+bool dtls_name_of_client_untrusted(const char *text, size_t size, dtls_name *out);
+int dtls_name_lua(lua_State *L); /* core.name(text) */
+
 /* ── verify.c: who the peer may be ───────────────────────────────────────────────────────────────────────── */
 
 dtls_option_taker dtls_verify_take;
 void dtls_verify_free(dtls_config *c);
 /* What a client calls its server: SNI unless it is an IP address; with check, the name that its certificate must have.
-   No name (NULL) is one that no certificate has. */
-bool dtls_verify_name(SSL *ssl, const char *name, bool check);
+   No name (size 0) is one that no certificate has. */
+bool dtls_verify_name(SSL *ssl, const dtls_name *name, bool check);
 
 /* ── psk.c: pre-shared keys (RFC 4279, 5487, 5489, 8442) ─────────────────────────────────────────────────── */
 

@@ -14,7 +14,6 @@
 enum {
   KEPT_MAX = 32, /* datagrams; a flight is shorter, and what does not fit is repeated by the peer */
   KEPT_BYTES_MAX = 32 * 1024,
-  NAME_MAX_SIZE = 255,
   ID_MAX_SIZE = SSL_MAX_SSL_SESSION_ID_LENGTH,
   IDENTITY_PREFIX = 2 /* RFC 4279 §2: opaque psk_identity<0..2^16-1> */
 };
@@ -31,9 +30,10 @@ struct dtls_hold {
   question asked; /* and not answered yet */
   unsigned answered; /* bits: 1 << question */
   /* HELLO */
-  char name[NAME_MAX_SIZE + 1];
+  dtls_name name;
+  bool is_name; /* what was asked for, if anything */
   uint8_t id[ID_MAX_SIZE];
-  size_t name_size, id_size;
+  size_t id_size;
   bool chosen; /* the answer was an identity for that name */
   int alert;   /* refused with it; -1: not refused */
   SSL_SESSION *session;
@@ -134,27 +134,24 @@ size_t dtls_hold_next(dtls_association *a, uint8_t *out, size_t capacity) {
 
 /* ── the hello: a server's name, a stored session ── */
 
-/* The host_name of a server_name extension (RFC 6066 §3), if it is one; libssl refuses those that are malformed. */
-static const uint8_t *find_name_untrusted(SSL *ssl, size_t *size) {
+/* The host_name of a server_name extension (RFC 6066 §3); libssl refuses those that are malformed. False: it is no name. */
+static bool find_name_untrusted(SSL *ssl, dtls_name *out) {
   enum { LIST_PREFIX = 2, ENTRY_PREFIX = 3 };
   const uint8_t *p;
   size_t total;
-  *size = 0;
-  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &p, &total) != 1 || total < LIST_PREFIX + ENTRY_PREFIX) return NULL;
+  *out = (dtls_name){.size = 0};
+  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &p, &total) != 1 || total < LIST_PREFIX + ENTRY_PREFIX) return true;
   size_t length = dtls_u16(p + LIST_PREFIX + 1);
-  if (p[LIST_PREFIX] != TLSEXT_NAMETYPE_host_name || length == 0 || length > NAME_MAX_SIZE || length > total - LIST_PREFIX - ENTRY_PREFIX) return NULL;
-  const uint8_t *name = p + LIST_PREFIX + ENTRY_PREFIX;
-  if (memchr(name, '\0', length)) return NULL;
-  *size = length;
-  return name;
+  if (p[LIST_PREFIX] != TLSEXT_NAMETYPE_host_name || length > total - LIST_PREFIX - ENTRY_PREFIX) return true;
+  return dtls_name_of_client_untrusted((const char *)p + LIST_PREFIX + ENTRY_PREFIX, length, out);
 }
 
-static int ask_hello(SSL *ssl, dtls_association *a, const uint8_t *name, size_t size) {
+static int ask_hello(SSL *ssl, dtls_association *a, const dtls_name *name, bool good) {
   dtls_hold *h = need(a);
   const unsigned char *id;
   if (!h) return SSL_CLIENT_HELLO_ERROR;
-  if (size > 0) memcpy(h->name, name, size);
-  h->name_size = size;
+  h->name = *name;
+  h->is_name = good;
   h->id_size = SSL_client_hello_get0_session_id(ssl, &id);
   if (h->id_size > ID_MAX_SIZE) h->id_size = 0;
   if (h->id_size > 0) memcpy(h->id, id, h->id_size);
@@ -164,15 +161,15 @@ static int ask_hello(SSL *ssl, dtls_association *a, const uint8_t *name, size_t 
 
 static int on_hello(SSL *ssl, int *alert, void *argument) {
   dtls_association *a = dtls_association_of(ssl);
-  size_t size;
-  const uint8_t *name = find_name_untrusted(ssl, &size);
+  dtls_name name;
+  bool good = find_name_untrusted(ssl, &name);
   (void)argument;
-  if (a->asks_hello && !has_answer(a, HELLO)) return ask_hello(ssl, a, name, size);
+  if (a->asks_hello && !has_answer(a, HELLO)) return ask_hello(ssl, a, &name, good);
   if (a->hold && a->hold->alert >= 0) {
     *alert = a->hold->alert;
     return SSL_CLIENT_HELLO_ERROR;
   }
-  return dtls_opener_use_untrusted(ssl) && dtls_session_bind(ssl, (const char *)name, size) ? SSL_CLIENT_HELLO_SUCCESS : SSL_CLIENT_HELLO_ERROR;
+  return dtls_opener_use_untrusted(ssl) && dtls_session_bind(ssl, name.text, name.size) ? SSL_CLIENT_HELLO_SUCCESS : SSL_CLIENT_HELLO_ERROR;
 }
 
 /*
@@ -267,7 +264,7 @@ int dtls_hold_push(lua_State *L, dtls_association *a) {
   switch (h->asked) {
     case HELLO:
       lua_pushliteral(L, "ask_hello");
-      if (h->name_size > 0) lua_pushlstring(L, h->name, h->name_size); else lua_pushnil(L);
+      if (!h->is_name) lua_pushboolean(L, 0); else if (h->name.size > 0) lua_pushstring(L, h->name.text); else lua_pushnil(L);
       if (h->id_size > 0) lua_pushlstring(L, (const char *)h->id, h->id_size); else lua_pushnil(L);
       return 4;
     case PSK:

@@ -68,6 +68,21 @@ fail:
   return false;
 }
 
+/* What is wrong with the names: a certificate would have them only up to a NUL. */
+static const char *check_names(lua_State *L, int common_name, int alt_names) {
+  size_t size, count = lua_istable(L, alt_names) ? lua_objlen(L, alt_names) : 0;
+  const char *text = lua_tolstring(L, common_name, &size), *wrong = NULL;
+  if (text && memchr(text, '\0', size)) return "commonName: there is a NUL in this name";
+  for (size_t i = 1; i <= count && !wrong; i++) {
+    lua_rawgeti(L, alt_names, (int)i);
+    text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &size) : "";
+    for (size_t at = 0; text[0] && at < size && !wrong; at++)
+      if (text[at] == '\0' || (unsigned char)text[at] > 127) wrong = "altNames: names are in ASCII, without NUL";
+    lua_pop(L, 1);
+  }
+  return wrong;
+}
+
 /* The list at the given index. */
 static bool set_alt_names(lua_State *L, int index, X509 *cert) {
   size_t count = lua_istable(L, index) ? lua_objlen(L, index) : 0;
@@ -116,6 +131,8 @@ int dtls_selfsigned(lua_State *L) {
   lua_getfield(L, 1, "type");
   const char *common_name = luaL_optstring(L, 2, "localhost"), *type = luaL_optstring(L, 4, "ec");
   char fingerprint[DTLS_FINGERPRINT_SIZE];
+  const char *wrong = check_names(L, 2, 3);
+  if (wrong) return dtls_error(L, "ERR_DTLS_CONFIG", "%s", wrong);
   ERR_clear_error();
   BIO *cert_pem = dtls_certificate_push_scratch(L), *key_pem = dtls_certificate_push_scratch(L);
   EVP_PKEY *key = make_key(type);

@@ -4,7 +4,6 @@
  */
 #include "core.h"
 
-#include <arpa/inet.h>
 #include <string.h>
 
 static bool pinned(const dtls_config *c, X509 *cert) {
@@ -39,18 +38,12 @@ static int verify(X509_STORE_CTX *store, void *argument) {
   return accepted;
 }
 
-bool dtls_verify_name(SSL *ssl, const char *name, bool check) {
-  struct in6_addr ip;
-  char literal[INET6_ADDRSTRLEN] = "";
+bool dtls_verify_name(SSL *ssl, const dtls_name *name, bool check) {
   X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
-  if (!name) return !check || X509_VERIFY_PARAM_set1_host(param, "invalid", 0) == 1; /* RFC 2606 §2: nobody's */
-  if (name[0] == '.') return false;                                                  /* X509_check_host: any name that ends so */
-  size_t length = strcspn(name, "%"); /* a zone is no part of the address in a certificate */
-  if (length < sizeof literal) memcpy(literal, name, length);
-  if (inet_pton(AF_INET, literal, &ip) == 1 || inet_pton(AF_INET6, literal, &ip) == 1)
-    return !check || X509_VERIFY_PARAM_set1_ip_asc(param, literal) == 1;
+  if (name->size == 0) return !check || X509_VERIFY_PARAM_set1_host(param, "invalid", 0) == 1; /* RFC 2606 §2: nobody's */
+  if (name->family != AF_UNSPEC) return !check || X509_VERIFY_PARAM_set1_ip_asc(param, name->text) == 1;
   X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT); /* RFC 9525 §6 */
-  return (!check || X509_VERIFY_PARAM_set1_host(param, name, 0) == 1) && SSL_set_tlsext_host_name(ssl, name) == 1;
+  return (!check || X509_VERIFY_PARAM_set1_host(param, name->text, name->size) == 1) && SSL_set_tlsext_host_name(ssl, name->text) == 1;
 }
 
 /* ── options ── */

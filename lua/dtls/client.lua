@@ -13,8 +13,28 @@ local new_error = core.error
 -- The next address of a name is tried after these.
 local unreachable = { ECONNREFUSED = true, EHOSTUNREACH = true, ENETUNREACH = true, EADDRNOTAVAIL = true, EAFNOSUPPORT = true }
 
-local function is_ip(host)
-  return socket.isV6(host) or host:find('^%d+%.%d+%.%d+%.%d+$') ~= nil
+-- The name that an option gives, as it is asked for and checked, and its family: 'host', 'inet' or 'inet6'.
+local function name_of(option, text)
+  local name, family = core.name(text)
+  if name then return name, family end
+  local shown = text:find '[%z\1-\31\127]' and option or ("%s '%s'"):format(option, text)
+  return failure(('%s: %s'):format(shown, family.message))
+end
+
+-- The name to ask for and to check, and the family of the host.
+local function names_of(own)
+  local names, families = {}, {}
+  for _, option in ipairs { 'host', 'servername', 'hostname', 'localAddress' } do
+    local text = own[option]
+    if text and (text ~= '' or option == 'host' or option == 'localAddress') then
+      local name, family = name_of(option, text)
+      if not name then return nil, family end
+      names[option], families[option] = name, family
+    end
+  end
+  if families.localAddress == 'host' then return failure 'localAddress: this is not an IP address' end
+  local option = own.servername and 'servername' or own.hostname and 'hostname' or 'host'
+  return { name = names[option], hostFamily = families.host } -- no name: no SNI
 end
 
 -- What a client's Connection needs beside itself.
@@ -112,7 +132,7 @@ function Client:_start()
   if conn._state == 'closed' then return end
   self.addresses = {}
   if not host then return self:_try() end
-  if is_ip(host) then
+  if self.hostFamily ~= 'host' then
     self.addresses[1] = { ip = host, port = options.port }
     return self:_try()
   end
@@ -147,8 +167,9 @@ local function open(options, on_connection)
   end
   if (own.host == nil) ~= (own.port == nil) then return failure('host and port come together') end
   if not own.host and not handle then return failure('a client needs host and port, or handle') end
-  local name = own.servername or own.hostname or own.host
-  if name == '' then name = nil end -- no SNI
+  local names, wrong = names_of(own)
+  if not names then return nil, wrong end
+  local name = names.name
   if made.checksName and made.rejects and not name then
     return failure('servername: there is no name to check the certificate against')
   end
@@ -156,6 +177,7 @@ local function open(options, on_connection)
   local conn = Connection.new(made, settings)
   conn._name, conn._resumed = name, own.session
   local self = setmetatable({ conn = conn, context = made, options = own, handle = handle, name = name }, Client)
+  self.hostFamily = names.hostFamily
   conn._retry = function(err) return self:_retry(err) end
   if on_connection then conn:on('connection', on_connection) end
   tick(function() self:_start() end)

@@ -490,7 +490,7 @@ function Connection:authorized()
   return false, 'HANDSHAKE_NOT_COMPLETE'
 end
 
---- The name that the client asked for (SNI).
+--- The host name that the client asked for (SNI), on a server in lower case and without a final dot.
 ---@return string?
 function Connection:servername()
   return self._association and self._association:servername()

@@ -281,6 +281,7 @@ end
 -- The context of a name; nil: the server's own; false: refused. May yield.
 local function context_of(self, name)
   local own = self._options
+  if name == false and (own.sni or own.SNICallback) then return false end -- it is no host name
   if not name then return nil end
   if own.sni then return sni.find(own.sni, name) end
   if not own.SNICallback then return nil end

@@ -1,9 +1,19 @@
 --- A server's identities by name: `sni` as it was given → what a name gets (RFC 6066 §3, RFC 9525 §6.3).
 
+local core = require 'dtls.core'
 local context = require 'dtls.context'
 local options = require 'dtls.options'
 
 local sni = {}
+
+-- A name of the map as clients ask for it: a host name in lower case, perhaps behind '*.', or '*'.
+local function key_of(name)
+  if name == '*' then return name end
+  local wildcard, rest = name:match '^(%*%.)(.*)$'
+  local host, family = core.name(rest or name)
+  if host and family == 'host' then return (wildcard or '') .. host:lower() end
+  return nil, host and 'clients ask for no IP addresses (RFC 6066)' or family.message
+end
 
 --- Makes the contexts of a map.
 ---@param given table<string, dtls.Context|table> 'host', '*.domain' (one label) and '*' (any name)
@@ -14,7 +24,8 @@ function sni.compile(given)
   for name, value in pairs(given) do
     if type(name) ~= 'string' then error('sni: expected names, got a ' .. type(name), 3) end
     if type(value) ~= 'table' then error(("sni: '%s': expected a Context or options, got %s"):format(name, type(value)), 3) end
-    local lower = name:lower()
+    local lower, wrong = key_of(name)
+    if not lower then return options.failure('sni: ' .. wrong) end
     if names[lower] then return options.failure(("sni: '%s' is there twice; case does not count"):format(lower)) end
     local made, err = context.coerce('server', value, 4)
     if not made then return options.failure(("sni: '%s': %s"):format(name, err.message)) end
@@ -25,7 +36,6 @@ end
 
 --- The context of a name; false: there is none.
 function sni.find(names, name)
-  name = name:lower()
   return names[name] or names[(name:gsub('^[^.]+', '*', 1))] or names['*'] or false
 end
 

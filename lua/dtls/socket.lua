@@ -25,6 +25,8 @@ end
 
 -- luv raises for what is not an IP address.
 local function call(method, what, udp, ip, port, ...)
+  -- luv would take what is before it.
+  if ip:find '%z' then return nil, core.error('EINVAL', ('cannot %s: there is a NUL in the IP address'):format(what)) end
   local called, ok, message, name = pcall(udp[method], udp, ip, port, ...)
   if not called then ok, message, name = nil, 'this is not an IP address', 'EINVAL' end
   if ok then return true end

@@ -15,6 +15,9 @@ hello.suites = '\192\43\204\169\0\255'
 local extensions = number(10, 2) .. vector(2, vector(2, '\0\29\0\23')) .. number(11, 2) .. vector(2, vector(1, '\0'))
   .. number(13, 2) .. vector(2, vector(2, '\4\3\8\4\4\1')) .. number(23, 2) .. vector(2, '')
 
+--- What a hello has unless it is told otherwise.
+hello.extensions = extensions
+
 --- The body of a ClientHello.
 ---@param options table? version, random, session, cookie, suites, compressions, extensions: bytes
 function hello.body(options)
