@@ -345,6 +345,32 @@ describe('a client', function()
     end)
   end))
 
+  it('passes over link-local addresses of a name, which come without their interface', loop.run(function()
+    resolving({ 'fe80::1', 'FEBF::1', '127.0.0.1' }, function()
+      local server = pair.listening()
+      local conn = pair.open(server, { ip = 'localhost', port = server.port })
+      assert.equal('127.0.0.1', conn:remoteAddress().ip)
+      pair.close(conn, server)
+    end)
+    resolving({ 'fe80::1' }, function()
+      local err = loop.event(pair.client { ip = 'localhost', port = 9 }, 'error')[1]
+      assert.equal('EADDRNOTAVAIL', err.code)
+      assert.truthy(err.message:find('link-local', 1, true))
+    end)
+  end))
+
+  it('asks for addresses of one family when it is told which', loop.run(function()
+    for family, name in pairs { [4] = 'inet', [6] = 'inet6' } do
+      resolving({}, function(asked)
+        loop.event(pair.client({ ip = 'localhost', port = 9 }, { family = family }), 'error')
+        assert.equal(name, asked.family)
+      end)
+    end
+    local conn, err = dtls.connect { host = 'localhost', port = 9, family = 5, fingerprint = fingerprint }
+    assert.is_nil(conn)
+    assert.equal('ERR_DTLS_CONFIG', err.code)
+  end))
+
   it('fails when a name has no address', loop.run(function()
     resolving({}, function()
       local heard = fate(pair.client { ip = 'localhost', port = 9 })

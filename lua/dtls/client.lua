@@ -141,10 +141,17 @@ function Client:_start()
     if failed or #found == 0 then
       return conn:_fail(socket.failure('cannot resolve ' .. host, failed or 'it has no address', failed and failed:match '^EAI_%u+'))
     end
-    for i, each in ipairs(found) do self.addresses[i] = { ip = each.addr, port = options.port } end
+    for _, each in ipairs(found) do
+      -- The resolver gives no interface with a link-local address (RFC 4007 §6), and without one it leads nowhere.
+      if not each.addr:lower():find '^fe[89ab]%x:' then table.insert(self.addresses, { ip = each.addr, port = options.port }) end
+    end
+    if not self.addresses[1] then
+      return conn:_fail(new_error('EADDRNOTAVAIL', ('%s has link-local addresses alone: give one with its interface'):format(host)))
+    end
     self:_try()
   end
-  local family = options.localAddress and (socket.isV6(options.localAddress) and 'inet6' or 'inet') or nil
+  local family = options.family and (options.family == 6 and 'inet6' or 'inet')
+    or options.localAddress and (socket.isV6(options.localAddress) and 'inet6' or 'inet') or nil
   local request, message, name = uv.getaddrinfo(host, nil, { socktype = 'dgram', family = family }, resolved)
   if not request then conn:_fail(socket.failure('cannot resolve ' .. host, message, name)) end
 end

@@ -124,6 +124,11 @@ local function session_store(value)
   return nil, 'a table with the functions get, set and remove'
 end
 
+local function ip_family(value)
+  if value == 4 or value == 6 then return value end
+  return nil, '4 or 6', type(value) == 'number'
+end
+
 local function udp_handle(value)
   if type(value) == 'userdata' or type(value) == 'table' then return value end
   return nil, 'a luv UDP handle or a dgram socket'
@@ -166,7 +171,7 @@ options.roles = {
   },
   client = {
     host = of_type 'string', port = whole_number(1, 65535), servername = of_type 'string', hostname = of_type 'string',
-    localAddress = of_type 'string', localPort = whole_number(0, 65535), handle = udp_handle, session = session,
+    family = ip_family, localAddress = of_type 'string', localPort = whole_number(0, 65535), handle = udp_handle, session = session,
     udpTTL = whole_number(1, 255),
   },
 }

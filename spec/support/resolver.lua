@@ -6,8 +6,8 @@ local uv = require 'luv'
 ---@param body fun(asked: string[])
 return function(addresses, body)
   local resolve, asked = uv.getaddrinfo, {}
-  rawset(uv, 'getaddrinfo', function(host, _, _, callback)
-    asked[#asked + 1] = host
+  rawset(uv, 'getaddrinfo', function(host, _, hints, callback)
+    asked[#asked + 1], asked.family = host, hints.family
     local found = {}
     for i, ip in ipairs(addresses) do found[i] = { addr = ip, family = ip:find ':' and 'inet6' or 'inet' } end
     local timer = uv.new_timer()
