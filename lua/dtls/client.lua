@@ -10,9 +10,6 @@ local tick = require 'dtls.tick'
 
 local new_error = core.error
 
--- The next address of a name is tried after these.
-local unreachable = { ECONNREFUSED = true, EHOSTUNREACH = true, ENETUNREACH = true, EADDRNOTAVAIL = true, EAFNOSUPPORT = true }
-
 -- The name that an option gives, as it is asked for and checked, and its family: 'host', 'inet' or 'inet6'.
 local function name_of(option, text)
   local name, family = core.name(text)
@@ -120,7 +117,8 @@ function Client:_try()
 end
 
 function Client:_retry(err)
-  if not (self.addresses[1] and unreachable[err.code]) then return false end
+  -- What the system says of one address is no reason not to try the next.
+  if not self.addresses[1] or err.code:find '^ERR_DTLS_' then return false end
   self.conn:_letGo()
   self:_try()
   return true
