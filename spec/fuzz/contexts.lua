@@ -22,21 +22,25 @@ local kinds = {
   psk_asked = {
     { psk = true, psk_hint = 'hint', ciphers = 'ECDHE-PSK-CHACHA20-POLY1305' }, { psk = true, ciphers = 'ECDHE-PSK-CHACHA20-POLY1305' },
   },
+  chacha = { { ciphers = 'ECDHE-ECDSA-CHACHA20-POLY1305' }, { ca = cert, reject = true } },
+  gcm256 = { { ciphers = 'ECDHE-ECDSA-AES256-GCM-SHA384' }, { ca = cert, reject = true, ciphers = 'ECDHE-ECDSA-AES256-GCM-SHA384' } },
+  ccm = { { psk = map, ciphers = 'PSK-AES128-CCM' }, { psk = map, ciphers = 'PSK-AES128-CCM' } },
   ccm8 = { { psk = map, ciphers = 'PSK-AES128-CCM8' }, { psk = true, ciphers = 'PSK-AES128-CCM8' } },
 }
 
 local contexts = { KEY = KEY }
 
-local function context(role, options)
-  local all = { ciphers = SUITES, groups = 'X25519:P-256', sigalgs = 'ECDSA+SHA256:ed25519:ed448', alpn = { 'coap' } }
+local function context(role, options, keylog)
+  local all = { ciphers = SUITES, groups = 'X25519:P-256', sigalgs = 'ECDSA+SHA256:ed25519:ed448', alpn = { 'coap' }, keylog_event = keylog }
   for name, value in pairs(options) do all[name] = value end
   if role == 'server' and not all.psk and not all.cert then all.cert, all.key = cert, key end
   return assert(core.context(role, all))
 end
 
 --- Both contexts of a kind: {server=, client=}
-function contexts.pair(kind)
-  return { server = context('server', kinds[kind][1]), client = context('client', kinds[kind][2]) }
+---@param keylog boolean? associations tell their secrets
+function contexts.pair(kind, keylog)
+  return { server = context('server', kinds[kind][1], keylog), client = context('client', kinds[kind][2], keylog) }
 end
 
 --- A server's, whose key libssl takes only with help (opener.c).
@@ -49,6 +53,8 @@ function contexts.opened(...)
   return context('server', { cert = certs, key = keys, ciphers = SUITES .. ':ECDHE-RSA-AES128-GCM-SHA256' })
 end
 
+--- What a handshake can differ in, and what the protection of records can.
 contexts.kinds = { 'certificate', 'mutual', 'asked', 'psk', 'psk_asked', 'ccm8' }
+contexts.ciphers = { 'certificate', 'gcm256', 'chacha', 'mutual', 'psk', 'psk_asked', 'ccm', 'ccm8' }
 
 return contexts

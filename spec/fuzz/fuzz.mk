@@ -5,6 +5,7 @@
 #   extensions   names, session ids, groups and algorithms in a hello
 #   session      bytes from a store
 #   association  datagrams into a client and a server, and invariants of both
+#   insider      records that are protected as they should be, from a peer that has the keys and means harm
 #
 # Seeds are in spec/fuzz/corpus: `make fuzz-seeds` writes those of genuine handshakes, `make fuzz-merge` keeps what is
 # worth it of them and of $(BUILD)/fuzz/corpus, where a run puts what leads somewhere new. Those in spec/fuzz/kept stay,
@@ -12,7 +13,7 @@
 # a file as its argument shows it again. `make fuzz FUZZ_ARGUMENTS=-runs=0` only runs what is checked in; FUZZ_SECONDS=0 is
 # no limit, as for libFuzzer itself, and FUZZ_JOBS=5 then lets all of them run.
 
-FUZZ_TARGETS := hello screen extensions session association
+FUZZ_TARGETS := hello screen extensions session association insider
 FUZZ_DIR := spec/fuzz
 FUZZ_OUT = $(BUILD)/fuzz
 FUZZ_CC ?= clang
@@ -20,6 +21,7 @@ FUZZ_SECONDS ?= 600
 FUZZ_JOBS ?= 2
 # Inputs of these are sequences, of which the short ones lead nowhere.
 FUZZ_FLAGS_association := -max_len=2048 -len_control=0
+FUZZ_FLAGS_insider := $(FUZZ_FLAGS_association)
 FUZZ_FLAGS_screen := -max_len=1024 -len_control=10
 # Quick rather than wordy.
 FUZZ_ENVIRONMENT := ASAN_OPTIONS=malloc_context_size=2:quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1
@@ -39,7 +41,7 @@ $(FUZZ_OUT)/%.o: $(FUZZ_DIR)/%.c $(FUZZ_DIR)/fuzz.mk
 	@mkdir -p $(@D)
 	$(FUZZ_COMPILE) -MMD -MP -c -o $@ $<
 
-FUZZ_SCRIPTS = extensions association seeds
+FUZZ_SCRIPTS = extensions association insider seeds
 $(FUZZ_SCRIPTS:%=$(FUZZ_OUT)/%.o): $(FUZZ_OUT)/%.o: $(FUZZ_DIR)/script.c $(FUZZ_DIR)/fuzz.mk
 	@mkdir -p $(@D)
 	$(FUZZ_COMPILE) -MMD -MP -DSCRIPT='"$(FUZZ_DIR)/$*.lua"' -c -o $@ $<

@@ -3,9 +3,13 @@
 package.path = './?.lua'
 local world = require 'spec.fuzz.world'
 local contexts = require 'spec.fuzz.contexts'
+local wire = require 'spec.support.wire'
 
 local HANDSHAKING, STAGES, MEND, WHOLE = 7, 11, 128, 64 -- of stages.lua and screen.c
 local RECORD, MESSAGE = 13, 12 -- headers
+local RUN, SPLIT, SAY, PART, DIAL, TYPED, EPOCH, DATA, ALERT, CCS, FRAGMENT, UNFINISHED, AGAIN, REPEATED, LARGE, PROTECT, RESEAL =
+  1, 4, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21 -- steps of insider.lua
+local INSIDER_STAGES, RESUMED, WRITES_FIRST = 4, 32, 64
 
 local function write(target, name, data, folder)
   local file = assert(io.open(('spec/fuzz/%s/%s/%s'):format(folder or 'corpus', target, name), 'wb'))
@@ -16,9 +20,9 @@ end
 --- What is not to be merged away: it tries what leads nowhere as long as the code is right.
 local function keep(target, name, data) write(target, name, data, 'kept') end
 
-local function prefixed(data)
-  return string.char(math.floor(#data / 256), #data % 256) .. data
-end
+local number = wire.number
+
+local function prefixed(data) return wire.vector(2, data) end
 
 -- What follows the compression methods of a ClientHello; nil for anything else.
 local function extensions(datagram)
@@ -119,6 +123,59 @@ for i, extension in ipairs {
   '\0\0\0\0', '\0\0\0\4\0\2\0\0',
 } do
   keep('extensions', 'name-' .. i, '\1' .. extension)
+end
+
+-- ── a peer that has the keys ──
+
+local function step(...) return string.char(...) end
+
+local function fragment(role, sequence, type, length, body)
+  return step(FRAGMENT, role, 0, type, sequence) .. number(length, 2) .. number(0, 2) .. prefixed(body)
+end
+
+-- Name → what the peer does to the end with that role (0: the server).
+local harms = {
+  data = function(role) return step(DATA, role, 0) .. prefixed 'data' end,
+  empty = function(role) return step(DATA, role, 0) .. prefixed '' .. step(DATA, role, 0) .. prefixed 'x' end,
+  packed = function(role) return step(DATA, role, 1) .. prefixed 'a' .. step(DATA, role, 1) .. prefixed '' .. step(DATA, role, 0) .. prefixed 'b' end,
+  busy = function(role) return step(SAY, 1 - role, SAY, role, DATA, role, 0) .. prefixed 'data' .. step(RUN, SAY, role, RUN) end,
+  close_notify = function(role) return step(ALERT, role, 1, 1, 0) .. step(DATA, role, 0) .. prefixed 'behind' .. step(SAY, role) end,
+  warning = function(role) return step(ALERT, role, 0, 1, 41) end,
+  warnings = function(role) return step(AGAIN, role, 21) .. prefixed '\1\90' .. step(12) end,
+  fatal = function(role) return step(ALERT, role, 0, 2, 40) end,
+  level = function(role) return step(ALERT, role, 0, 7, 40) end,
+  long_alert = function(role) return step(TYPED, role, 0, 21) .. prefixed '\1\0\1' end,
+  ccs = function(role) return step(CCS, role, 0) end,
+  ccs_and_data = function(role) return step(CCS, role, 1, DATA, role, 0) .. prefixed 'data' end,
+  unknown = function(role) return step(TYPED, role, 1, 24) .. prefixed 'heartbeat' .. step(TYPED, role, 0, 19) .. prefixed '' end,
+  epochs = function(role) return step(EPOCH, role, 0, 22) .. prefixed '\0' .. number(2, 2) .. step(EPOCH, role, 0, 23) .. prefixed 'zero' .. number(0, 2) end,
+  large = function(role) return step(LARGE, role, 23) .. number(256, 2) .. step(LARGE, role, 23) .. number(257, 2) end,
+  again = function(role) return step(DATA, role, 0) .. prefixed 'once' .. step(REPEATED, role, 3) end,
+  protected = function(role) return step(PROTECT, role, role == 0 and 0 or 1, PROTECT, role, role == 0 and 2 or 3) end,
+  resealed = function(role) return step(RESEAL, role, 0, 0, 0, 0) end,
+  cut = function(role) return step(RESEAL, role, 3, 0, 5, 1) end,
+  spoiled = function(role) return step(RESEAL, role, 1, 0, 13, 7) end,
+  finished = function(role) return step(AGAIN, role, 22) .. prefixed('\20\0\0\12\0\3\0\0\0\0\0\12' .. ('v'):rep(12)) .. step(15) end,
+  hello_request = function(role) return step(TYPED, role, 0, 22) .. prefixed '\0\0\0\0\0\6\0\0\0\0\0\0' end,
+  parted = function(role) return step(PART, 1 - role, DATA, role, 0) .. prefixed 'after' end,
+  dialled = function(role) return step(DIAL, RUN, DATA, role, 0) .. prefixed 'parallel' end,
+}
+for sequence = 2, 7 do
+  harms['fragment_' .. sequence] = function(role) return fragment(role, sequence, 1, 1000, 'x') .. step(SAY, role) end
+  harms['ahead_' .. sequence] = function(role) return fragment(role, sequence + 3, 11, 8, 'complete') .. step(DATA, role, 0) .. prefixed 'data' end
+  harms['unfinished_' .. sequence] = function(role) return step(UNFINISHED, role, 11, sequence) .. number(30000, 2) .. step(1, 40) end
+end
+
+for kind, name in ipairs(contexts.ciphers) do
+  for harm, steps in pairs(harms) do
+    for stage = 0, INSIDER_STAGES - 1 do
+      for role = 0, 1 do
+        local flags = (kind + stage) % 2 + (stage + role) % 2 * RESUMED
+        local head = string.char(kind - 1, flags, stage + (kind + role) % 2 * WRITES_FIRST)
+        write('insider', ('%s-%s-%d-%d'):format(name, harm, stage, role), head .. step(SPLIT, role) .. steps(role))
+      end
+    end
+  end
 end
 
 return function() end

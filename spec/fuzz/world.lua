@@ -3,11 +3,14 @@
 
 local core = require 'dtls.core'
 local contexts = require 'spec.fuzz.contexts'
+local sealed = require 'spec.support.sealed'
+local wire = require 'spec.support.wire'
 local net = net -- luacheck: ignore
 
 -- What may be allocated, beside the endpoint. Of half-open associations, clients take most: all that is kept for them comes
 -- to 220 KB. MEMORY_REST: what is left in the contexts when all are closed, of which each has at least 35 KB.
 local MEMORY_HALF_OPEN, MEMORY_OPEN, MEMORY_REST = 256 * 1024, 128 * 1024, 24 * 1024
+local FLIGHT_DATAGRAMS, FLIGHT_BYTES = 4, 1024 -- NewSessionTicket (with the client's certificate in it), ChangeCipherSpec, Finished
 local HISTORY_MAX = 64
 local QUEUE_MAX = 64
 
@@ -18,27 +21,39 @@ local relay_fd, relay_port = net.open()
 local stranger_fd, stranger_port = net.open()
 net.connect(client_fd, relay_port)
 
+local peer_of = { server = 'client', client = 'server' }
+
 local World = {}
 World.__index = World
 
 local pairs_of_contexts = {}
+
+-- What goes wrong is told with an error object. Words are what the core's documentation names for the call, and no others.
+local function check_error(err, ...)
+  for _, word in ipairs { ... } do
+    if err == word then return end
+  end
+  assert(type(err) == 'table' and type(err.code) == 'string' and type(err.message) == 'string' and err.message ~= '',
+    'neither an error object nor a word that the call has: ' .. tostring(err))
+end
 
 local function drain(fd)
   repeat until not net.receive(fd)
 end
 
 ---@param options table kind, demux, asks_hello, stores_sessions, at_once (questions are answered when they are asked), mtu,
----   session (for the client to offer), store (by id), seed (of randomness)
+---   session (for the client to offer), store (by id), seed (of randomness), keylog (associations tell their secrets),
+---   lingers (after the peer's close_notify an end stays, as one whose application goes on writing)
 local function new(options)
   net.fix(options.seed)
   drain(server_fd)
   drain(relay_fd)
   drain(stranger_fd)
-  local made = pairs_of_contexts[options.kind] or contexts.pair(options.kind)
+  local made = pairs_of_contexts[options.kind] or contexts.pair(options.kind, options.keylog)
   pairs_of_contexts[options.kind] = made
   local self = setmetatable({
     options = options, contexts = made, servers = {}, history = {}, sent = {}, count = 0,
-    to = { server = {}, client = {} },
+    to = { server = {}, client = {} }, said = { server = { datagrams = 0, bytes = 0 }, client = { datagrams = 0, bytes = 0 } },
   }, World)
   self.endpoint = assert(core.endpoint(made.server, server_fd, options.demux, {
     asks_hello = options.asks_hello, stores_sessions = options.stores_sessions,
@@ -87,6 +102,21 @@ function World:party(role)
 end
 
 local function is_open(party) return party and party.open and party.association end
+
+--- Ends what has not been completed at the server, without a word.
+function World:dropHalfOpen()
+  for _, party in ipairs(self.servers) do
+    if not party.open then finish(party) end
+  end
+end
+
+--- A handshake that may never complete is over when its time is.
+function World:checkExpired(party)
+  local ok, err = party.association:expired(1)
+  assert(not ok)
+  check_error(err)
+  finish(party)
+end
 
 -- Whether nobody is in the middle of a handshake.
 local function is_settled(self)
@@ -142,6 +172,7 @@ function World:handshake(party)
       party.question = nil
       answers[question[1]](self, party.association, question[2], question[3])
     elseif err ~= 'want_read' and err ~= 'want_answer' then
+      check_error(err)
       self:isOver()
       finish(party)
     end
@@ -156,12 +187,19 @@ function World:serve(party)
     local message, why = party.association:read()
     if message then
       local key = party.role .. message
-      assert(self.sent[key], 'a message that nobody sent, or for the second time')
-      self.sent[key] = nil
+      assert(message ~= '' and (self.sent[key] or 0) > 0, 'a message that nobody sent, or for the second time')
+      assert(not party.parted, 'a message behind a close_notify')
+      self.sent[key] = self.sent[key] - 1
       party.heard = (party.heard or 0) + 1
     elseif why == 'want_read' then
+      assert(not party.parted, 'a close_notify was forgotten')
+      return
+    elseif why == 'closed' and self.options.lingers then
+      assert(self.over, 'a close_notify that nobody sent')
+      party.parted = true
       return
     else
+      check_error(why, 'closed')
       assert(self.over, 'an open association ended: ' .. tostring(why))
       return finish(party)
     end
@@ -185,6 +223,9 @@ local function collect(self)
     if not data then return end
     local role = port == client_port and 'server' or 'client'
     local queue = self.to[role]
+    local from = peer_of[role]
+    self.said[from] = { datagrams = self.said[from].datagrams + 1, bytes = self.said[from].bytes + #data }
+    if role == 'client' and sealed.serverRandom { data } then self.server_hello = data end
     if #queue < QUEUE_MAX then queue[#queue + 1] = data end
     if #self.history < HISTORY_MAX then self.history[#self.history + 1] = data end
   end
@@ -230,9 +271,20 @@ local function bytes(queue, from)
   return sum
 end
 
+--- A datagram with records that the other one might have sent, to 'server' or 'client'. A peer that repeats itself gets the
+--- last flight again (RFC 6347 §4.2.4); no record is worth more than that.
+function World:answered(role, data)
+  local before = self.said[role]
+  self:deliver(role, data)
+  local records = #wire.records(data)
+  local datagrams, bytes = self.said[role].datagrams - before.datagrams, self.said[role].bytes - before.bytes
+  assert(datagrams <= FLIGHT_DATAGRAMS * records and bytes <= FLIGHT_BYTES * records,
+    ('%d datagrams with %d bytes answer %d records'):format(datagrams, bytes, records))
+end
+
 --- A datagram that neither of them made. It gets no more than it was, unless a handshake is going on.
 function World:inject(role, data)
-  local other = role == 'server' and 'client' or 'server'
+  local other = peer_of[role]
   if data:find '[\20\22]' then self.harmed = true end -- it may pass for a handshake message, or ChangeCipherSpec
   local settled, queued = is_settled(self) or role == 'server' and not self.servers[1], #self.to[other]
   self:deliver(role, data)
@@ -257,9 +309,13 @@ function World:wait(ms)
   local parties = { self.client, unpack(self.servers) }
   for _, party in ipairs(parties) do
     local association = party.association
-    if association and not party.open and association:timeout() == 0 and not association:handle_timeout() then
-      self:isOver()
-      finish(party)
+    if association and not party.open and association:timeout() == 0 then
+      local ok, err = association:handle_timeout()
+      if not ok then
+        check_error(err)
+        self:isOver()
+        finish(party)
+      end
     end
   end
   self:turn()
@@ -283,14 +339,29 @@ end
 
 -- ── messages ──
 
+--- 'server' or 'client' may hear this once.
+function World:expect(role, message)
+  self.sent[role .. message] = (self.sent[role .. message] or 0) + 1
+end
+
+--- Whether it is on its way. Else the end is over.
+function World:write(party, message)
+  local ok, err, unusable = party.association:write(message)
+  if ok then return true end
+  check_error(err)
+  assert(self.over and unusable, 'an open association sends nothing: ' .. tostring(err))
+  finish(party)
+  return false
+end
+
 --- An application message from 'server' or 'client', if it can send one.
 function World:say(role)
   local party = self:party(role)
   if not is_open(party) then return false end
   self.count = self.count + 1
   local message = ('%d %s'):format(self.count, ('x'):rep(self.count * 7 % 50))
-  self.sent[(role == 'server' and 'client' or 'server') .. message] = true
-  assert(party.association:write(message))
+  self:expect(peer_of[role], message)
+  self:write(party, message)
   collect(self)
   return true
 end
@@ -315,18 +386,19 @@ local function hear(self, from, to)
   assert(party.heard == heard + 1, 'a message did not arrive')
 end
 
-local function allowed(self)
-  local sum = MEMORY_REST
+--- That the ends have no more than so many bytes each.
+function World:checkMemory(half_open, open)
+  local allowed = MEMORY_REST
   for _, party in ipairs { self.client, unpack(self.servers) } do
-    if party.association then sum = sum + (party.open and MEMORY_OPEN or MEMORY_HALF_OPEN) end
+    if party.association then allowed = allowed + (party.open and open or half_open) end
   end
-  return sum
+  local used = net.allocated() - self.allocated
+  assert(used < allowed, ('too much memory: %d of %d bytes'):format(used, allowed))
 end
 
---- Whatever happened: once the network does as it should, two open ends can talk. harmed: something happened that may
---- delay a handshake or end it; made-up records that cannot pass for a part of it must not.
-function World:close()
-  assert(net.allocated() - self.allocated < allowed(self), 'too much memory')
+--- The network does as it should, long enough for handshakes to be completed or to fail. harmed: something happened that
+--- may delay a handshake or end it; made-up records that cannot pass for a part of it must not.
+function World:settle()
   for _ = 1, 4 do
     self:answerAll()
     self:run(30)
@@ -339,14 +411,25 @@ function World:close()
     self:wait(60000)
   end
   self:run(2 * QUEUE_MAX)
-  if not self.over and is_open(self.client) and is_open(self:party 'server') then
-    hear(self, 'client', 'server')
-    hear(self, 'server', 'client')
-  end
+end
+
+--- Both ends go, and leave nothing.
+function World:free()
   finish(self.client)
   for _, party in ipairs(self.servers) do finish(party) end
   assert(net.allocated() - self.allocated < MEMORY_REST, 'memory that nobody needs any more')
   self.endpoint:close()
+end
+
+--- Whatever happened: two open ends can talk.
+function World:close()
+  self:checkMemory(MEMORY_HALF_OPEN, MEMORY_OPEN)
+  self:settle()
+  if not self.over and is_open(self.client) and is_open(self:party 'server') then
+    hear(self, 'client', 'server')
+    hear(self, 'server', 'client')
+  end
+  self:free()
 end
 
 return { new = new }

@@ -34,10 +34,8 @@ function hello.record(body, options)
   options = options or {}
   local offset = options.offset or 0
   local length = options.length or #body - offset
-  local message = number(options.type or 1, 1) .. number(#body, 3) .. number(options.messageSequence or 0, 2)
-    .. number(offset, 3) .. number(length, 3) .. body:sub(offset + 1, offset + length)
-  return '\22' .. (options.recordVersion or '\254\255') .. number(options.epoch or 0, 2) .. number(options.sequence or 0, 6)
-    .. vector(2, message)
+  local message = wire.fragment(options.type or 1, options.messageSequence or 0, #body, offset, body:sub(offset + 1, offset + length))
+  return wire.record(22, options.epoch or 0, options.sequence or 0, message, options.recordVersion or '\254\255')
 end
 
 --- A datagram with a whole ClientHello.

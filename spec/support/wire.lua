@@ -40,6 +40,16 @@ function wire.records(data)
   return list
 end
 
+--- A record without protection.
+---@param type integer content type
+---@param epoch integer
+---@param sequence integer
+---@param body string
+---@param version string? '\254\253'
+function wire.record(type, epoch, sequence, body, version)
+  return string.char(type) .. (version or '\254\253') .. wire.number(epoch, 2) .. wire.number(sequence, 6) .. wire.vector(2, body)
+end
+
 --- A fragment of a handshake message (RFC 6347 §4.2.2), the body of a record of content type 22.
 ---@param type integer of the message
 ---@param sequence integer message_seq
