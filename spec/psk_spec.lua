@@ -82,6 +82,17 @@ describe('a pre-shared key', function()
       end
     end))
 
+    -- Both look the same to a client: nothing comes after its Finished.
+    it('that the server has not found yet is not called another one by either side', loop.run(function()
+      local asking = lookup.new()
+      local server = pair.listening { demux = demux, psk = asking.ask, handshakeTimeout = 400 * loop.patience }
+      local theirs = pair.record(server, 'clientError', 'connection')
+      local conn, ours = attempt(server, { psk = ALICE, handshakeTimeout = 300 * loop.patience })
+      assert.matches('are not the same, or the server has not found its own yet', ours.wait('error')[2].message)
+      assert.not_matches('not the same', theirs.wait('clientError')[2].message)
+      pair.close(conn, server)
+    end))
+
     it('for an identity that a table does not have is refused with unknown_psk_identity', loop.run(function()
       local server = pair.listening { demux = demux, psk = { bob = KEY } }
       local theirs = pair.record(server, 'clientError', 'connection')
@@ -112,6 +123,38 @@ describe('a pre-shared key', function()
     made, err = dtls.createContext('server', { psk = { [identity .. 'ii'] = key } })
     assert.is_nil(made)
     assert.equal('ERR_DTLS_CONFIG', err.code)
+  end))
+end)
+
+describe('an identity with a NUL', function()
+  local NAME = 'alice\0A'
+
+  it('is one that a client cannot have: OpenSSL would send what is before it', loop.run(function()
+    for _, call in ipairs {
+      function(psk) return dtls.createContext('client', { psk = psk }) end,
+      function(psk) return dtls.connect { host = '127.0.0.1', port = 1, psk = psk } end,
+    } do
+      local made, err = call { identity = NAME, key = KEY }
+      assert.is_nil(made)
+      assert.equal('ERR_DTLS_CONFIG', err.code)
+      assert.matches('OpenSSL cannot send an identity that has a NUL', err.message)
+    end
+    local server = pair.listening { psk = { alice = KEY, [NAME] = KEY } }
+    local conn, ours = attempt(server, { psk = function() return NAME, KEY end })
+    local err = ours.wait('error')[2]
+    assert.equal('ERR_DTLS_CALLBACK', err.code)
+    assert.matches('NUL, which OpenSSL cannot send', err.message)
+    pair.close(conn, server)
+  end))
+
+  it('is another one than what is before the NUL', loop.run(function()
+    local server = pair.listening { psk = { [NAME] = KEY, ['\0'] = KEY } }
+    for _, identity in ipairs { 'alice', '' } do
+      local conn, ours = attempt(server, { psk = { identity = identity, key = KEY }, retransmitTimeout = 100 })
+      assert.equal('unknown_psk_identity', ours.wait('error')[2].alert)
+      pair.close(conn)
+    end
+    pair.close(server)
   end))
 end)
 
@@ -410,7 +453,7 @@ describe('a function that knows keys', function()
         loop.till(function() return theirs[i] end, 'the server\'s error')
         assert.equal('ERR_DTLS_CALLBACK', theirs[i][2].code)
         assert.matches(identity == 'a table' and 'psk: table' or 'psk: no database', theirs[i][2].message)
-        assert.equal('unknown_psk_identity', ours.wait('error')[2].alert)
+        assert.equal('internal_error', ours.wait('error')[2].alert)
         pair.close(conn)
       end
       pair.roundTrip(before, 'undisturbed')
@@ -429,7 +472,7 @@ describe('a function that knows keys', function()
         loop.till(function() return theirs[i] end, 'error ' .. i)
         assert.equal('ERR_DTLS_CALLBACK', theirs[i][2].code)
         assert.matches('1 to 512 bytes', theirs[i][2].message)
-        assert.equal('unknown_psk_identity', ours.wait('error')[2].alert)
+        assert.equal('internal_error', ours.wait('error')[2].alert)
         pair.close(conn)
       end
       pair.close(server)
@@ -440,7 +483,9 @@ describe('a function that knows keys', function()
       local server = pair.echo(pair.listening { demux = demux, psk = asking.ask, handshakeTimeout = 200 * loop.patience })
       local theirs = pair.record(server, 'clientError', 'connection')
       local conn = attempt(server, { psk = ALICE })
-      assert.equal('ERR_DTLS_HANDSHAKE_TIMEOUT', theirs.wait('clientError')[2].code)
+      local err = theirs.wait('clientError')[2]
+      assert.equal('ERR_DTLS_HANDSHAKE_TIMEOUT', err.code)
+      assert.matches('psk has not answered yet', err.message)
       assert.equal(1, server:stats().handshakesTimedOut)
       assert.equal(1, #asking.asked)
       asking.answer(1, KEY)

@@ -251,7 +251,12 @@ static bool looks_like_wrong_key(const dtls_association *a) {
 }
 
 static int timed_out(lua_State *L, const dtls_association *a, const char *what) {
-  if (looks_like_wrong_key(a)) return dtls_error(L, "ERR_DTLS_PSK_KEY", "%s; probably the two pre-shared keys are not the same", what);
+  const char *unanswered = dtls_hold_unanswered(a);
+  if (unanswered) return dtls_error(L, "ERR_DTLS_HANDSHAKE_TIMEOUT", "%s: %s has not answered yet", what, unanswered);
+  /* A client whose server says nothing cannot know whether the server has looked for a key at all. */
+  if (looks_like_wrong_key(a))
+    return dtls_error(L, "ERR_DTLS_PSK_KEY", "%s; probably the two pre-shared keys are not the same%s", what,
+                      a->server ? "" : ", or the server has not found its own yet");
   return dtls_error(L, "ERR_DTLS_HANDSHAKE_TIMEOUT", "%s", what);
 }
 
@@ -660,11 +665,8 @@ static int association_servername(lua_State *L) {
   return 1;
 }
 
-/* association:psk_identity() → string | nil (SSL_get_psk_identity) */
-static int association_psk_identity(lua_State *L) {
-  lua_pushstring(L, SSL_get_psk_identity(check(L)->ssl));
-  return 1;
-}
+/* association:psk_identity() → bytes | nil (SSL_get_psk_identity) */
+static int association_psk_identity(lua_State *L) { return dtls_psk_push_identity(L, check(L)->ssl); }
 
 /* association:export_keying_material(length, label[, context]) → bytes | nil, err (RFC 5705, SSL_export_keying_material) */
 static int association_export(lua_State *L) {

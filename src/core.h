@@ -158,9 +158,9 @@ bool dtls_batch_next(dtls_batch *batch, dtls_datagram *out);
 enum { DTLS_DIGEST_SIZE = 32, DTLS_TICKET_KEY_SIZE = 80, DTLS_SECURITY_LEVEL = 2, DTLS_OPENER_CURVES = 3 };
 
 typedef struct {
-  char *identity;
+  char *identity; /* bytes, and a NUL behind them */
   uint8_t *key;
-  size_t key_size;
+  size_t identity_size, key_size;
 } dtls_psk;
 
 typedef struct {
@@ -279,6 +279,9 @@ enum { DTLS_OWN_IDENTITY_MAX = PSK_MAX_IDENTITY_LEN - 1 }; /* a client's, which 
 dtls_option_taker dtls_psk_take;
 void dtls_psk_free(dtls_config *c);
 unsigned dtls_psk_for_server(SSL *ssl, const char *identity, unsigned char *key, unsigned max);
+/* A ClientKeyExchange that libssl is about to look at: its identity may have a NUL, where libssl ends it. */
+void dtls_psk_identify_untrusted(dtls_association *a, const uint8_t *message, size_t size);
+int dtls_psk_push_identity(lua_State *L, const SSL *ssl); /* pushes all bytes of it, or nil */
 bool dtls_psk_suite(const SSL *ssl); /* whether the suite in use, or about to be, has a pre-shared key */
 
 /* ── extension.c: ALPN (RFC 7301) and SRTP (RFC 5764) ────────────────────────────────────────────────────── */
@@ -397,8 +400,9 @@ size_t dtls_hold_next(dtls_association *a, uint8_t *out, size_t capacity);
 /* For verify.c and psk.c. UNANSWERED: the question has been put, come back. */
 typedef enum { DTLS_UNANSWERED, DTLS_YES, DTLS_NO } dtls_answer;
 dtls_answer dtls_hold_ask_verify(dtls_association *a);
-/* The key that was answered, for this identity if it is not NULL; NULL: none. */
-const dtls_psk *dtls_hold_psk(const dtls_association *a, const char *identity);
+/* What psk was answered with. NULL: no key; failed: there was no answer, because the application's function failed. */
+const dtls_psk *dtls_hold_psk(const dtls_association *a, bool *failed);
+const char *dtls_hold_unanswered(const dtls_association *a); /* names what has not answered yet; NULL: nothing was asked */
 SSL_SESSION *dtls_hold_take_session(dtls_association *a, const uint8_t *id, size_t size); /* what the store answered, or NULL */
 int dtls_hold_push(lua_State *L, dtls_association *a); /* nil, kind, subject… of the question */
 extern const luaL_Reg dtls_hold_methods[];
@@ -474,6 +478,7 @@ struct dtls_association {
   unsigned reads_left;     /* of its socket, until it wants to read again; libssl itself goes on after a forged record */
   dtls_hold *hold;         /* while something is asked, or waits behind a question */
   dtls_flight *flight;     /* of a handshake: the datagram that is being read, and what came before its turn */
+  bool identity_lost;      /* no memory for the PSK identity of its ClientKeyExchange, psk.c */
   bool wants_certificate;  /* its CertificateRequest has been sent */
   struct {
     uint8_t type; /* SSL3_MT_… */

@@ -106,10 +106,12 @@ static void on_message(int written, int version, int type, const void *data, siz
     a->state_before_cipher = SSL_get_state(ssl);
   }
   if (type != SSL3_RT_HANDSHAKE || size < DTLS_HANDSHAKE_HEADER) return;
-  if (written)
+  if (written) {
     on_written(a, data);
-  else
+  } else {
     on_read(a, data);
+    dtls_psk_identify_untrusted(a, data, size);
+  }
 }
 
 void dtls_flight_watch(dtls_association *a) { SSL_set_msg_callback(a->ssl, on_message); }

@@ -41,6 +41,7 @@ struct dtls_hold {
   uint8_t identity[IDENTITY_PREFIX + PSK_MAX_IDENTITY_LEN]; /* as it is on the wire, gathered from fragments */
   uint8_t have[IDENTITY_PREFIX + PSK_MAX_IDENTITY_LEN];
   dtls_psk psk;
+  bool psk_failed; /* whoever knows the keys has none to give and no reason to refuse */
   /* VERIFY */
   bool good;
   kept *first, **end;
@@ -220,30 +221,23 @@ static bool is_complete(const dtls_hold *h) {
   return h->have[0] && h->have[1] && end <= sizeof h->identity && !memchr(h->have, 0, end);
 }
 
-/* libssl ends an identity at its first NUL and calls the peer by what is left: such a one gets no key. */
-static bool has_nul(const dtls_hold *h) { return memchr(h->identity + IDENTITY_PREFIX, '\0', dtls_u16(h->identity)) != NULL; }
-
-/* Whether the key that a ClientKeyExchange asks for has to be asked for, too. */
-static bool key_exchange_asks_untrusted(dtls_hold *h, const uint8_t *message) {
-  gather_untrusted(h, message);
-  if (!is_complete(h)) return false;
-  if (has_nul(h)) h->answered |= 1u << PSK;
-  return !has_nul(h);
-}
-
 bool dtls_hold_untrusted(dtls_association *a, const uint8_t *record, size_t size) {
   const uint8_t *message = record + DTLS_RECORD_HEADER;
   if (!dtls_config_of_ssl(a->ssl)->asks_psk || has_answer(a, PSK) || !dtls_psk_suite(a->ssl)) return false;
   if (message[0] != (a->server ? SSL3_MT_CLIENT_KEY_EXCHANGE : SSL3_MT_SERVER_DONE) || !need(a)) return false;
-  if (a->server && !key_exchange_asks_untrusted(a->hold, message)) return false;
+  if (a->server) {
+    gather_untrusted(a->hold, message);
+    if (!is_complete(a->hold)) return false;
+  }
   a->hold->asked = PSK;
   keep_in_front(a, record, size);
   return true;
 }
 
-const dtls_psk *dtls_hold_psk(const dtls_association *a, const char *identity) {
-  const dtls_psk *psk = has_answer(a, PSK) && a->hold->psk.key ? &a->hold->psk : NULL;
-  return psk && (!identity || strcmp(identity, psk->identity) == 0) ? psk : NULL;
+const dtls_psk *dtls_hold_psk(const dtls_association *a, bool *failed) {
+  bool answered = has_answer(a, PSK); /* no: there was no memory for the question */
+  *failed = *failed || !answered || a->hold->psk_failed;
+  return answered && a->hold->psk.key ? &a->hold->psk : NULL;
 }
 
 /* ── a server's certificate ── */
@@ -256,6 +250,15 @@ dtls_answer dtls_hold_ask_verify(dtls_association *a) {
 }
 
 /* ── asking and answering ── */
+
+const char *dtls_hold_unanswered(const dtls_association *a) {
+  switch (a->hold ? a->hold->asked : NOTHING) {
+    case HELLO: return "SNICallback or sessionStore";
+    case PSK: return "psk";
+    case VERIFY: return "checkServerIdentity";
+    default: return NULL;
+  }
+}
 
 int dtls_hold_push(lua_State *L, dtls_association *a) {
   dtls_hold *h = a->hold;
@@ -317,6 +320,16 @@ static int refuse_hello(lua_State *L) {
   return answered(a);
 }
 
+static bool keep_psk(dtls_psk *psk, const char *identity, size_t identity_size, const char *key, size_t key_size) {
+  psk->identity = OPENSSL_zalloc(identity_size + 1);
+  if (psk->identity) psk->key = OPENSSL_memdup(key, key_size);
+  if (!psk->key) return false;
+  memcpy(psk->identity, identity, identity_size);
+  psk->identity_size = identity_size;
+  psk->key_size = key_size;
+  return true;
+}
+
 /* association:answer_psk([key[, identity]]): a client says its identity; a server's key is for the one that was asked. No key: refused. */
 static int answer_psk(lua_State *L) {
   dtls_association *a = answering(L, PSK);
@@ -325,14 +338,18 @@ static int answer_psk(lua_State *L) {
   luaL_argcheck(L, !key || (key_size >= 1 && key_size <= PSK_MAX_PSK_LEN), 2, "a key has 1 to 512 bytes");
   luaL_argcheck(L, !key || a->server || (identity && identity_size <= DTLS_OWN_IDENTITY_MAX && strlen(identity) == identity_size), 3,
                 "an identity has at most 255 bytes and no NUL among them");
-  dtls_psk *psk = &a->hold->psk;
   if (key && a->server) {
-    psk->identity = OPENSSL_strndup((const char *)a->hold->identity + IDENTITY_PREFIX, dtls_u16(a->hold->identity));
-  } else if (key) {
-    psk->identity = OPENSSL_strdup(identity);
+    identity = (const char *)a->hold->identity + IDENTITY_PREFIX;
+    identity_size = dtls_u16(a->hold->identity);
   }
-  if (psk->identity) psk->key = OPENSSL_memdup(key, key_size);
-  if (psk->key) psk->key_size = key_size;
+  if (key) a->hold->psk_failed = !keep_psk(&a->hold->psk, identity, identity_size, key, key_size);
+  return answered(a);
+}
+
+/* association:refuse_psk(): whoever knows the keys has failed. A server's peer gets the alert internal_error. */
+static int refuse_psk(lua_State *L) {
+  dtls_association *a = answering(L, PSK);
+  a->hold->psk_failed = true;
   return answered(a);
 }
 
@@ -349,5 +366,6 @@ static int answer_verify(lua_State *L) {
 const luaL_Reg dtls_hold_methods[] = {{"answer_hello", answer_hello},
                                       {"refuse_hello", refuse_hello},
                                       {"answer_psk", answer_psk},
+                                      {"refuse_psk", refuse_psk},
                                       {"answer_verify", answer_verify},
                                       {NULL, NULL}};

@@ -39,12 +39,12 @@ questions.ask_psk = {
     if conn._server then identity, key = nil, first end
     if not key_is_good(key) then return nil, 'a key is a string of 1 to 512 bytes' end
     if not conn._server and (type(identity) ~= 'string' or #identity > 255 or identity:find('%z')) then
-      return nil, 'an identity is a string of at most 255 bytes, without NUL'
+      return nil, 'an identity is a string of at most 255 bytes, without NUL, which OpenSSL cannot send'
     end
     association:answer_psk(key, identity)
     return true
   end,
-  refuse = function(association) association:answer_psk() end,
+  refuse = function(association) association:refuse_psk() end,
 }
 
 questions.ask_verify = {

@@ -5,6 +5,7 @@ local lookup = require 'spec.support.lookup'
 local loop = require 'spec.support.loop'
 local peers = require 'spec.support.peers'
 local pki = require 'spec.support.pki'
+local process = require 'spec.support.process'
 local raw = require 'spec.support.raw'
 
 local KEY = '\0\1\2 sixteen bytes'
@@ -170,5 +171,72 @@ describe('with keys that a function knows', function()
       assert.equal('ERR_DTLS_PSK_IDENTITY', events:take 'clientError'.code)
       peer:refused()
     end))
+  end
+end)
+
+-- RFC 4279 §5.1; devices send an EUI-64. OpenSSL has identities that end at their first NUL.
+describe('an identity with NULs', function()
+  local OTHERS = 'the key of those with whom it shares what is before a NUL'
+  local identities = { 'alice\0A', 'alice\0', '\0', '\0\21\23\0\0\0\0\7', 'a\0' .. ('b'):rep(200) }
+
+  local function hex(text)
+    return (text:gsub('.', function(byte) return ('%02x'):format(byte:byte()) end):gsub('\n', '0a'))
+  end
+
+  local function visit(port, identity, visits)
+    return process.spawn('luajit', { 'spec/interop/gnutls_psk.lua', tostring(port), hex(identity), hex(KEY), tostring(visits) })
+  end
+
+  -- The key of one identity; those that OpenSSL cannot tell from it have another one.
+  local function keys_of(identity)
+    local keys = { [identity:match '^%Z*'] = OTHERS, [identity .. '\0'] = OTHERS, [identity .. '\0B'] = OTHERS, [''] = OTHERS }
+    keys[identity] = KEY
+    return keys
+  end
+
+  local function memory()
+    local kept = {}
+    return {
+      get = function(id) return kept[id] end, set = function(id, blob) kept[id] = blob end, remove = function(id) kept[id] = nil end,
+    }
+  end
+
+  for _, demux in ipairs { 'connected', 'shared' } do
+    for kind, ask in pairs {
+      ['a table'] = function(keys) return keys end,
+      ['a function'] = function(keys) return function(identity) return keys[identity] end end,
+    } do
+      for where, store in pairs { ['a ticket'] = function() return nil end, ['a session store'] = memory } do
+        it(('is looked up whole in %s, and %s keeps it whole (%s sockets)'):format(kind, where, demux), interop.run(function()
+          for _, identity in ipairs(identities) do
+            local options = { psk = ask(keys_of(identity)), demux = demux, sessionStore = store() }
+            local _, events, port = interop.server('127.0.0.1', options)
+            local peer = visit(port, identity, 2)
+            for _, reused in ipairs { false, true } do
+              local conn, its = events:take 'connection'
+              assert.equal(identity, conn:pskIdentity())
+              assert.is_true(conn:authorized())
+              assert.equal(reused, conn:isSessionReused())
+              assert.equal('hello', its:take 'message')
+              assert(conn:send 'back')
+              its:take 'close'
+            end
+            peer:finished()
+            assert.equal('new back\nresumed back\n', peer.output.stdout)
+          end
+        end))
+      end
+
+      it(('is unknown to %s that has what is before a NUL alone (%s sockets)'):format(kind, demux), interop.run(function()
+        local _, events, port = interop.server('127.0.0.1', { psk = ask { alice = KEY, [''] = KEY }, demux = demux })
+        for _, identity in ipairs { 'alice\0A', 'alice\0', '\0' } do
+          local peer = visit(port, identity, 1)
+          assert.equal('ERR_DTLS_PSK_IDENTITY', events:take 'clientError'.code)
+          peer:wait()
+          assert.equal(1, peer.code)
+        end
+        assert.equal(0, events:count 'connection')
+      end))
+    end
   end
 end)
