@@ -266,6 +266,9 @@ int dtls_name_lua(lua_State *L); /* core.name(text) */
 
 /* ── verify.c: who the peer may be ───────────────────────────────────────────────────────────────────────── */
 
+/* Beside OpenSSL's X509_V_ERR_…: the peer chose a key that is dear to use. */
+enum { DTLS_VERIFY_KEY_TOO_LARGE = 10000 };
+
 dtls_option_taker dtls_verify_take;
 void dtls_verify_free(dtls_config *c);
 /* What a client calls its server: SNI unless it is an IP address; with check, the name that its certificate must have.

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include <openssl/core_names.h>
+
 static bool pinned(const dtls_config *c, X509 *cert) {
   uint8_t digest[EVP_MAX_MD_SIZE];
   unsigned size = 0;
@@ -15,12 +17,39 @@ static bool pinned(const dtls_config *c, X509 *cert) {
   return false;
 }
 
+/*
+ * What a key costs its owner nothing and us much: one modular power with a 16384-bit modulus, or with an exponent as long
+ * as the modulus, takes milliseconds. libcrypto itself bounds the exponent only above 3072 bits.
+ */
+static bool is_dear(X509 *cert) {
+  enum { BITS_MAX = 8192, EXPONENT_BITS_MAX = 64 };
+  const EVP_PKEY *key = X509_get0_pubkey(cert);
+  BIGNUM *exponent = NULL;
+  if (!key) return false; /* nothing can be done with it */
+  bool dear = EVP_PKEY_get_bits(key) > BITS_MAX;
+  bool is_rsa = EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA || EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA_PSS;
+  if (!dear && is_rsa) dear = EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &exponent) != 1 || BN_num_bits(exponent) > EXPONENT_BITS_MAX;
+  BN_free(exponent);
+  return dear;
+}
+
+static bool has_dear_key(X509_STORE_CTX *store) {
+  STACK_OF(X509) *sent = X509_STORE_CTX_get0_untrusted(store);
+  bool dear = X509_STORE_CTX_get0_cert(store) && is_dear(X509_STORE_CTX_get0_cert(store));
+  for (int i = 0; !dear && i < sk_X509_num(sent); i++) dear = is_dear(sk_X509_value(sent, i));
+  return dear;
+}
+
 /* Pins without a CA replace the chain and the name; with one, both must hold. The application is asked last. */
 static int verify(X509_STORE_CTX *store, void *argument) {
   SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
   dtls_association *a = dtls_association_of(ssl);
   const dtls_config *c = dtls_config_of_ssl(ssl);
   (void)argument;
+  if (has_dear_key(store)) { /* whoever may be accepted unauthorized: libssl would use the key next */
+    X509_STORE_CTX_set_error(store, DTLS_VERIFY_KEY_TOO_LARGE);
+    return 0;
+  }
   bool good = true;
   if (c->pins == 0 || c->has_ca) good = X509_verify_cert(store) == 1;
   if (good && c->pins > 0) {

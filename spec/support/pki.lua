@@ -100,6 +100,23 @@ function Pki:certificate(name, options)
   return self:_entry(name, openssl(self, 'x509 -in %s.crt -noout -fingerprint -sha256', name):match '=([%x:]+)')
 end
 
+--- A certificate with an RSA key that took no time to make and that signs with no power: the modulus has so many bits and
+--- no factors, so that the private exponent is 1 and whoever verifies has all the work. Its own signature is worth nothing.
+---@param bits integer of the modulus, a multiple of 8
+---@param exponent string in hexadecimal, odd
+function Pki:forged(name, bits, exponent)
+  local modulus = '0x' .. ('F1'):rep(bits / 8)
+  self:write(name .. '.cnf', table.concat({
+    'asn1 = SEQUENCE:key', '[key]', 'version = INTEGER:0', 'n = INTEGER:' .. modulus, 'e = INTEGER:0x' .. exponent, 'd = INTEGER:1',
+    'p = INTEGER:' .. modulus, 'q = INTEGER:1', 'dp = INTEGER:1', 'dq = INTEGER:1', 'qi = INTEGER:1',
+  }, '\n') .. '\n')
+  openssl(self, 'asn1parse -noout -genconf %s.cnf -out %s.der', name, name)
+  openssl(self, 'rsa -inform DER -in %s.der -out %s.key', name, name)
+  configure(self, name, {})
+  openssl(self, 'req -x509 -days 7 -key %s.key -config %s.cnf -extensions extensions -subj /CN=%s -out %s.crt', name, name, name, name)
+  return self:_entry(name, openssl(self, 'x509 -in %s.crt -noout -fingerprint -sha256', name):match '=([%x:]+)')
+end
+
 --- The revocation list of an authority, for a week from now on, or for another time.
 ---@param name string
 ---@param issuer table what certificate() gave

@@ -1,0 +1,56 @@
+-- Keys that cost their owner nothing and whoever uses them much.
+
+local loop = require 'spec.support.loop'
+local pair = require 'spec.support.pair'
+local pki = require 'spec.support.pki'
+
+describe('a peer\'s certificate chain', function()
+  local files, authority, plain, keys
+
+  setup(function()
+    files = pki.new()
+    authority = files:certificate('authority', { authority = true })
+    plain = files:certificate('plain', { issuer = authority })
+    local long = 'F1' .. ('F1'):rep(255)
+    keys = {
+      ['an RSA key of 16384 bits'] = files:forged('large', 16384, '10001'),
+      ['an RSA key of 8200 bits'] = files:forged('above', 8200, '10001'),
+      ['an RSA key of 2048 bits with an exponent of 2048'] = files:forged('exponent', 2048, long),
+    }
+  end)
+  teardown(function() files:remove() end)
+
+  -- Who presents, who refuses, and what the latter is told.
+  local function refuses(demux, role, entry, how, ...)
+    local bad = pair.as(entry, ...)
+    local outcome
+    if role == 'server' then
+      outcome = pair.attempt(pair.with({ demux = demux, cert = plain.pem.cert, key = plain.pem.key, requestCert = true }, how),
+        pair.with({ fingerprint = plain.fingerprint }, bad))
+    else
+      outcome = pair.attempt(pair.with({ demux = demux }, bad), pair.with({ servername = 'localhost' }, how))
+    end
+    local err = outcome[role]
+    assert.equal('ERR_DTLS_CERTIFICATE', err.code)
+    assert.equal('KEY_TOO_LARGE', err.reason)
+  end
+
+  pair.eachStrategy(function(demux)
+    for _, role in ipairs { 'server', 'client' } do
+      it(('with such a key behind the peer\'s own is refused by a %s'):format(role), loop.run(function()
+        for _, key in pairs(keys) do refuses(demux, role, plain, { ca = authority.pem.cert, rejectUnauthorized = false }, key) end
+      end))
+
+      for _, name in ipairs { 'an RSA key of 16384 bits', 'an RSA key of 8200 bits', 'an RSA key of 2048 bits with an exponent of 2048' } do
+        it(('with %s is refused by a %s, also when it is pinned or need not be authorized'):format(name, role), loop.run(function()
+          local entry = keys[name]
+          for _, how in ipairs {
+            { ca = authority.pem.cert }, { ca = authority.pem.cert, rejectUnauthorized = false }, { fingerprint = entry.fingerprint },
+          } do
+            refuses(demux, role, entry, how)
+          end
+        end))
+      end
+    end
+  end)
+end)
