@@ -33,7 +33,8 @@ local run = {}
 
 local function asLuvit(host, variant, script, ...)
   return process.spawn('env', {
-    '-u', 'LUA_PATH', '-u', 'LUA_CPATH', ('%s/host/%s'):format(build, host), 'spec/host/init.lua', ('%s/%s/%s'):format(tree, variant, script), ...,
+    '-u', 'LUA_PATH', '-u', 'LUA_CPATH',
+    ('%s/host/%s'):format(build, host), 'spec/host/init.lua', ('%s/%s/%s'):format(tree, variant, script), ...,
   })
 end
 

@@ -275,6 +275,12 @@ void dtls_verify_free(dtls_config *c);
    No name (size 0) is one that no certificate has. */
 bool dtls_verify_name(SSL *ssl, const dtls_name *name, bool check);
 
+/* ── system_store.c: the authorities that this machine trusts ────────────────────────────────────────────── */
+
+enum { DTLS_SENTENCE_MAX = 1024 };
+/* Adds their certificates. NULL, or a sentence, in buf: there are none, and where they were looked for. */
+const char *dtls_system_store_fill(X509_STORE *store, char *buf, size_t size);
+
 /* ── psk.c: pre-shared keys (RFC 4279, 5487, 5489, 8442) ─────────────────────────────────────────────────── */
 
 enum { DTLS_OWN_IDENTITY_MAX = PSK_MAX_IDENTITY_LEN - 1 }; /* a client's, which libssl wants with its NUL */

@@ -120,8 +120,13 @@ static const char *take_authorities(lua_State *L, SSL_CTX *ctx, dtls_config *c) 
     lua_pop(L, 1);
   }
   if (!failed && dtls_option_boolean(L, "system_ca")) {
-    if (SSL_CTX_set_default_verify_paths(ctx) != 1) failed = "ca: the system's certificates cannot be read";
+    char sentence[DTLS_SENTENCE_MAX];
+    const char *missing = dtls_system_store_fill(SSL_CTX_get_cert_store(ctx), sentence, sizeof sentence);
     c->has_ca = true;
+    if (missing && dtls_option_boolean(L, "reject")) { /* without it every peer is taken, and said to be unauthorized */
+      lua_pushstring(L, missing);
+      failed = lua_tostring(L, -1); /* alive as long as it is on the stack */
+    }
   }
   return failed;
 }

@@ -4,6 +4,7 @@
 #   luvi          exports the whole of OpenSSL
 #   luvi-partial  exports a small part of libcrypto
 #   luvi-old      is like luvi 2.14: exports an OpenSSL of another major release, has `uv` and no `luv`
+#   luvi-nostdio  is like luvi 2.15: exports an OpenSSL that reads no file
 #
 # and what else the tests of src/linkage.c load:
 #
@@ -12,11 +13,12 @@
 #
 #   no_recvmmsg.so            a system without recvmmsg
 #   icmp_errors.so            a network that reports an error at every second read
+#   elsewhere.so              another machine's certificates
 
 HOST_DIR := spec/host
 HOST_OUT = $(BUILD)/host
-HOSTS = $(addprefix $(HOST_OUT)/,luvi luvi-partial luvi-old preload.so libssl.so.0 linkage_unit.so no_recvmmsg.so \
-  icmp_errors.so)
+HOSTS = $(addprefix $(HOST_OUT)/,luvi luvi-partial luvi-old luvi-nostdio preload.so libssl.so.0 linkage_unit.so no_recvmmsg.so \
+  icmp_errors.so elsewhere.so)
 
 # Everything that asks a tool does so in a recipe. The compiler answers with a path for an archive that it finds, else
 # with the bare name.
@@ -54,9 +56,9 @@ $(HOST_OUT)/luvi-partial: $(HOST_DIR)/host.c $(HOST_DIR)/openssl_partial.c
 	$(host_check)
 	$(HOST_PROGRAM) $(HOST_OPENSSL) $(HOST_LIBS)
 
-# Of two definitions the first one wins, which is openssl_old.c's.
+# Of two definitions the first one wins, which is that of openssl_old.c or openssl_nostdio.c.
 $(HOST_OUT)/luvi-old: HOST_COMPILE += -DHOST_UV_ALONE
-$(HOST_OUT)/luvi-old: $(HOST_DIR)/host.c $(HOST_DIR)/openssl_old.c
+$(HOST_OUT)/luvi-old $(HOST_OUT)/luvi-nostdio: $(HOST_OUT)/luvi-%: $(HOST_DIR)/host.c $(HOST_DIR)/openssl_%.c
 	$(host_check)
 	$(HOST_PROGRAM) -Wl,--allow-multiple-definition $(HOST_OPENSSL_WHOLE) $(HOST_LIBS)
 
@@ -64,7 +66,7 @@ $(HOST_OUT)/preload.so $(HOST_OUT)/libssl.so.0: $(HOST_DIR)/preload.c
 	@mkdir -p $(@D)
 	$(HOST_LIBRARY)
 
-$(HOST_OUT)/no_recvmmsg.so $(HOST_OUT)/icmp_errors.so: $(HOST_OUT)/%.so: $(HOST_DIR)/%.c
+$(addprefix $(HOST_OUT)/,no_recvmmsg.so icmp_errors.so elsewhere.so): $(HOST_OUT)/%.so: $(HOST_DIR)/%.c
 	@mkdir -p $(@D)
 	$(HOST_LIBRARY)
 
