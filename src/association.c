@@ -710,7 +710,7 @@ static int association_peer_certificate(lua_State *L) {
  */
 static int association_session(lua_State *L) {
   dtls_association *a = check(L);
-  bool bound = a->server || !(a->own.verify || a->own.depth || a->own.ciphers);
+  bool bound = a->server || !(a->own.verify || a->own.depth || a->own.ciphers || a->own.groups || a->own.sigalgs);
   return a->open && bound ? dtls_session_push(L, a->ssl) : 0;
 }
 

@@ -22,6 +22,7 @@ static void config_free(dtls_config *c) {
   dtls_keylog_free(c);
   dtls_opener_free(c);
   OPENSSL_free(c->groups);
+  OPENSSL_free(c->sigalgs);
   OPENSSL_free(c);
 }
 
@@ -155,7 +156,7 @@ static const char *take_policy(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
   const char *failed = ciphers ? dtls_settings_ciphers((dtls_target){.ctx = ctx}, ciphers) : NULL;
   if (failed) return failed;
   if (groups && (SSL_CTX_set1_groups_list(ctx, groups) != 1 || !(c->groups = OPENSSL_strdup(groups)))) return "groups: OpenSSL does not know this list";
-  if (sigalgs && SSL_CTX_set1_sigalgs_list(ctx, sigalgs) != 1) return "sigalgs: OpenSSL does not know this list";
+  if (sigalgs && (SSL_CTX_set1_sigalgs_list(ctx, sigalgs) != 1 || !(c->sigalgs = OPENSSL_strdup(sigalgs)))) return "sigalgs: OpenSSL does not know this list";
   return dtls_opener_take(ctx, c, sigalgs);
 }
 

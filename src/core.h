@@ -189,6 +189,7 @@ typedef struct {
   /* extension.c: protocol names with their lengths before them (RFC 7301) */
   uint8_t *alpn;
   size_t alpn_size;
+  char *sigalgs; /* OpenSSL's list, as it was set last */
   /* session.c */
   uint8_t policy[DTLS_DIGEST_SIZE]; /* of all that decides who may resume */
   uint64_t session_timeout;         /* ms */

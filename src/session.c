@@ -76,13 +76,23 @@ static bool digest_suites(EVP_MD_CTX *md, const SSL *ssl) {
   return ok;
 }
 
+static bool digest_text(EVP_MD_CTX *md, const char *text) { return EVP_DigestUpdate(md, text ? text : "", text ? strlen(text) + 1 : 1) == 1; }
+
+/* What a certificate may be signed with, and how strong: a resumed handshake shows none. */
+static bool digest_strength(EVP_MD_CTX *md, const SSL *ssl) {
+  const dtls_association *a = dtls_association_of(ssl);
+  const dtls_config *c = dtls_config_of_ssl(ssl);
+  uint8_t level = (uint8_t)SSL_get_security_level(ssl);
+  return EVP_DigestUpdate(md, &level, 1) == 1 && digest_text(md, a->own.sigalgs ? a->own.sigalgs : c->sigalgs) && digest_text(md, c->groups);
+}
+
 /* RFC 6066 §3 forbids to resume under another name, which libssl does not check; its session id context can do that. */
 static bool digest_context(const SSL *ssl, const char *name, size_t size, uint8_t out[EVP_MAX_MD_SIZE]) {
   const dtls_association *a = dtls_association_of(ssl);
   uint8_t checks[3] = {(uint8_t)SSL_get_verify_mode(ssl), (uint8_t)SSL_get_verify_depth(ssl), a->reject};
   EVP_MD_CTX *md = EVP_MD_CTX_new();
   bool ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 && EVP_DigestUpdate(md, dtls_config_of_ssl(ssl)->policy, DTLS_DIGEST_SIZE) == 1 &&
-            EVP_DigestUpdate(md, checks, sizeof checks) == 1 && digest_suites(md, ssl);
+            EVP_DigestUpdate(md, checks, sizeof checks) == 1 && digest_suites(md, ssl) && digest_strength(md, ssl);
   for (size_t i = 0; ok && i < size; i++) {
     char c = (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] - 'A' + 'a' : name[i]);
     ok = EVP_DigestUpdate(md, &c, 1) == 1;

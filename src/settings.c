@@ -271,8 +271,11 @@ static int set_sigalgs(lua_State *L, dtls_target t) {
     dtls_association *a = dtls_association_of(t.ssl);
     OPENSSL_free(a->own.sigalgs);
     a->own.sigalgs = copy;
+    if (!a->server && SSL_in_before(t.ssl)) SSL_set_session(t.ssl, NULL); /* what was offered is bound to other ones */
   } else {
-    OPENSSL_free(copy);
+    dtls_config *c = dtls_config_of(t.ctx);
+    OPENSSL_free(c->sigalgs);
+    c->sigalgs = copy;
   }
   return done(L);
 }
