@@ -74,13 +74,25 @@ $(OUT)/obj/%.o: src/%.c Makefile
 
 -include $(OBJECTS:.o=.d)
 
-# luvit's own require resolves './x' beside the file, and does not turn dots into folders.
-luvit: $(MODULES:lua/dtls/%=$(LUVIT)/%) $(LUVIT)/core.so ## the folder to drop into an application's deps/ or libs/
+# luvit's require resolves '../x' beside the file's folder, and does not turn dots into folders. './x' would do there; lit's
+# luvit-loader keeps modules by that text, and the application's own './client' would be taken for ours.
+luvit: $(MODULES:lua/dtls/%=$(LUVIT)/%) $(LUVIT)/core.lua $(LUVIT)/package.lua $(LUVIT)/core.so ## the folder to drop into an application's deps/ or libs/
 	@:
 
 $(LUVIT)/%.lua: lua/dtls/%.lua Makefile
 	@mkdir -p $(@D)
-	sed -E "s#(require *\(? *['\"])dtls\.#\1./#g" $< >$@
+	sed -E "s#(require *\(? *['\"])dtls\.#\1../dtls/#g" $< >$@
+
+$(LUVIT)/core.lua: luvit/core.lua
+	@mkdir -p $(@D)
+	cp $< $@
+
+# For lit, which packs and publishes what has one: LIT_OWNER is whose it is there.
+LIT_OWNER ?= luvit
+VERSION = $(shell sed -n 's/^\#define DTLS_VERSION "\(.*\)"/\1/p' src/core.c)
+$(LUVIT)/package.lua: luvit/package.lua src/core.c Makefile
+	@mkdir -p $(@D)
+	sed -e 's#@OWNER@#$(LIT_OWNER)#' -e 's#@VERSION@#$(VERSION)#' $< >$@
 
 $(LUVIT)/core.so: $(CORE)
 	@mkdir -p $(@D)
