@@ -55,6 +55,7 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   BIO *screen = NULL;
   if (!a) return NULL;
   a->owner = LUA_NOREF;
+  a->generation = dtls_fork_generation();
   a->server = ep != NULL;
   a->base = dtls_config_of(ctx);
   a->reject = a->base->reject;
@@ -122,6 +123,8 @@ bool dtls_association_set_peer(dtls_association *a, const dtls_path *path) {
 }
 
 dtls_box *dtls_association_push(lua_State *L) { return dtls_box_push(L, TYPE); }
+
+static bool is_foreign(const dtls_association *a) { return a->generation != dtls_fork_generation(); }
 
 dtls_association *dtls_association_check(lua_State *L) { return dtls_check(L, 1, TYPE); }
 static dtls_association *check(lua_State *L) { return dtls_association_check(L); }
@@ -365,6 +368,7 @@ static int proceed(dtls_association *a) {
  */
 static int association_handshake(lua_State *L) {
   dtls_association *a = check(L);
+  if (is_foreign(a)) return dtls_fork_error(L);
   a->reads_left = DTLS_READS_MAX;
   if (dtls_hold_asks(a)) {
     dtls_screen_collect(a);
@@ -413,6 +417,7 @@ static int read_message(dtls_association *a, char message[DTLS_MESSAGE_MAX], siz
  */
 static int association_read(lua_State *L) {
   dtls_association *a = check(L);
+  if (is_foreign(a)) return dtls_fork_error(L);
   char message[DTLS_MESSAGE_MAX]; /* a shorter buffer would cut a message in two */
   size_t size;
   a->buffered = true;
@@ -447,6 +452,7 @@ static int association_write(lua_State *L) {
   dtls_association *a = check(L);
   size_t size;
   const char *message = luaL_checklstring(L, 2, &size);
+  if (is_foreign(a)) return dtls_fork_error(L);
   if (!a->open) return dtls_error(L, "ENOTCONN", "the handshake is not complete");
   if (size == 0) return dtls_error(L, "EINVAL", "an empty message cannot be sent: DTLS has no empty records for the application");
   size_t limit = lua_toboolean(L, 3) ? max_fragment(a) : a->data_mtu;
@@ -472,7 +478,7 @@ static int association_write(lua_State *L) {
 static int association_shutdown(lua_State *L) {
   dtls_association *a = check(L);
   ERR_clear_error();
-  if (a->open && need_buffers(a)) SSL_shutdown(a->ssl);
+  if (a->open && !is_foreign(a) && need_buffers(a)) SSL_shutdown(a->ssl);
   ERR_clear_error();
   lua_pushboolean(L, 1);
   return 1;
@@ -516,6 +522,7 @@ static int association_expired(lua_State *L) {
 /* association:handle_timeout() → true | nil, err. Repeats the last flight when it is due. */
 static int association_handle_timeout(lua_State *L) {
   dtls_association *a = check(L);
+  if (is_foreign(a)) return dtls_fork_error(L);
   bool due = a->suspect_deadline != 0 && !a->open && dtls_now() >= a->suspect_deadline;
   /* What was in the way may be gone when the flight is repeated; that one must have the time to be answered. */
   bool again = due && a->suspect_alert < 0 && a->repeat_at != 0 && !a->suspect_repeated;

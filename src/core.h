@@ -460,10 +460,16 @@ void dtls_timer_watch(dtls_association *a);
 void dtls_timer_set(dtls_association *a, const void *until); /* libssl has set its own, a timeval; zero: no longer */
 void dtls_timer_postpone(dtls_association *a); /* the timer has run out, and libssl did not repeat the flight */
 
+/* ── fork.c ── */
+
+unsigned dtls_fork_generation(void); /* another one in a child process than in its parent */
+int dtls_fork_error(lua_State *L);   /* pushes nil and the error of an association of the parent */
+
 /* ── association.c: one SSL ──────────────────────────────────────────────────────────────────────────────── */
 
 struct dtls_association {
   SSL *ssl;
+  unsigned generation; /* of the process that made it, fork.c */
   BIO *dgram; /* owned by ssl */
   dtls_endpoint *endpoint; /* NULL for a client */
   dtls_path *path;         /* NULL until it has a peer, and once closed */
