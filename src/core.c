@@ -135,6 +135,7 @@ int luaopen_dtls_core(lua_State *L) {
                                        {"openssl", core_openssl},
                                        {NULL, NULL}};
   char problem[1024];
+  if (!luaL_register || !lua_objlen) return luaL_error(L, "dtls: this module needs LuaJIT, or Lua 5.1");
   const char *sentence = dtls_linkage_check(problem, sizeof problem);
   if (sentence) return luaL_error(L, "dtls: %s", sentence);
   dtls_error_init(L);

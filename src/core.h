@@ -25,6 +25,17 @@
 
 #include "openssl.h"
 
+/* What Lua 5.2 and later lack: weak, so that there, too, the module can be opened and say why it does not run (core.c). */
+#pragma weak luaL_register
+#pragma weak lua_insert
+#pragma weak lua_newuserdata
+#pragma weak lua_objlen
+#pragma weak lua_pcall
+#pragma weak lua_remove
+#pragma weak lua_replace
+#pragma weak lua_tointeger
+#pragma weak lua_tonumber
+
 /* Lua's header does not say that this one never returns. */
 _Noreturn int luaL_error(lua_State *L, const char *format, ...);
 

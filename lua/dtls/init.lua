@@ -1,5 +1,7 @@
 --- DTLS over UDP for luvit and for LuaJIT with luv.
 
+if _VERSION ~= 'Lua 5.1' then error(('dtls: this module needs LuaJIT, and cannot run in %s'):format(_VERSION), 0) end
+
 local core = require 'dtls.core'
 local client = require 'dtls.client'
 local context = require 'dtls.context'
