@@ -730,6 +730,33 @@ pair.each(function(demux, ip)
       pair.close(next_one, elsewhere, server)
     end))
 
+    if ip == '127.0.0.1' then
+      it('of handshakes evicts those of the host that has most, and a slow client of another one gets in', loop.run(function()
+        local server = pair.echo(pair.listening({ demux = demux, maxHandshakes = 4 }, '0.0.0.0'))
+        server.ip = ip
+        local reply
+        local between = proxy.new(server, { filter = function(direction, index, data)
+          if direction == 'client' or index < 3 then return data end
+          reply = reply or data -- the client's second flight takes its time
+        end })
+        local heard = pair.record(server, 'clientError', 'connection')
+        local conn = pair.client(between, { retransmitTimeout = 10000 })
+        loop.till(function() return reply end, 'the client to answer')
+        local strangers = {}
+        for i = 1, 20 do
+          strangers[i] = raw.open('127.0.0.2')
+          hello.halfOpen(strangers[i], server)
+        end
+        assert.same({ 17, 4 }, { server:stats().evicted, server:stats().handshaking })
+        for _, each in ipairs(heard) do assert.equal('127.0.0.2', each[3]:remoteAddress().ip) end
+        between.filter = nil
+        between:inject('server', reply)
+        heard.wait 'connection'
+        assert.is_true(pair.roundTrip(conn, 'slowly but surely'))
+        pair.close(conn, server, between, unpack(strangers))
+      end))
+    end
+
     it('of handshakes evicts the oldest, and all are forgotten in the end', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux, maxHandshakes = 2, handshakeTimeout = 300 * loop.patience }, ip))
       local heard = pair.record(server, 'accept', 'clientError')

@@ -1,7 +1,8 @@
---- A DTLS server: listens, meets new peers, keeps the limits. One UDP socket and one core endpoint.
+--- A DTLS server: listens, meets new peers, ends. One UDP socket and one core endpoint.
 
 local uv = require 'dtls.uv'
 local core = require 'dtls.core'
+local admission = require 'dtls.admission'
 local context = require 'dtls.context'
 local options = require 'dtls.options'
 local Connection = require 'dtls.connection'
@@ -21,8 +22,7 @@ local DEFAULT_DEMUX = 'shared' -- README says why
 local DEFAULT_RECEIVE_BUFFER = 4 * 1024 * 1024
 -- Half-open handshakes cost their makers two datagrams and us 50 to 70 KB each (200 KB when they send all that is kept for
 -- them), so there must be an end: 200 to 300 MB, at worst 800.
--- Who makes them pushes the oldest out, and a client is through within moments; a burst of thousands of clients, as after
--- a restart, must pass as well.
+-- Then the host that has most of them loses its oldest; a burst of thousands of clients, as after a restart, must pass as well.
 local DEFAULT_MAX_HANDSHAKES = 4096
 
 --- Events: `listening`, `accept(conn)`, `connection(conn)`, `clientError(err, conn)`, `keylog(line, conn)`, `error(err)`, `close`.
@@ -48,10 +48,11 @@ local function create(all, on_connection)
     _context = made, _settings = settings, _given = given, _options = own,
     _state = 'new',
     _connections = {},              -- every one that is not closed
-    _perHost = {},                  -- whom an address belongs to → how many of them
-    _active = 0, _unclosed = 0,
-    _handshaking = 0,               -- how many between _oldest and _newest, chained by their _older and _newer
-    _maxHandshakes = own.maxHandshakes or DEFAULT_MAX_HANDSHAKES,
+    _unclosed = 0,
+    _admission = admission.new {
+      maxConnections = own.maxConnections, maxConnectionsPerHost = own.maxConnectionsPerHost,
+      maxHandshakes = own.maxHandshakes or DEFAULT_MAX_HANDSHAKES,
+    },
     _counts = {
       accepted = 0, connections = 0, handshakesFailed = 0, handshakesTimedOut = 0, evicted = 0, refused = 0, replaced = 0,
       unhandledErrors = 0,
@@ -193,30 +194,24 @@ function Server:_awaitPending()
   if self._endpoint and self._endpoint:pending() then self:_await 'rwp' end
 end
 
--- Over the limits: silence. A peer that starts over takes its own place and is not counted twice.
-function Server:_hasRoom(host)
-  local own = self._options
-  return not self._busy and self._active < (own.maxConnections or math.huge)
-    and (self._perHost[host] or 0) < (own.maxConnectionsPerHost or math.huge)
+function Server:_evict()
+  local conn = self._admission:evictable()
+  conn:_fail(new_error('ERR_DTLS_EVICTED', 'newer handshakes took its place (maxHandshakes, or no descriptors left)'))
 end
 
-function Server:_evictOldest()
-  self._oldest:_fail(new_error('ERR_DTLS_EVICTED', 'newer handshakes took its place (maxHandshakes, or no descriptors left)'))
-end
-
--- What then ends the oldest handshake, since whoever leaves many of them open may take all descriptors, too.
+-- What then ends a handshake, since whoever leaves many of them open may take all descriptors, too.
 local no_descriptors = { EMFILE = true, ENFILE = true }
 
--- A peer proved its address with a cookie.
+-- A peer proved its address with a cookie. Over the limits: silence.
 function Server:_meet(host, known)
   local counts = self._counts
-  if not known and not self:_hasRoom(host) then
+  if not self._admission:admits(host, known) then
     counts.refused = counts.refused + 1
     return
   end
   local association, displaced = self._endpoint:accept()
-  if not association and no_descriptors[displaced.code] and self._oldest then
-    self:_evictOldest()
+  if not association and no_descriptors[displaced.code] and self._admission:evictable() then
+    self:_evict()
     if not self._endpoint then return end
     association, displaced = self._endpoint:accept()
   end
@@ -236,7 +231,7 @@ function Server:_meet(host, known)
     local ok, err = conn:_watchDescriptor(association:fd())
     if not ok then return conn:_fail(err) end
   end
-  if self._handshaking > self._maxHandshakes then self:_evictOldest() end
+  if self._admission:isCrowded() then self:_evict() end
   if conn._state == 'closed' then return end -- a listener of those that made room for it has closed the server
   conn:_begin(association)
   if self._unreferenced then conn:unref() end
@@ -244,30 +239,11 @@ function Server:_meet(host, known)
   if conn._state == 'handshaking' then conn:_serve() end
 end
 
-local function begin_handshake(self, conn)
-  local older = self._newest
-  conn._older, self._newest, self._oldest = older, conn, self._oldest or conn
-  if older then older._newer = conn end
-  self._handshaking = self._handshaking + 1
-end
-
-local function end_handshake(self, conn)
-  local older, newer = conn._older, conn._newer
-  if not older and self._oldest ~= conn then return end -- it has ended before
-  if older then older._newer = newer else self._oldest = newer end
-  if newer then newer._older = older else self._newest = older end
-  conn._older, conn._newer = nil, nil
-  self._handshaking = self._handshaking - 1
-end
-
 function Server:_add(conn, host)
   self._connections[conn] = true
-  self._perHost[host] = (self._perHost[host] or 0) + 1
-  self._active = self._active + 1
+  self._admission:enter(conn, host)
   self._unclosed = self._unclosed + 1
   self._counts.accepted = self._counts.accepted + 1
-  conn._host = host
-  begin_handshake(self, conn)
 end
 
 -- ── names and stored sessions ──
@@ -317,7 +293,7 @@ end
 
 --- A connection's handshake is complete.
 function Server:_opened(conn)
-  end_handshake(self, conn)
+  self._admission:completed(conn)
   self._counts.connections = self._counts.connections + 1
   if not self._options.sessionStore then return end
   local id, blob = conn._association:session()
@@ -334,11 +310,8 @@ local early_ends = {
 --- A connection is over; its handles are still closing.
 function Server:_lost(conn, opened, err)
   self:_awaitPending() -- what was in its socket
-  end_handshake(self, conn)
+  self._admission:leave(conn)
   self._connections[conn] = nil
-  self._active = self._active - 1
-  local left = self._perHost[conn._host] - 1
-  self._perHost[conn._host] = left > 0 and left or nil
   local code = type(err) == 'table' and err.code -- destroy() takes any value
   local counted = err and not opened and (early_ends[code] or 'handshakesFailed') or code == 'ERR_DTLS_REPLACED' and 'replaced'
   if counted then self._counts[counted] = self._counts[counted] + 1 end
@@ -447,7 +420,7 @@ end
 ---@param busy boolean
 ---@return self
 function Server:setBusy(busy)
-  self._busy = busy
+  self._admission:setBusy(busy)
   return self
 end
 
@@ -467,7 +440,7 @@ end
 function Server:stats()
   local stats = self._endpoint and self._endpoint:stats() or self._finalStats or { drops = {} }
   for name, value in pairs(self._counts) do stats[name] = value end
-  stats.active, stats.handshaking = self._active, self._handshaking
+  stats.active, stats.handshaking = self._admission:counts()
   return stats
 end
 

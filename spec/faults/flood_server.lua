@@ -41,12 +41,6 @@ local function descriptors()
   return count
 end
 
-local function size(of)
-  local count = 0
-  for _ in pairs(of) do count = count + 1 end
-  return count
-end
-
 local function report(number)
   collectgarbage()
   collectgarbage() -- what the first one has finalised
@@ -57,7 +51,7 @@ local function report(number)
   facts.drops = nil
   facts.rss, facts.peak, facts.descriptors = status 'VmRSS', status 'VmHWM', descriptors()
   facts.cpu = (usage.utime.sec + usage.stime.sec) * 1000 + (usage.utime.usec + usage.stime.usec) / 1000
-  facts.hosts, facts.unclosed, facts.turns = size(server._perHost), server._unclosed, turns
+  facts.hosts, facts.unclosed, facts.turns = select(3, server._admission:counts()), server._unclosed, turns
   facts.mostDatagrams, facts.mostHandshakes = datagrams, handshakes
   datagrams, handshakes = 0, 0
   local words = {}

@@ -73,15 +73,16 @@ function Server:settled()
   return report
 end
 
-function Server:client(options)
-  return pair.client(self, pair.with({ fingerprint = self.fingerprint, retransmitTimeout = 200 * loop.patience }, options))
+function Server:client(options, between)
+  return pair.client(between or self, pair.with({ fingerprint = self.fingerprint, retransmitTimeout = 200 * loop.patience }, options))
 end
 
 -- One client from its hello to its end. attempts: a client, too, may be pushed out when the machine is slow, and comes again.
-function Server:visit(text, attempts)
+-- between: the proxy that it comes through.
+function Server:visit(text, attempts, between)
   local conn, events
   for _ = 1, attempts or 1 do
-    conn = self:client { handshakeTimeout = attempts and 1500 * loop.patience or nil }
+    conn = self:client({ handshakeTimeout = attempts and 1500 * loop.patience or nil }, between)
     events = pair.record(conn, 'connection', 'error')
     loop.till(function() return events[1] end, 'a client to be let in', LONG)
     if events[1][1] == 'connection' then break end
@@ -199,6 +200,18 @@ describe('a flood', function()
           silent:kill()
         end
         server:visit 'after'
+      end))
+
+      it('of handshakes from one address keeps no slow client of another one out', run(function()
+        local server = serve(demux, '{ maxHandshakes = 64 }')
+        local child = flood(server, 'silent', { count = 3000, hosts = 1, sockets = 500, window = 64 })
+        repeat local report = server:report() until report.evicted > 100
+        local between = proxy.new(server, { filter = function(_, _, data) return { { data = data, delay = 100 } } end })
+        local whole, times = through(child, function(text) server:visit(text, nil, between) end)
+        assert.is_true(times > 0)
+        assert.equal(0, whole.strange)
+        assert.equal(times, server:report().connections)
+        pair.close(between)
       end))
 
       it('that fills maxConnections meets silence, until what it holds has timed out', run(function()
