@@ -434,6 +434,7 @@ describe('a client', function()
     end, 'an ICMP error')
     assert.equal('', heard.names())
     local back = raw.open('127.0.0.1', port)
+    back:hear(conn)
     loop.till(function()
       conn:send 'again'
       return #back.inbox > 0

@@ -41,6 +41,7 @@ describe('an unauthenticated alert', function()
         loop.till(function() return (conn:stats().drops[reason] or 0) > 0 end, reason)
       end
       if there then
+        there:hear(conn)
         loop.till(function() return #there.inbox > 0 end, 'the hello')
       else
         seen 'ECONNREFUSED'

@@ -421,6 +421,7 @@ end
 
 local function assertUnharmed(foreign)
   local sender = raw.open()
+  foreign:hear(sender)
   sender:send('for the other socket', foreign)
   loop.till(function() return foreign.inbox[1] end, 'what was sent to the other socket')
   assert.same({ 'for the other socket' }, foreign.inbox)

@@ -216,7 +216,6 @@ local function junk(target)
     stranger.udp:try_send(data, target.ip, target.port)
     totals.junk = totals.junk + 1
   end
-  stranger.inbox = {}
 end
 
 local function process_of_clients(target)

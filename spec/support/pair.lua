@@ -93,7 +93,9 @@ function pair.client(target, options)
   if not (options and (options.fingerprint or options.context or options.ca or options.psk)) then
     defaults.fingerprint = pair.identity.fingerprint
   end
-  return assert(dtls.connect(merged(unhurried(options), defaults, options)))
+  local conn = assert(dtls.connect(merged(unhurried(options), defaults, options)))
+  if target.hear then target:hear(conn) end
+  return conn
 end
 
 --- Waits until both ends are open; returns the client's and the server's connection.

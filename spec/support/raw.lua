@@ -1,4 +1,5 @@
---- A plain UDP socket for tests that speak without DTLS: what it receives is kept, in order.
+--- A plain UDP socket for tests that speak without DTLS: what its peers send is kept, in order. Everybody else's datagrams
+--- are dropped: the port may have been that of an earlier test, whose other side still repeats its flight.
 
 local ffi = require 'ffi'
 local uv = require 'luv'
@@ -14,17 +15,34 @@ local raw = {}
 ---@param ip string? '127.0.0.1'
 ---@param port integer? any free one
 function raw.open(ip, port)
-  local self = setmetatable({ udp = uv.new_udp(), inbox = {}, ip = ip or '127.0.0.1' }, Raw)
+  local self = setmetatable({ udp = uv.new_udp(), inbox = {}, peers = {}, ip = ip or '127.0.0.1' }, Raw)
   assert(self.udp:bind(self.ip, port or 0))
   self.port = self.udp:getsockname().port
   self.udp:recv_start(function(_, data, from)
-    if from then self.inbox[#self.inbox + 1] = data or '' end
+    if from and self:_hears(from) then self.inbox[#self.inbox + 1] = data or '' end
   end)
   return self
 end
 
+--- From now on keeps what this peer sends.
+---@param peer table {ip=, port=}, or a connection, which may have no address yet
+function Raw:hear(peer)
+  self.peers[peer.port or peer] = peer
+end
+
+-- By its port: peers have several ways to write one address, and a port of this host has one owner.
+function Raw:_hears(from)
+  for _, peer in pairs(self.peers) do
+    local address = peer.localAddress and peer:localAddress() or peer
+    if address.port == from.port then return true end
+  end
+  return false
+end
+
+--- Sends a datagram to a peer, whom it hears from then on.
 ---@param to table {ip=, port=}
 function Raw:send(data, to)
+  self:hear(to)
   assert(self.udp:try_send(data, to.ip, to.port))
 end
 
