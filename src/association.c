@@ -11,7 +11,7 @@
 
 static const char TYPE[] = "dtls.association";
 
-enum { FIRST_TIMEOUT = 1000, EXPORT_MAX = 65536 };
+enum { EXPORT_MAX = 65536 };
 
 /* ── life ── */
 
@@ -60,7 +60,7 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   a->base = dtls_config_of(ctx);
   a->reject = a->base->reject;
   a->suspect_alert = -1;
-  a->first_timeout = a->interval = FIRST_TIMEOUT;
+  a->first_timeout = a->interval = DTLS_FIRST_TIMEOUT;
   a->mtu = DTLS_DEFAULT_MTU;
   a->ssl = SSL_new(ctx);
   screen = dtls_screen_new(a);
@@ -345,6 +345,7 @@ static void completed(dtls_association *a) {
   a->repeat_at = 0;
   dtls_association_clear_suspicion(a);
   dtls_flight_completed(a);
+  if (a->endpoint && a->endpoint->pace && a->path) dtls_pace_complete(a->endpoint->pace, &a->path->local, &a->path->peer);
 }
 
 /* libssl stops at a ChangeCipherSpec before its turn, although there may be more that no readable socket will announce. */

@@ -71,9 +71,10 @@ bool dtls_cookies_set(dtls_cookies *cookies, const void *current, size_t size, c
 }
 
 /* The client's parameters are in the MAC as RFC 6347 asks, so that a cookie serves the hello that it was made for. */
-static bool compute(EVP_MAC_CTX *key, const dtls_address *peer, const dtls_hello *hello, uint8_t out[DTLS_COOKIE_SIZE]) {
+static bool compute(EVP_MAC_CTX *key, const dtls_address *peer, const dtls_hello *hello, uint16_t generation, uint8_t out[DTLS_COOKIE_SIZE]) {
   uint8_t address[18];
-  const uint8_t sizes[3] = {(uint8_t)hello->session_size, (uint8_t)(hello->suites_size >> 8), (uint8_t)hello->suites_size};
+  const uint8_t sizes[5] = {(uint8_t)hello->session_size, (uint8_t)(hello->suites_size >> 8), (uint8_t)hello->suites_size,
+                            (uint8_t)(generation >> 8), (uint8_t)generation};
   size_t size = 0;
   dtls_address_bytes(peer, address);
   return EVP_MAC_init(key, NULL, 0, NULL) && EVP_MAC_update(key, address, sizeof address) && EVP_MAC_update(key, sizes, sizeof sizes) &&
@@ -93,16 +94,17 @@ static void rotate(dtls_cookies *cookies) {
   if (recent) cookies->rotated = due;
 }
 
-bool dtls_cookies_make(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello, uint8_t out[DTLS_COOKIE_SIZE]) {
+bool dtls_cookies_make(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello, uint16_t generation,
+                       uint8_t out[DTLS_COOKIE_SIZE]) {
   rotate(cookies);
-  return compute(cookies->current, peer, hello, out);
+  return compute(cookies->current, peer, hello, generation, out);
 }
 
-bool dtls_cookies_verify(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello) {
+bool dtls_cookies_verify(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello, uint16_t generation) {
   uint8_t expected[DTLS_COOKIE_SIZE];
   rotate(cookies);
   if (hello->cookie_size != DTLS_COOKIE_SIZE) return false;
-  if (compute(cookies->current, peer, hello, expected) && CRYPTO_memcmp(expected, hello->cookie, DTLS_COOKIE_SIZE) == 0) return true;
-  return cookies->previous && compute(cookies->previous, peer, hello, expected) &&
+  if (compute(cookies->current, peer, hello, generation, expected) && CRYPTO_memcmp(expected, hello->cookie, DTLS_COOKIE_SIZE) == 0) return true;
+  return cookies->previous && compute(cookies->previous, peer, hello, generation, expected) &&
          CRYPTO_memcmp(expected, hello->cookie, DTLS_COOKIE_SIZE) == 0;
 }

@@ -84,6 +84,7 @@ static inline size_t dtls_record_size(const uint8_t *record) { return DTLS_RECOR
   X(REPLAY, "replay")             /* a handshake message that has been read, or an open association's own hello */ \
   X(INVALID, "invalid")           /* protected data that is forged, altered, or has been read */ \
   X(HELLO, "hello")               /* malformed ClientHello, or one cut before its cipher suites end */ \
+  X(PACE, "pace")                 /* verified hello within a retransmission interval of the last handshake its sender began */ \
   X(STRANGER, "stranger")         /* not a hello, from an address without an association */ \
   X(STASH, "stash")               /* no room or memory to keep it until its turn, or until it is dispatched again */ \
   X(AGAIN, "EAGAIN")              /* outgoing: the socket's send buffer was full, or a signal came */ \
@@ -142,6 +143,7 @@ socklen_t dtls_address_size(const dtls_address *address);
 bool dtls_address_equal(const dtls_address *a, const dtls_address *b);
 /* IPv6 form (IPv4 mapped) and port in network order, 18 bytes: what cookies and hashes are made of. */
 void dtls_address_bytes(const dtls_address *address, uint8_t out[18]);
+uint64_t dtls_address_hash(uint64_t seed, const dtls_address *local, const dtls_address *peer);
 void dtls_address_push(lua_State *L, const dtls_address *address); /* {ip=, port=, family=} */
 void dtls_address_push_host(lua_State *L, const dtls_address *address); /* bytes that say whose it is */
 BIO_ADDR *dtls_address_to_bio(const dtls_address *address);        /* NULL: out of memory; the caller frees it */
@@ -354,8 +356,10 @@ typedef struct dtls_hello dtls_hello;
 dtls_cookies *dtls_cookies_new(void); /* random secret, rotated by itself until one is set; NULL: failure */
 void dtls_cookies_free(dtls_cookies *cookies);
 bool dtls_cookies_set(dtls_cookies *cookies, const void *current, size_t size, const void *previous, size_t previous_size);
-bool dtls_cookies_make(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello, uint8_t out[DTLS_COOKIE_SIZE]);
-bool dtls_cookies_verify(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello);
+/* generation: cookies of another one are others, see dtls_association. */
+bool dtls_cookies_make(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello, uint16_t generation,
+                       uint8_t out[DTLS_COOKIE_SIZE]);
+bool dtls_cookies_verify(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello, uint16_t generation);
 
 /* ── hello.c: what a ClientHello is, and what it gets ────────────────────────────────────────────────────── */
 
@@ -371,10 +375,21 @@ struct dtls_hello {
 bool dtls_hello_parse_untrusted(const uint8_t *data, size_t size, dtls_hello *out);
 
 void dtls_hello_callbacks(SSL_CTX *ctx);
-/* Looks at the datagram in hand: dropped, answered, or (true) verified. Nothing is kept of it. */
-bool dtls_hello_untrusted(dtls_endpoint *ep);
+/* Looks at the datagram in hand, of the peer of that path (NULL: of a new one): dropped, answered, or (true) verified.
+   Nothing is kept of it. */
+bool dtls_hello_untrusted(dtls_endpoint *ep, const dtls_path *path);
 /* Brings a new association to where it reads a verified hello, the datagram there. False: libssl failed. */
-bool dtls_hello_begin_untrusted(dtls_association *a, const uint8_t *data, size_t size);
+bool dtls_hello_begin_untrusted(dtls_association *a, const dtls_path *path, const uint8_t *data, size_t size);
+
+/* ── pace.c: how often an address may begin a handshake ──────────────────────────────────────────────────── */
+
+typedef struct dtls_pace dtls_pace;
+
+dtls_pace *dtls_pace_new(unsigned interval); /* ms; NULL: no memory */
+void dtls_pace_free(dtls_pace *pace);
+bool dtls_pace_allows(const dtls_pace *pace, const dtls_address *local, const dtls_address *peer);
+void dtls_pace_begin(dtls_pace *pace, const dtls_address *local, const dtls_address *peer); /* a handshake has begun */
+void dtls_pace_complete(dtls_pace *pace, const dtls_address *local, const dtls_address *peer); /* and is complete */
 
 /* ── path.c: the quartet (local, peer) and the associations on it ────────────────────────────────────────── */
 
@@ -393,6 +408,7 @@ typedef enum { DTLS_TO_NOBODY, DTLS_TO_CURRENT, DTLS_TO_SUCCESSOR, DTLS_TO_BOTH,
 
 dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, int fd, bool owns_fd);
 void dtls_path_free(dtls_path *path); /* for a path that no association is on; others go with their last one */
+const dtls_association *dtls_path_of_random(const dtls_path *path, const uint8_t *random); /* NULL: none has it */
 dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8_t *data, size_t size);
 void dtls_path_attach(dtls_path *path, dtls_association *a);
 /* Takes an association off its path. Returns the one that now is the current one because of it, or NULL. */
@@ -465,7 +481,7 @@ enum { DTLS_FINISHED_SIZE = DTLS_HANDSHAKE_HEADER + 12 }; /* of every suite of T
 
 /* ── timer.c: when a flight is repeated ──────────────────────────────────────────────────────────────────── */
 
-enum { DTLS_TIMEOUT_MAX = 60000 }; /* ms, of a wait for an answer (RFC 6347 §4.2.4.1) */
+enum { DTLS_FIRST_TIMEOUT = 1000, DTLS_TIMEOUT_MAX = 60000 }; /* ms, of a wait for an answer (RFC 6347 §4.2.4.1) */
 
 void dtls_timer_watch(dtls_association *a);
 void dtls_timer_set(dtls_association *a, const void *until); /* libssl has set its own, a timeval; zero: no longer */
@@ -521,6 +537,7 @@ struct dtls_association {
   uint32_t shape;          /* what the first fragment of that message gave it; 0: none */
   char *keylog;            /* lines that the application has not taken yet */
   uint8_t random[DTLS_RANDOM_SIZE]; /* of the hello that made it (server) */
+  uint16_t generation; /* one more than that of the association before it on its path whose hello had the same random, or 0 */
   size_t mtu;                       /* UDP payload; caps every datagram */
   size_t data_mtu, protected_min;   /* once open */
   uint64_t plain_number;            /* of the last record of epoch 0 that libssl has got */
@@ -576,6 +593,7 @@ struct dtls_endpoint {
   SSL_CTX *ctx;
   dtls_cookies *cookies;
   dtls_paths *paths;
+  dtls_pace *pace;
   dtls_batch *batch;
   struct dtls_stashed *stash, **stash_end; /* copies that wait to be dispatched again, a FIFO */
   size_t stash_count;

@@ -61,6 +61,8 @@ static void endpoint_shut(dtls_endpoint *ep) {
   ep->batch = NULL;
   dtls_paths_free(ep->paths);
   ep->paths = NULL;
+  dtls_pace_free(ep->pace);
+  ep->pace = NULL;
   dtls_cookies_free(ep->cookies);
   ep->cookies = NULL;
   SSL_CTX_free(ep->ctx);
@@ -79,17 +81,19 @@ static bool allow_peer_sockets(int fd) {
 }
 
 /*
- * core.endpoint(context, fd, demux[, {asks_hello=, stores_sessions=, duplicate=}]) → endpoint | nil, err
+ * core.endpoint(context, fd, demux[, {asks_hello=, stores_sessions=, duplicate=, interval=}]) → endpoint | nil, err
  * demux: 'connected' or 'shared'. asks_hello: handshake() asks for each hello. stores_sessions: sessions get ids and
  * no tickets; the application keeps them.
  * fd: a bound, unconnected, non-blocking UDP socket. It stays the caller's, who closes the endpoint first; or, with
  * duplicate, closes it when he likes: the endpoint has a descriptor of its own, see fd().
+ * interval: ms in which a peer may begin one handshake and no more, unless it completes it; 1000 by default.
  */
 int dtls_endpoint_new(lua_State *L) {
   SSL_CTX *ctx = dtls_context_check(L, 1, true);
   int fd = (int)luaL_checkinteger(L, 2);
   static const char *const strategies[] = {"connected", "shared", NULL};
   bool shared = luaL_checkoption(L, 3, NULL, strategies) == 1, asks_hello = false, stores_sessions = false, duplicate = false;
+  long interval = DTLS_FIRST_TIMEOUT;
   if (!lua_isnoneornil(L, 4)) {
     lua_getfield(L, 4, "asks_hello");
     lua_getfield(L, 4, "stores_sessions");
@@ -97,6 +101,7 @@ int dtls_endpoint_new(lua_State *L) {
     asks_hello = lua_toboolean(L, -3);
     stores_sessions = lua_toboolean(L, -2);
     duplicate = lua_toboolean(L, -1);
+    interval = dtls_option_integer(L, 4, "interval", interval, 1, DTLS_TIMEOUT_MAX);
   }
   dtls_address bound, peer;
   if (!dtls_udp_local(fd, &bound) || !ask_for_local_addresses(fd, bound.sa.sa_family) || (!shared && !allow_peer_sockets(fd)))
@@ -123,10 +128,11 @@ int dtls_endpoint_new(lua_State *L) {
   ep->left = UINT_MAX;
   ep->cookies = dtls_cookies_new();
   ep->paths = dtls_paths_new();
+  ep->pace = dtls_pace_new((unsigned)interval);
   ep->batch = dtls_batch_new();
   if (SSL_CTX_up_ref(ctx)) ep->ctx = ctx;
   box->object = ep;
-  if (!ep->cookies || !ep->paths || !ep->batch || !ep->ctx) {
+  if (!ep->cookies || !ep->paths || !ep->pace || !ep->batch || !ep->ctx) {
     box->object = NULL;
     endpoint_shut(ep);
     dtls_endpoint_unref(ep);
@@ -217,13 +223,27 @@ static int hand_to(lua_State *L, dtls_endpoint *ep, dtls_association *a) {
   return 2;
 }
 
-/* A hello in hand. 1: verified, accept() may take it. 0: done with. */
-static int greet(lua_State *L, dtls_endpoint *ep) {
-  if (!dtls_hello_untrusted(ep)) return 0;
+/* The unfinished handshake of a peer that begins another one before it may: it goes on with nobody, and what it would repeat
+   could only disturb the other one. */
+static int abandon(lua_State *L, const dtls_path *path) {
+  const dtls_association *a = path && path->successor ? path->successor : path ? path->current : NULL;
+  if (!a || a->open) return 0;
+  lua_pushliteral(L, "abandoned");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, a->owner);
+  return 2;
+}
+
+/* A hello in hand: what next() returns, 0 when it is done with. */
+static int greet(lua_State *L, dtls_endpoint *ep, dtls_path *path) {
+  if (!dtls_hello_untrusted(ep, path)) return 0;
+  if (!dtls_pace_allows(ep->pace, &ep->hand.local, &ep->hand.peer)) {
+    ep->counters.drops[DTLS_DROP_PACE]++;
+    return abandon(L, path);
+  }
   ep->verified = true;
   lua_pushliteral(L, "hello");
   dtls_address_push_host(L, &ep->hand.peer);
-  lua_pushboolean(L, dtls_paths_find(ep->paths, &ep->hand.local, &ep->hand.peer) != NULL);
+  lua_pushboolean(L, path != NULL);
   return 3;
 }
 
@@ -232,7 +252,7 @@ static int dispatch_untrusted(lua_State *L, dtls_endpoint *ep, bool seen) {
   dtls_path *path = dtls_paths_find(ep->paths, &ep->hand.local, &ep->hand.peer);
   if (seen) return path && path->successor ? hand_to(L, ep, path->successor) : 0;
   if (!path) {
-    if (ep->hand.size >= DTLS_RECORD_HEADER && ep->hand.data[0] == SSL3_RT_HANDSHAKE && dtls_record_epoch(ep->hand.data) == 0) return greet(L, ep);
+    if (ep->hand.size >= DTLS_RECORD_HEADER && ep->hand.data[0] == SSL3_RT_HANDSHAKE && dtls_record_epoch(ep->hand.data) == 0) return greet(L, ep, NULL);
     ep->counters.drops[ep->hand.size == 0 ? DTLS_DROP_EMPTY : DTLS_DROP_STRANGER]++;
     return 0;
   }
@@ -240,7 +260,7 @@ static int dispatch_untrusted(lua_State *L, dtls_endpoint *ep, bool seen) {
     case DTLS_TO_CURRENT: return hand_to(L, ep, path->current);
     case DTLS_TO_SUCCESSOR: return hand_to(L, ep, path->successor);
     case DTLS_TO_BOTH: ep->hand_again = true; return hand_to(L, ep, path->current);
-    case DTLS_TO_HELLO: return greet(L, ep);
+    case DTLS_TO_HELLO: return greet(L, ep, path);
     default: DTLS_DROP(path->current, REPLAY); return 0;
   }
 }
@@ -250,6 +270,7 @@ static int dispatch_untrusted(lua_State *L, dtls_endpoint *ep, bool seen) {
  *                 → 'hello', host, known   a peer proved its address: accept() makes its association, ignoring it refuses.
  *                                     host: a key, the same for all addresses that have one owner. known: the peer has
  *                                     an association already, and this one is to take its place
+ *                 → 'abandoned', owner   a peer began another handshake before its time: that owner's goes no further
  *                 → nil               nothing left, or the turn is over
  * What was handed out is withdrawn by the following call.
  */
@@ -327,7 +348,7 @@ static dtls_path *open_path(dtls_endpoint *ep) {
 static dtls_association *new_association(dtls_endpoint *ep, const dtls_path *path) {
   ERR_clear_error();
   dtls_association *a = dtls_association_new(ep->ctx, ep, ep->fd);
-  if (a && dtls_association_set_peer(a, path) && dtls_hello_begin_untrusted(a, ep->hand.data, ep->hand.size)) return a;
+  if (a && dtls_association_set_peer(a, path) && dtls_hello_begin_untrusted(a, path, ep->hand.data, ep->hand.size)) return a;
   dtls_association_free(a);
   return NULL;
 }
@@ -363,6 +384,7 @@ static int endpoint_accept(lua_State *L) {
   if (fresh && path->fd >= 0) dtls_endpoint_drain(ep, path);
   hand_over(ep, a);
   ep->verified = false;
+  dtls_pace_begin(ep->pace, &path->local, &path->peer);
   if (!displaced) return 1;
   lua_rawgeti(L, LUA_REGISTRYINDEX, displaced->owner);
   return 2;

@@ -44,13 +44,13 @@ bool dtls_hello_parse_untrusted(const uint8_t *data, size_t size, dtls_hello *ou
  * cookie was made with a secret that is gone) would take the numbers of the first request for a replay. The version is
  * DTLS 1.0's, whatever comes later.
  */
-static void answer(dtls_endpoint *ep, const dtls_hello *hello) {
+static void answer(dtls_endpoint *ep, const dtls_hello *hello, uint16_t generation) {
   enum { MESSAGE = 2 + 1 + DTLS_COOKIE_SIZE, RECORD = DTLS_HANDSHAKE_HEADER + MESSAGE };
   uint8_t request[DTLS_RECORD_HEADER + RECORD] = {SSL3_RT_HANDSHAKE, 0xfe, 0xff, [12] = RECORD, [13] = DTLS1_MT_HELLO_VERIFY_REQUEST,
                                                   [16] = MESSAGE, [24] = MESSAGE, [25] = 0xfe, [26] = 0xff, [27] = DTLS_COOKIE_SIZE};
   memcpy(request + 5, ep->hand.data + 5, 6);
   memcpy(request + DTLS_RECORD_HEADER + 4, ep->hand.data + DTLS_RECORD_HEADER + 4, 2);
-  if (!dtls_cookies_make(ep->cookies, &ep->hand.peer, hello, request + sizeof request - DTLS_COOKIE_SIZE)) {
+  if (!dtls_cookies_make(ep->cookies, &ep->hand.peer, hello, generation, request + sizeof request - DTLS_COOKIE_SIZE)) {
     ERR_clear_error();
     ep->counters.drops[DTLS_DROP_NOBUFS]++;
     return;
@@ -64,22 +64,40 @@ static void answer(dtls_endpoint *ep, const dtls_hello *hello) {
   ep->stats.cookies_sent++;
 }
 
-bool dtls_hello_untrusted(dtls_endpoint *ep) {
+/*
+ * A device without entropy reboots with the random that it had, and then has the same cookie. So that its hello is not taken
+ * for the network's replay of the one that made the open association, nor that for a reboot, each association's cookies are
+ * of another generation than those of the one before it.
+ */
+static uint16_t generation_untrusted(const dtls_path *path, const dtls_hello *hello) {
+  const dtls_association *before = path ? dtls_path_of_random(path, hello->random) : NULL;
+  return before ? (uint16_t)(before->generation + before->open) : 0;
+}
+
+static bool is_replay_untrusted(dtls_endpoint *ep, const dtls_path *path, const dtls_hello *hello, uint16_t generation) {
+  if (generation == 0 || !dtls_cookies_verify(ep->cookies, &ep->hand.peer, hello, (uint16_t)(generation - 1))) return false;
+  DTLS_DROP(path->current, REPLAY);
+  return true;
+}
+
+bool dtls_hello_untrusted(dtls_endpoint *ep, const dtls_path *path) {
   dtls_hello hello;
   if (!dtls_hello_parse_untrusted(ep->hand.data, ep->hand.size, &hello)) {
     ep->counters.drops[DTLS_DROP_HELLO]++;
     return false;
   }
+  uint16_t generation = generation_untrusted(path, &hello);
   ep->stats.hellos++;
   if (hello.cookie_size > 0) {
+    if (is_replay_untrusted(ep, path, &hello, generation)) return false;
     bool again = hello.message_seq > 0 && hello.message_seq < DTLS_HELLOS_MAX; /* RFC 6347 §4.2.2: the first one is 0 */
-    if (again && dtls_cookies_verify(ep->cookies, &ep->hand.peer, &hello)) {
+    if (again && dtls_cookies_verify(ep->cookies, &ep->hand.peer, &hello, generation)) {
       ep->stats.cookies_accepted++;
       return true;
     }
     ep->stats.cookies_refused++;
   }
-  answer(ep, &hello);
+  answer(ep, &hello, generation);
   return false;
 }
 
@@ -102,7 +120,7 @@ static void rehearse(dtls_association *a, uint16_t message_seq) {
  * hello is the one that Finished covers: it goes through the exchange by itself, and what it answers is not sent. (With
  * DTLSv1_listen it would take the second hello and no other, and it numbers its records 0 in OpenSSL 3.2 and later.)
  */
-bool dtls_hello_begin_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
+bool dtls_hello_begin_untrusted(dtls_association *a, const dtls_path *path, const uint8_t *data, size_t size) {
   dtls_hello hello;
   if (!dtls_hello_parse_untrusted(data, size, &hello)) return false;
   SSL_set_options(a->ssl, SSL_OP_COOKIE_EXCHANGE);
@@ -112,6 +130,7 @@ bool dtls_hello_begin_untrusted(dtls_association *a, const uint8_t *data, size_t
   ERR_clear_error();
   if (a->next_seq != hello.message_seq || !a->last.written || a->last.type != DTLS1_MT_HELLO_VERIFY_REQUEST) return false;
   memcpy(a->random, hello.random, DTLS_RANDOM_SIZE);
+  a->generation = path->current ? generation_untrusted(path, &hello) : 0;
   a->plain_number = hello.message_seq - 1u;
   a->plain_shift = dtls_record_number(data) - hello.message_seq;
   return true;

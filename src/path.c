@@ -41,8 +41,13 @@ void dtls_path_free(dtls_path *path) {
   OPENSSL_free(path);
 }
 
+const dtls_association *dtls_path_of_random(const dtls_path *path, const uint8_t *random) {
+  if (path->successor && memcmp(random, path->successor->random, DTLS_RANDOM_SIZE) == 0) return path->successor;
+  return memcmp(random, path->current->random, DTLS_RANDOM_SIZE) == 0 ? path->current : NULL;
+}
+
 dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8_t *data, size_t size) {
-  const dtls_association *current = path->current, *successor = path->successor;
+  const dtls_association *successor = path->successor;
   if (size < DTLS_RECORD_HEADER) return DTLS_TO_CURRENT; /* the screen counts and drops it */
   if (dtls_record_epoch(data) != 0) return successor ? DTLS_TO_BOTH : DTLS_TO_CURRENT;
 
@@ -51,9 +56,9 @@ dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8
   dtls_hello hello;
   if (is_hello && dtls_hello_parse_untrusted(data, size, &hello)) {
     /* A network that doubles or delays datagrams replays an association's own hello: that is not a new client. */
-    if (successor && memcmp(hello.random, successor->random, DTLS_RANDOM_SIZE) == 0) return DTLS_TO_SUCCESSOR;
-    if (memcmp(hello.random, current->random, DTLS_RANDOM_SIZE) == 0) return current->open ? DTLS_TO_NOBODY : DTLS_TO_CURRENT;
-    return DTLS_TO_HELLO;
+    const dtls_association *same = dtls_path_of_random(path, hello.random);
+    if (!same || same->open || hello.cookie_size == 0) return DTLS_TO_HELLO; /* where cookies tell a replay from a reboot */
+    return same == successor ? DTLS_TO_SUCCESSOR : DTLS_TO_CURRENT;
   }
   /* Other records of epoch 0, later fragments of a hello among them, belong to the newest handshake; the screen of an
      open association drops them, which repeats its last flight because of Finished (RFC 6347 §4.2.4). */
@@ -97,17 +102,7 @@ struct dtls_paths {
 
 static unsigned long path_hash(const void *item) {
   const dtls_path *path = item;
-  uint8_t bytes[36];
-  dtls_address_bytes(&path->local, bytes);
-  dtls_address_bytes(&path->peer, bytes + 18);
-  uint64_t hash = path->seed;
-  for (size_t i = 0; i < sizeof bytes; i += 4) {
-    uint32_t word;
-    memcpy(&word, bytes + i, sizeof word);
-    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
-    hash ^= hash >> 32;
-  }
-  return (unsigned long)hash;
+  return (unsigned long)dtls_address_hash(path->seed, &path->local, &path->peer);
 }
 
 static int path_compare(const void *left, const void *right) {

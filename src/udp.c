@@ -37,6 +37,20 @@ void dtls_address_bytes(const dtls_address *address, uint8_t out[18]) {
   }
 }
 
+uint64_t dtls_address_hash(uint64_t seed, const dtls_address *local, const dtls_address *peer) {
+  uint8_t bytes[36];
+  uint64_t hash = seed;
+  dtls_address_bytes(local, bytes);
+  dtls_address_bytes(peer, bytes + 18);
+  for (size_t i = 0; i < sizeof bytes; i += 4) {
+    uint32_t word;
+    memcpy(&word, bytes + i, sizeof word);
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+    hash ^= hash >> 32;
+  }
+  return hash;
+}
+
 void dtls_address_push(lua_State *L, const dtls_address *address) {
   bool v6 = address->sa.sa_family == AF_INET6;
   char ip[INET6_ADDRSTRLEN + 1 + IF_NAMESIZE] = "";

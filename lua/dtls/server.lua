@@ -95,6 +95,7 @@ function Server:_start(udp)
   endpoint, err = core.endpoint(self._context.core, fd, own.demux or DEFAULT_DEMUX, {
     asks_hello = own.sni ~= nil or own.SNICallback ~= nil or own.sessionStore ~= nil, stores_sessions = own.sessionStore ~= nil,
     duplicate = not self._ownsUdp,
+    interval = type(self._settings.retransmitTimeout) == 'number' and self._settings.retransmitTimeout or nil,
   })
   if not endpoint then return nil, err end
   local secrets = own.cookieSecret
@@ -177,6 +178,8 @@ function Server:_dispatch()
       subject:_serve()
     elseif kind == 'hello' then
       self:_meet(subject, known)
+    elseif kind == 'abandoned' then
+      subject:_fail(new_error('ERR_DTLS_REPLACED', 'the peer began another handshake'))
     else
       -- What is left in the core no datagram announces; that the socket can be written to does.
       return self:_await(endpoint:pending() and 'rwp' or 'rp')

@@ -1,0 +1,199 @@
+--- What an address gets that has proved itself: one flight in a retransmission interval, whatever it sends, until it
+--- completes a handshake.
+
+local dtls = require 'dtls'
+local hello = require 'spec.support.hello'
+local hostile = require 'spec.support.hostile'
+local loop = require 'spec.support.loop'
+local pair = require 'spec.support.pair'
+local proxy = require 'spec.support.proxy'
+local raw = require 'spec.support.raw'
+local wire = require 'spec.support.wire'
+
+local NEVER = 60000 -- a retransmission interval that does not end in a test
+
+local function random(n) return hostile.noise(n, 32) end
+
+-- Ten hellos with a good cookie each, from one raw socket.
+local function cookied(client, server)
+  local list = {}
+  for i = 1, 10 do
+    local cookie = hello.cookie(client, server, { random = random(i) })
+    list[i] = hello.build { random = random(i), cookie = cookie, sequence = 1, messageSequence = 1 }
+  end
+  return list
+end
+
+-- Everything that was sent to the server before this has been dealt with once a new socket has its cookie.
+local function fence(server)
+  local other = raw.open(server.ip)
+  hello.cookie(other, server)
+  pair.close(other)
+end
+
+pair.eachStrategy(function(demux)
+  describe('an address that has proved itself', function()
+    it('gets one flight for hellos with different cookies that take turns', loop.run(function()
+      local server, client = pair.listening { demux = demux, retransmitTimeout = NEVER }, raw.open()
+      local list = cookied(client, server)
+      local sent = server:stats().bytesOut
+      for _ = 1, 20 do
+        for _, each in ipairs(list) do client:send(each, server) end
+        fence(server)
+      end
+      local stats = server:stats()
+      assert.equal(1, stats.accepted)
+      assert.equal(1, stats.replaced) -- what its peer abandons is not repeated
+      assert.equal(0, stats.handshaking)
+      assert.equal(199, stats.drops.pace)
+      assert.is_true(stats.bytesOut - sent < 3000, stats.bytesOut - sent)
+      pair.close(server, client)
+    end))
+
+    it('gets one flight, too, when each handshake has ended before the next hello', loop.run(function()
+      for how, finish in pairs {
+        ['by what it sent'] = function(client, server)
+          -- A ClientKeyExchange that is none.
+          local body = wire.fragment(16, 2, 5, 0, '\4\1\2\3\4')
+          client:send('\22\254\253' .. wire.number(0, 2) .. wire.number(5, 6) .. wire.vector(2, body), server)
+        end,
+        ['by the application'] = function(_, server)
+          for conn in server:connections() do conn:destroy() end
+        end,
+      } do
+        local server, client = pair.listening { demux = demux, retransmitTimeout = NEVER }, raw.open()
+        local list = cookied(client, server)
+        for i, each in ipairs(list) do
+          client:send(each, server)
+          fence(server)
+          if i == 1 then
+            assert.equal(1, server:stats().active, how)
+            finish(client, server)
+            loop.till(function() return server:stats().active == 0 end, 'the end ' .. how)
+          end
+        end
+        local stats = server:stats()
+        assert.equal(1, stats.accepted, how)
+        assert.equal(9, stats.drops.pace, how)
+        pair.close(server, client)
+      end
+    end))
+
+    it('gets the next flight when the interval is over', loop.run(function()
+      local server, client = pair.listening { demux = demux, retransmitTimeout = 50 }, raw.open()
+      local list = cookied(client, server)
+      loop.till(function()
+        for _, each in ipairs(list) do client:send(each, server) end
+        return server:stats().accepted >= 3
+      end, 'three handshakes')
+      assert.is_true(server:stats().replaced >= 2)
+      pair.close(server, client)
+    end))
+
+    it('does not wait after a handshake that it has completed', loop.run(function()
+      local server = pair.echo(pair.listening { demux = demux, retransmitTimeout = NEVER })
+      local first = pair.open(server)
+      local port = first:localAddress().port
+      for _ = 1, 5 do
+        pair.close(first)
+        first = pair.open(server, nil, { localPort = port, localAddress = '127.0.0.1' })
+        pair.roundTrip(first, 'again')
+      end
+      assert.is_nil(server:stats().drops.pace)
+      pair.close(first, server)
+    end))
+
+    it('does not make others wait', loop.run(function()
+      local server, client = pair.echo(pair.listening { demux = demux, retransmitTimeout = NEVER }), raw.open()
+      for _, each in ipairs(cookied(client, server)) do client:send(each, server) end
+      local conn = pair.open(server)
+      pair.roundTrip(conn, 'served')
+      pair.close(conn, server, client)
+    end))
+  end)
+
+  describe('a server that is full or busy', function()
+    it('takes a peer that starts over in its own place, when it is full', loop.run(function()
+      local server = pair.echo(pair.listening { demux = demux, maxConnections = 1, maxConnectionsPerHost = 1 })
+      local first = pair.open(server)
+      local again = { localAddress = '127.0.0.1', localPort = first:localAddress().port }
+      first:destroy()
+      local second = pair.open(server, nil, again)
+      pair.roundTrip(second, 'in its place')
+      assert.equal(1, server:stats().replaced)
+      assert.equal(0, server:stats().refused)
+      pair.close(second, server)
+    end))
+
+    it('takes nobody who starts over while it is busy', loop.run(function()
+      local server = pair.echo(pair.listening { demux = demux })
+      local first = pair.open(server)
+      local again = { localAddress = '127.0.0.1', localPort = first:localAddress().port, retransmitTimeout = 50 }
+      first:destroy()
+      server:setBusy(true)
+      local second = pair.client(server, again)
+      loop.till(function() return server:stats().refused > 0 end, 'the refusal')
+      assert.equal(1, server:stats().accepted)
+      server:setBusy(false)
+      loop.event(second, 'connection')
+      assert.equal(1, server:stats().replaced)
+      pair.close(second, server)
+    end))
+  end)
+
+  describe('a device that reboots with the random that it had', function()
+    it('gets a new handshake with another cookie, and its open association goes on until that is complete', loop.run(function()
+      local server = pair.echo(pair.listening { demux = demux })
+      local between = proxy.new(server)
+      local conn, accepted = pair.open(server, between)
+      pair.roundTrip(conn, 'before')
+      local first, second = between.recorded.server[1], between.recorded.server[2]
+      local cookie = hello.verifyRequest(between.recorded.client[1]).cookie
+      local met = pair.record(server, 'accept')
+      -- What the device sends after a reboot: as before, but for the cookie.
+      local count = #between.recorded.client
+      for _ = 1, 3 do between:inject('server', second) end -- the network's
+      between:inject('server', first)
+      loop.till(function() return #between.recorded.client > count end, 'the cookie')
+      assert.equal(0, #met)
+      local request = assert(hello.verifyRequest(between.recorded.client[count + 1]))
+      assert.not_equal(cookie, request.cookie)
+      local at = assert(second:find(cookie, 1, true))
+      local again = second:sub(1, at - 1) .. request.cookie .. second:sub(at + #cookie)
+      for _ = 1, 3 do between:inject('server', again) end
+      loop.till(function() return #met == 1 end, 'the new handshake')
+      for _ = 1, 3 do between:inject('server', second) end
+      pair.roundTrip(conn, 'still there')
+      assert.is_nil(accepted.destroyed)
+      assert.equal(1, #met)
+      pair.close(conn, server, between)
+    end))
+
+    it('gets a cookie also while its handshake is unfinished, and the flight repeated', loop.run(function()
+      local server, client = pair.listening { demux = demux, retransmitTimeout = 100 * loop.patience }, raw.open()
+      hello.halfOpen(client, server)
+      local request = hello.cookie(client, server)
+      local before = #client.inbox
+      client:send(hello.build { cookie = request, sequence = 1, messageSequence = 1 }, server)
+      loop.till(function() return #client.inbox > before end, 'the flight')
+      assert.equal(1, server:stats().accepted)
+      assert.equal(1, server:stats().active)
+      pair.close(server, client)
+    end))
+  end)
+end)
+
+describe('a server', function()
+  it('measures the interval by the number that it is given, and by a second otherwise', loop.run(function()
+    for _, timeout in ipairs { 'none', function() return 100 end } do
+      local options = { cert = pair.identity.cert, key = pair.identity.key, retransmitTimeout = timeout ~= 'none' and timeout or nil }
+      local server, client = assert(dtls.createServer(options)), raw.open()
+      assert(server:listen(0, '127.0.0.1'))
+      server.ip, server.port = '127.0.0.1', server:address().port
+      for _, each in ipairs(cookied(client, server)) do client:send(each, server) end
+      fence(server)
+      assert.equal(1, server:stats().accepted)
+      pair.close(server, client)
+    end
+  end))
+end)
