@@ -55,7 +55,7 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   BIO *screen = NULL;
   if (!a) return NULL;
   a->owner = LUA_NOREF;
-  a->generation = dtls_fork_generation();
+  a->fork_generation = dtls_fork_generation();
   a->server = ep != NULL;
   a->base = dtls_config_of(ctx);
   a->reject = a->base->reject;
@@ -124,7 +124,7 @@ bool dtls_association_set_peer(dtls_association *a, const dtls_path *path) {
 
 dtls_box *dtls_association_push(lua_State *L) { return dtls_box_push(L, TYPE); }
 
-static bool is_foreign(const dtls_association *a) { return a->generation != dtls_fork_generation(); }
+static bool is_foreign(const dtls_association *a) { return a->fork_generation != dtls_fork_generation(); }
 
 dtls_association *dtls_association_check(lua_State *L) { return dtls_check(L, 1, TYPE); }
 static dtls_association *check(lua_State *L) { return dtls_association_check(L); }

@@ -496,7 +496,7 @@ int dtls_fork_error(lua_State *L);   /* pushes nil and the error of an associati
 
 struct dtls_association {
   SSL *ssl;
-  unsigned generation; /* of the process that made it, fork.c */
+  unsigned fork_generation; /* of the process that made it, fork.c */
   BIO *dgram; /* owned by ssl */
   dtls_endpoint *endpoint; /* NULL for a client */
   dtls_path *path;         /* NULL until it has a peer, and once closed */
@@ -537,7 +537,7 @@ struct dtls_association {
   uint32_t shape;          /* what the first fragment of that message gave it; 0: none */
   char *keylog;            /* lines that the application has not taken yet */
   uint8_t random[DTLS_RANDOM_SIZE]; /* of the hello that made it (server) */
-  uint16_t generation; /* one more than that of the association before it on its path whose hello had the same random, or 0 */
+  uint16_t cookie_generation; /* one more than that of the association before it on its path whose hello had the same random, or 0 */
   size_t mtu;                       /* UDP payload; caps every datagram */
   size_t data_mtu, protected_min;   /* once open */
   uint64_t plain_number;            /* of the last record of epoch 0 that libssl has got */

@@ -71,7 +71,7 @@ static void answer(dtls_endpoint *ep, const dtls_hello *hello, uint16_t generati
  */
 static uint16_t generation_untrusted(const dtls_path *path, const dtls_hello *hello) {
   const dtls_association *before = path ? dtls_path_of_random(path, hello->random) : NULL;
-  return before ? (uint16_t)(before->generation + before->open) : 0;
+  return before ? (uint16_t)(before->cookie_generation + before->open) : 0;
 }
 
 static bool is_replay_untrusted(dtls_endpoint *ep, const dtls_path *path, const dtls_hello *hello, uint16_t generation) {
@@ -130,7 +130,7 @@ bool dtls_hello_begin_untrusted(dtls_association *a, const dtls_path *path, cons
   ERR_clear_error();
   if (a->next_seq != hello.message_seq || !a->last.written || a->last.type != DTLS1_MT_HELLO_VERIFY_REQUEST) return false;
   memcpy(a->random, hello.random, DTLS_RANDOM_SIZE);
-  a->generation = path->current ? generation_untrusted(path, &hello) : 0;
+  a->cookie_generation = path->current ? generation_untrusted(path, &hello) : 0;
   a->plain_number = hello.message_seq - 1u;
   a->plain_shift = dtls_record_number(data) - hello.message_seq;
   return true;

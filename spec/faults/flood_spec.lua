@@ -237,23 +237,6 @@ describe('a flood', function()
         assert.equal(30, full.handshaking)
       end))
 
-      it('of new beginnings by one client holds one place', run(function()
-        local server = serve(demux, '{ maxConnectionsPerHost = 2 }')
-        local function again(count)
-          local child = flood(server, 'silent', { count = count, hosts = 1, window = 1 })
-          local whole = result(child)
-          assert.same({ count, 0 }, { whole.flights, whole.lost }, child.output.stdout)
-          child:kill()
-          return server:report()
-        end
-        local before = again(50)
-        local after = again(300)
-        assert.same({ 1, 1, 1 }, { before.handshaking, before.active, before.hosts })
-        -- The second time it had another port.
-        assert.is_true(after.replaced >= 49 + 298)
-        if weighs then assert.is_true(after.rss - before.rss < 1024, after.rss - before.rss) end
-      end))
-
       it('of hellos that were overheard costs an open association nothing', interop.run(function()
         local server = pair.echo(pair.listening { demux = demux, retransmitTimeout = 60000 })
         local between = proxy.new(server)
