@@ -260,7 +260,8 @@ describe('the examples:', function()
     ['a key without its identity'] = { 2, '%-%-psk%-identity and %-%-psk%-key come together', '--psk-key', '00', 'localhost', '1' },
     ['a file that is not there'] = { 2, '/nowhere/ca%.pem: No such file', '--ca', '/nowhere/ca.pem', 'localhost', '1' },
     ['a host that is no address to listen on'] = { 1, 'cannot bind localhost port 0: this is not an IP address', '-l', 'localhost', '0' },
-    ['a host that is nearly an address'] = { 1, 'cannot connect to 127%.0%.0%.256 port 1: ', '127.0.0.256', '1' },
+    ['a host that is nearly an address'] = { 1, "host '127%.0%.0%.256': an IPv4 address", '--psk-identity', 'me', '--psk-key', '00',
+      '127.0.0.256', '1' },
     ['an address that is not ours'] = { 1, 'cannot bind 192%.0%.2%.1 port 4433: ', '-l', '192.0.2.1', '4433' },
   } do
     it('dtlscat explains ' .. name, test(function()

@@ -191,8 +191,8 @@ describe('the key log', function()
     local nowhere = directory .. '/not/there'
     for _, call in ipairs {
       function() return dtls.createServer { cert = pair.identity.cert, key = pair.identity.key, keylog = nowhere } end,
-      function() return dtls.createContext('client', { keylog = nowhere }) end,
-      function() return dtls.connect { host = '127.0.0.1', port = 1, keylog = nowhere } end,
+      function() return dtls.createContext('client', { fingerprint = pair.identity.fingerprint, keylog = nowhere }) end,
+      function() return dtls.connect { host = '127.0.0.1', port = 1, fingerprint = pair.identity.fingerprint, keylog = nowhere } end,
     } do
       local made, err = call()
       assert.is_nil(made)
@@ -216,8 +216,8 @@ describe('the key log', function()
     local function refuses(pattern)
       for _, call in ipairs {
         function() return dtls.createServer { cert = pair.identity.cert, key = pair.identity.key, keylog = path } end,
-        function() return dtls.createContext('client', { keylog = path }) end,
-        function() return dtls.connect { host = '127.0.0.1', port = 1, keylog = path } end,
+        function() return dtls.createContext('client', { fingerprint = pair.identity.fingerprint, keylog = path }) end,
+        function() return dtls.connect { host = '127.0.0.1', port = 1, fingerprint = pair.identity.fingerprint, keylog = path } end,
       } do
         local made, err = call()
         assert.is_nil(made)
@@ -290,8 +290,8 @@ describe('the key log', function()
       local own = assert(dtls.selfSigned())
       for _, call in ipairs {
         function(path) return dtls.createServer { cert = own.cert, key = own.key, keylog = path } end,
-        function(path) return dtls.createContext('client', { keylog = path }) end,
-        function(path) return dtls.connect { host = '127.0.0.1', port = 1, keylog = path } end,
+        function(path) return dtls.createContext('client', { fingerprint = own.fingerprint, keylog = path }) end,
+        function(path) return dtls.connect { host = '127.0.0.1', port = 1, fingerprint = own.fingerprint, keylog = path } end,
       } do
         local made, err = call(%q)
         print(made, err.code, err.message)
@@ -344,7 +344,7 @@ describe('the key log', function()
       return count
     end
     local function make()
-      local made = assert(dtls.createContext('client', { keylog = path }))
+      local made = assert(dtls.createContext('client', { fingerprint = pair.identity.fingerprint, keylog = path }))
       assert.equal(1, open())
       return made.role
     end
