@@ -26,9 +26,10 @@ local peers = {
     certificate = { client = GCM, server = 'ECDHE-ECDSA-AES256-GCM-SHA384' }, psk = { client = ECDHE_PSK, server = ECDHE_PSK } },
   { name = 'Pion', command = PROGRAMS .. 'pion', needs = PROGRAMS .. 'pion', empty = true,
     certificate = { client = GCM, server = GCM }, psk = { client = PSK_GCM, server = PSK_GCM } },
-  -- Its close() says nothing to the other end.
+  -- Its close() says nothing to the other end, and it takes a protected alert for a plaintext one when the second byte of its
+  -- explicit nonce, which is random, happens to be the number of an alert: it misses one close_notify in ten.
   { name = 'werift', command = 'node', before = { SOURCES .. 'werift.js', PROGRAMS .. 'node_modules' },
-    needs = PROGRAMS .. 'node_modules/werift/package.json', silent = true, certificate = { client = GCM, server = GCM }, psk = {} },
+    needs = PROGRAMS .. 'node_modules/werift/package.json', unreliable = true, certificate = { client = GCM, server = GCM }, psk = {} },
   { name = 'node-dtls-client', command = 'node', before = { SOURCES .. 'node-dtls-client.mjs', PROGRAMS .. 'node_modules' },
     needs = PROGRAMS .. 'node_modules/node-dtls-client/package.json', certificate = {}, psk = { client = 'PSK-AES256-GCM-SHA384' } },
 }
@@ -128,11 +129,12 @@ for _, peer in ipairs(peers) do
         local child, conn, its = open(case)
         conn:close()
         assert.is_false(its:take 'close')
+        if peer.unreliable then return end
         child:expect '(closed)'
         assert.equal(0, child:wait())
       end))
 
-      if not peer.silent then
+      if not peer.unreliable then
         it('ends when it closes it ' .. case.title, interop.run(function()
           local child, _, its = open(case)
           child:finish()

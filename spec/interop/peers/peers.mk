@@ -1,15 +1,15 @@
-# The programs of spec/interop/peers_spec.lua, built into $(BUILD)/peers: `make peers` installs the libraries and runs it.
-# The specs of `make test` do without them.
+# The other ends of spec/interop/peers_spec.lua, built into $(BUILD)/peers. `make peers` installs what they and
+# spec/interop/applications_spec.lua need and runs the two; in `make test` they skip what is not there.
 
 PEER_DIR := spec/interop/peers
 PEER_OUT = $(BUILD)/peers
 PEER_PROGRAMS = $(addprefix $(PEER_OUT)/,mbedtls wolfssl pion node_modules)
 PEER_COMPILE = $(CC) -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Wshadow -Wconversion -o $@ $<
-# Versions are part of what the README says of them.
+# The README names these versions.
 PEER_NPM = node-dtls-client@2.0.3 werift@0.25.2
 
 .PHONY: peers
-peers: SPEC = spec/interop/peers_spec.lua
+peers: SPEC = spec/interop/peers_spec.lua spec/interop/applications_spec.lua
 peers: ready ## the specs with Mbed TLS, wolfSSL, Pion, libcoap, coturn, node-dtls-client and werift
 	@.ci/setup peers
 	@$(MAKE) $(PEER_PROGRAMS)
