@@ -20,11 +20,12 @@ local ECDHE_PSK, PSK_GCM = 'ECDHE-PSK-CHACHA20-POLY1305', 'PSK-AES128-GCM-SHA256
 
 -- How a program is started, what it can do in its roles, and the suite that an association with it then has.
 local peers = {
-  { name = 'Mbed TLS', command = PROGRAMS .. 'mbedtls', needs = PROGRAMS .. 'mbedtls', empty = true,
+  -- With a ticket, its client's second hello has another session id than its first (against RFC 6347 §4.2.1), which our cookie covers.
+  { name = 'Mbed TLS', command = PROGRAMS .. 'mbedtls', needs = PROGRAMS .. 'mbedtls', empty = true, resumes = 'tickets', refused = true,
     certificate = { client = GCM, server = CHACHA20 }, psk = { client = ECDHE_PSK, server = ECDHE_PSK } },
-  { name = 'wolfSSL', command = PROGRAMS .. 'wolfssl', needs = PROGRAMS .. 'wolfssl',
+  { name = 'wolfSSL', command = PROGRAMS .. 'wolfssl', needs = PROGRAMS .. 'wolfssl', resumes = 'tickets',
     certificate = { client = GCM, server = 'ECDHE-ECDSA-AES256-GCM-SHA384' }, psk = { client = ECDHE_PSK, server = ECDHE_PSK } },
-  { name = 'Pion', command = PROGRAMS .. 'pion', needs = PROGRAMS .. 'pion', empty = true,
+  { name = 'Pion', command = PROGRAMS .. 'pion', needs = PROGRAMS .. 'pion', empty = true, resumes = 'ids',
     certificate = { client = GCM, server = GCM }, psk = { client = PSK_GCM, server = PSK_GCM } },
   -- Its close() says nothing to the other end, and it takes a protected alert for a plaintext one when the second byte of its
   -- explicit nonce, which is random, happens to be the number of an alert: it misses one close_notify in ten.
@@ -33,6 +34,15 @@ local peers = {
   { name = 'node-dtls-client', command = 'node', before = { SOURCES .. 'node-dtls-client.mjs', PROGRAMS .. 'node_modules' },
     needs = PROGRAMS .. 'node_modules/node-dtls-client/package.json', certificate = {}, psk = { client = 'PSK-AES256-GCM-SHA384' } },
 }
+
+local function store()
+  local blobs = {}
+  return {
+    get = function(id) return blobs[id] end,
+    set = function(id, blob) blobs[id] = blob end,
+    remove = function(id) blobs[id] = nil end,
+  }
+end
 
 local function exists(path)
   local file = io.open(path)
@@ -70,14 +80,15 @@ for _, peer in ipairs(peers) do
       return { cert = ours.pem.cert, key = ours.pem.key, ca = root.pem.cert, requestCert = role == 'server' or nil }
     end
 
-    -- An open association: the program, our end of it, and what that experiences.
-    local function open(case)
+    -- An open association: the program, our end of it, what that experiences, and what our server does.
+    local function open(case, more)
       if case.role == 'client' then
-        local _, events, port = interop.server(IP, merged(credentials(case.kind, 'server'), { demux = case.demux }))
+        local options = merged(merged(credentials(case.kind, 'server'), { demux = case.demux }), more)
+        local _, events, port = interop.server(IP, options)
         local child = start('client', port, case.kind)
         local conn, its = events:take 'connection'
         child:expect '(connected)'
-        return child, conn, its
+        return child, conn, its, events
       end
       local port = raw.freePort(IP)
       local child = start('server', port, case.kind)
@@ -140,6 +151,22 @@ for _, peer in ipairs(peers) do
           child:finish()
           assert.is_false(its:take 'close')
           assert.equal(0, its:count 'error')
+        end))
+      end
+
+      if peer.resumes and case.role == 'client' then
+        local known = peer.refused and pending or it
+        known('resumes its session at once ' .. case.title, interop.run(function()
+          local child, first, its, events = open(case, peer.resumes == 'ids' and { sessionStore = store() } or nil)
+          assert.is_false(first:isSessionReused())
+          child:write 'again\n'
+          assert.is_false(its:take 'close')
+          local conn
+          conn, its = events:take 'connection'
+          assert.is_true(conn:isSessionReused())
+          child:expect 'connected.-\n(connected)'
+          child:write 'from the same one\n'
+          assert.equal('from the same one\n', its:take 'message')
         end))
       end
 

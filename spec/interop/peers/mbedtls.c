@@ -58,10 +58,22 @@ static void handshake(int fd, const struct peer *peer) {
   for (;;) {
     if (peer->server) check(mbedtls_ssl_set_client_transport_id(&ssl, (const unsigned char *)&fd, sizeof fd), "id");
     int result = mbedtls_ssl_handshake(&ssl);
-    if (result == 0) return;
+    if (result == 0) break;
     if (result != MBEDTLS_ERR_SSL_HELLO_VERIFY_REQUIRED) check(result, "handshake");
     check(mbedtls_ssl_session_reset(&ssl), "reset");
   }
+  peer_connected(mbedtls_ssl_get_ciphersuite(&ssl));
+}
+
+static void resume(int fd, const struct peer *peer) {
+  mbedtls_ssl_session session;
+  mbedtls_ssl_session_init(&session);
+  check(mbedtls_ssl_get_session(&ssl, &session), "session");
+  check(mbedtls_ssl_close_notify(&ssl), "close");
+  check(mbedtls_ssl_session_reset(&ssl), "reset");
+  check(mbedtls_ssl_set_session(&ssl, &session), "session");
+  mbedtls_ssl_session_free(&session);
+  handshake(fd, peer);
 }
 
 static void receive_messages(void) {
@@ -99,13 +111,13 @@ int main(int argc, char **argv) {
   mbedtls_ssl_set_bio(&ssl, &fd, send_datagram, NULL, receive_datagram);
   mbedtls_ssl_set_timer_cb(&ssl, &timer, mbedtls_timing_set_delay, mbedtls_timing_get_delay);
   handshake(fd, &peer);
-  peer_connected(mbedtls_ssl_get_ciphersuite(&ssl));
 
   unsigned char line[PEER_LONGEST];
   for (;;) {
     ssize_t length = peer_wait(fd, line);
     if (length == PEER_READABLE) receive_messages();
     else if (length == PEER_EMPTY) check(mbedtls_ssl_write(&ssl, line, 0), "write");
+    else if (length == PEER_AGAIN) resume(fd, &peer);
     else if (length > 0) check(mbedtls_ssl_write(&ssl, line, (size_t)length), "write");
     else break;
   }

@@ -2,7 +2,8 @@
  * What the C programs of spec/interop/peers share: options, a socket that is connected to the other end, and the
  * protocol with the test: "listening VERSION" (servers), then "connected SUITE", then each message that was received as
  * a line, and "closed" when the other end has said so. What one read of standard input gives is sent as one message,
- * a line "empty" as a message without data; its end closes the association.
+ * a line "empty" as a message without data, and "again" makes a client close the association and resume
+ * its session in a new one; the end of standard input closes the association.
  */
 #ifndef PEER_H
 #define PEER_H
@@ -17,7 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { PEER_LONGEST = 16384, PEER_READABLE = -1, PEER_EMPTY = -2 };
+enum { PEER_LONGEST = 16384, PEER_READABLE = -1, PEER_EMPTY = -2, PEER_AGAIN = -3 };
 
 struct peer {
   bool server, psk;
@@ -76,13 +77,15 @@ _Noreturn static void peer_closed(void) {
   exit(0);
 }
 
-/* Waits: PEER_READABLE when the socket has a datagram, PEER_EMPTY, or the length of what is to be sent, 0 at the end. */
+/* Waits: PEER_READABLE when the socket has a datagram, PEER_EMPTY, PEER_AGAIN, or the length of what is to be sent, 0 at the end. */
 static ssize_t peer_wait(int fd, unsigned char *line) {
   struct pollfd wait[] = { { .fd = fd, .events = POLLIN }, { .fd = STDIN_FILENO, .events = POLLIN } };
   if (poll(wait, 2, -1) < 0) exit(3);
   if (wait[0].revents) return PEER_READABLE;
   ssize_t length = read(STDIN_FILENO, line, PEER_LONGEST);
-  return length == 6 && memcmp(line, "empty\n", 6) == 0 ? PEER_EMPTY : length;
+  if (length == 6 && memcmp(line, "empty\n", 6) == 0) return PEER_EMPTY;
+  if (length == 6 && memcmp(line, "again\n", 6) == 0) return PEER_AGAIN;
+  return length;
 }
 
 #endif

@@ -22,8 +22,25 @@ func must(err error) {
 	}
 }
 
+// The sessions of this process.
+type sessions map[string]dtls.Session
+
+func (s sessions) Set(key []byte, session dtls.Session) error {
+	s[string(key)] = session
+	return nil
+}
+
+func (s sessions) Get(key []byte) (dtls.Session, error) {
+	return s[string(key)], nil
+}
+
+func (s sessions) Del(key []byte) error {
+	delete(s, string(key))
+	return nil
+}
+
 func configure(server bool, credentials []string) *dtls.Config {
-	config := &dtls.Config{ConnectContextMaker: func() (context.Context, func()) {
+	config := &dtls.Config{SessionStore: sessions{}, ConnectContextMaker: func() (context.Context, func()) {
 		return context.WithTimeout(context.Background(), time.Minute)
 	}}
 	if credentials[0] == "psk" {
@@ -60,36 +77,47 @@ func establish(server bool, address *net.UDPAddr, config *dtls.Config) *dtls.Con
 	return conn.(*dtls.Conn)
 }
 
+// Prints what arrives, until the other end or the program itself has closed.
+func receive(ours context.Context, conn *dtls.Conn) {
+	data := make([]byte, 16384)
+	for {
+		length, err := conn.Read(data)
+		if err != nil && ours.Err() == nil {
+			fmt.Println("closed")
+			os.Exit(0)
+		}
+		if err != nil {
+			return
+		}
+		fmt.Printf("%s\n", data[:length])
+	}
+}
+
 func main() {
 	server := os.Args[1] == "server"
 	port, err := strconv.Atoi(os.Args[3])
 	must(err)
-	conn := establish(server, &net.UDPAddr{IP: net.ParseIP(os.Args[2]), Port: port}, configure(server, os.Args[4:]))
-	fmt.Println("connected")
-
-	go func() {
-		data := make([]byte, 16384)
-		for {
-			length, err := conn.Read(data)
-			if err != nil {
-				fmt.Println("closed")
-				os.Exit(0)
-			}
-			fmt.Printf("%s\n", data[:length])
-		}
-	}()
-
+	address := &net.UDPAddr{IP: net.ParseIP(os.Args[2]), Port: port}
+	config := configure(server, os.Args[4:])
 	line := make([]byte, 16384)
-	for {
-		length, err := os.Stdin.Read(line)
-		if err != nil {
-			break
+	for again := true; again; {
+		conn := establish(server, address, config)
+		fmt.Println("connected")
+		ours, leave := context.WithCancel(context.Background())
+		go receive(ours, conn)
+		for {
+			length, err := os.Stdin.Read(line)
+			again = string(line[:length]) == "again\n"
+			if err != nil || again {
+				break
+			}
+			if string(line[:length]) == "empty\n" {
+				length = 0
+			}
+			_, err = conn.Write(line[:length])
+			must(err)
 		}
-		if string(line[:length]) == "empty\n" {
-			length = 0
-		}
-		_, err = conn.Write(line[:length])
-		must(err)
+		leave()
+		must(conn.Close())
 	}
-	must(conn.Close())
 }

@@ -66,22 +66,40 @@ static void receive_messages(WOLFSSL *ssl) {
   } while (wolfSSL_pending(ssl));
 }
 
+static WOLFSSL *handshake(WOLFSSL_CTX *context, int fd, WOLFSSL_SESSION *session) {
+  WOLFSSL *ssl = wolfSSL_new(context);
+  wolfSSL_set_fd(ssl, fd);
+  wolfSSL_dtls_set_using_nonblock(ssl, 0);
+  if (!peer.server) check(ssl, wolfSSL_UseSessionTicket(ssl), "ticket");
+  if (!peer.server && !peer.psk) check(ssl, wolfSSL_check_domain_name(ssl, "localhost"), "name");
+  if (session) check(ssl, wolfSSL_set_session(ssl, session), "session");
+  check(ssl, peer.server ? wolfSSL_accept(ssl) : wolfSSL_connect(ssl), "handshake");
+  peer_connected(wolfSSL_get_cipher(ssl));
+  return ssl;
+}
+
+static WOLFSSL *resume(WOLFSSL_CTX *context, int fd, WOLFSSL *before) {
+  WOLFSSL_SESSION *session = wolfSSL_get1_session(before);
+  wolfSSL_shutdown(before);
+  wolfSSL_free(before);
+  WOLFSSL *ssl = handshake(context, fd, session);
+  wolfSSL_SESSION_free(session);
+  return ssl;
+}
+
 int main(int argc, char **argv) {
   peer = peer_options(argc, argv);
   wolfSSL_Init();
-  WOLFSSL *ssl = wolfSSL_new(make_context());
+  WOLFSSL_CTX *context = make_context();
   int fd = peer_socket(&peer, "wolfSSL " LIBWOLFSSL_VERSION_STRING);
-  wolfSSL_set_fd(ssl, fd);
-  wolfSSL_dtls_set_using_nonblock(ssl, 0);
-  if (!peer.server && !peer.psk) check(ssl, wolfSSL_check_domain_name(ssl, "localhost"), "name");
-  check(ssl, peer.server ? wolfSSL_accept(ssl) : wolfSSL_connect(ssl), "handshake");
-  peer_connected(wolfSSL_get_cipher(ssl));
+  WOLFSSL *ssl = handshake(context, fd, NULL);
 
   unsigned char line[PEER_LONGEST];
   for (;;) {
     ssize_t length = peer_wait(fd, line);
     if (length == PEER_READABLE) receive_messages(ssl);
     else if (length == PEER_EMPTY) wolfSSL_write(ssl, line, 0);
+    else if (length == PEER_AGAIN) ssl = resume(context, fd, ssl);
     else if (length <= 0 || wolfSSL_write(ssl, line, (int)length) <= 0) break;
   }
   wolfSSL_shutdown(ssl);
