@@ -404,7 +404,7 @@ struct dtls_path {
 };
 
 /* Where a datagram on a path belongs. BOTH: only the keys can tell. */
-typedef enum { DTLS_TO_NOBODY, DTLS_TO_CURRENT, DTLS_TO_SUCCESSOR, DTLS_TO_BOTH, DTLS_TO_HELLO } dtls_destination;
+typedef enum { DTLS_TO_CURRENT, DTLS_TO_SUCCESSOR, DTLS_TO_BOTH, DTLS_TO_HELLO } dtls_destination;
 
 dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, int fd, bool owns_fd);
 void dtls_path_free(dtls_path *path); /* for a path that no association is on; others go with their last one */

@@ -260,8 +260,7 @@ static int dispatch_untrusted(lua_State *L, dtls_endpoint *ep, bool seen) {
     case DTLS_TO_CURRENT: return hand_to(L, ep, path->current);
     case DTLS_TO_SUCCESSOR: return hand_to(L, ep, path->successor);
     case DTLS_TO_BOTH: ep->hand_again = true; return hand_to(L, ep, path->current);
-    case DTLS_TO_HELLO: return greet(L, ep, path);
-    default: DTLS_DROP(path->current, REPLAY); return 0;
+    default: return greet(L, ep, path);
   }
 }
 

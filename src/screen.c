@@ -180,7 +180,6 @@ static bool is_for_me_untrusted(dtls_association *a, const uint8_t *data, size_t
   switch (dtls_path_classify_untrusted(a->path, data, size)) {
     case DTLS_TO_CURRENT: return true;
     case DTLS_TO_BOTH: dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, true); return true;
-    case DTLS_TO_NOBODY: return drop(a, DTLS_DROP_REPLAY);
     default: dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, false); return false;
   }
 }

@@ -29,16 +29,21 @@ static void check_hello(const uint8_t *data, size_t size, const dtls_hello *hell
 
 static bool is_of(const dtls_association *a, const dtls_hello *hello) { return memcmp(hello->random, a->random, DTLS_RANDOM_SIZE) == 0; }
 
+/* Whether it is the one that the unfinished handshake of the path has begun with. */
+static bool is_repetition(const dtls_path *path, const dtls_hello *hello) {
+  if (hello->cookie_size == 0) return false; /* without a cookie nothing begins */
+  if (path->successor && is_of(path->successor, hello)) return true;
+  return is_of(path->current, hello) && !path->current->open;
+}
+
 /* hello: NULL when the datagram is none. */
 static void classify(unsigned flags, const uint8_t *data, size_t size, const dtls_hello *hello) {
   dtls_association current = {.open = flags & CURRENT_OPEN}, successor = {.server = true};
   dtls_path path = {.current = &current, .successor = flags & SUCCESSOR ? &successor : NULL};
   if (hello && flags & CURRENT_RANDOM) repeat(&current, hello);
   if (hello && flags & SUCCESSOR_RANDOM) repeat(&successor, hello);
-  bool old = hello && (is_of(&current, hello) || (path.successor && is_of(&successor, hello)));
   dtls_destination to = dtls_path_classify_untrusted(&path, data, size);
-  FUZZ_CHECK((to == DTLS_TO_HELLO) == (hello && !old));
-  FUZZ_CHECK(to != DTLS_TO_NOBODY || (hello && is_of(&current, hello) && current.open));
+  FUZZ_CHECK((to == DTLS_TO_HELLO) == (hello && !is_repetition(&path, hello)));
   FUZZ_CHECK((to != DTLS_TO_SUCCESSOR && to != DTLS_TO_BOTH) || path.successor);
 }
 
