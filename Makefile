@@ -225,6 +225,7 @@ deep: ## all that is too dear for each change: coverage, valgrind, floods, hours
 -include spec/fuzz/fuzz.mk
 -include spec/interop/peers/peers.mk
 
+# readdir on a stream of one's own is as safe as readdir_r, which is obsolete.
 # .clang-tidy says what is looked for. One file at a time: what it says of one depends on those before it.
 # cppcheck reads no foreign headers; what it would have needed of them follows -D. clang-tidy's stderr only counts what
 # it found in such headers.
@@ -234,8 +235,8 @@ lint: ## luacheck, clang-tidy, cppcheck, shellcheck
 	luacheck --quiet --no-color lua spec bench examples .busted .luacheckrc rockspec
 	shellcheck .ci/run .ci/deep .ci/setup .ci/matrix spec/support/shards.sh
 	cppcheck --quiet --std=c11 --library=posix --enable=warning,performance,portability,style --inconclusive \
-	  --error-exitcode=1 --suppress=missingIncludeSystem -Isrc -DOPENSSL_VERSION_NUMBER=0x30000000L \
-	  '-DElfW(type)=Elf64_##type' $(C_FILES)
+	  --error-exitcode=1 --suppress=missingIncludeSystem --suppress=readdirCalled -Isrc \
+	  -DOPENSSL_VERSION_NUMBER=0x30000000L '-DElfW(type)=Elf64_##type' $(C_FILES)
 	@printf '%s\n' $(C_FILES) | xargs -P 2 -I '{}' clang-tidy --quiet '{}' -- -std=c11 -D_GNU_SOURCE -Isrc \
 	  $(LUA_CFLAGS) $(SSL_CFLAGS) 2>/dev/null
 

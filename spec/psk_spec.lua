@@ -322,7 +322,9 @@ describe('the groups of ECDHE-PSK', function()
   local function chosen(between, hint_prefix)
     for _, data in ipairs(between.recorded.client) do
       for _, record in ipairs(hello.records(data)) do
-        if record.epoch == 0 and record.type == 22 and record.body:byte(1) == 12 then return hello.read(record.body, 13 + hint_prefix + 1, 2) end
+        if record.epoch == 0 and record.type == 22 and record.body:byte(1) == 12 then
+          return hello.read(record.body, 13 + hint_prefix + 1, 2)
+        end
       end
     end
   end

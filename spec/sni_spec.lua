@@ -133,9 +133,12 @@ pair.eachStrategy(function(demux)
     local servers = {
       ['without sni and SNICallback'] = { false, function() return {} end },
       ['with a sessionStore alone'] = { false, function()
-        return { sessionStore = { get = function(id) return store[id] end, set = function(id, blob) store[id] = blob end, remove = remember } }
+        local function set(id, blob) store[id] = blob end
+        return { sessionStore = { get = function(id) return store[id] end, set = set, remove = remember } }
       end },
-      ['with psk alone'] = { false, function() return { psk = { alice = 'her key' } } end, { psk = { identity = 'alice', key = 'her key' } } },
+      ['with psk alone'] = {
+        false, function() return { psk = { alice = 'her key' } } end, { psk = { identity = 'alice', key = 'her key' } },
+      },
       ['whose SNICallback gives nil'] = { false, function() return { SNICallback = function() return nil end } end },
       ['whose SNICallback gives a Context'] = { true, function() return { SNICallback = function() return named end } end },
       ['whose SNICallback gives its own identity'] = { true, function() return { SNICallback = function() return options(own) end } end },
@@ -290,15 +293,16 @@ pair.eachStrategy(function(demux)
       local names = {}
       local server = listening(function(name) names[#names + 1] = name end)
       local heard = pair.record(server, 'clientError')
-      local peer = raw.open()
       for i, name in ipairs { 'one.example\0.example.net', ('n'):rep(256) } do
+        local peer = raw.open()
         local extension = hello.vector(2, hello.vector(2, '\0' .. hello.vector(2, name)))
         hello.halfOpen(peer, server, { random = ('%d'):format(i):rep(32), extensions = '\0\0' .. extension })
         loop.till(function() return heard[i] end, 'clientError')
         assert.equal('ERR_DTLS_SERVERNAME', heard[i][2].code)
+        pair.close(peer)
       end
       assert.same({}, names)
-      pair.close(peer, server)
+      pair.close(server)
     end))
 
     it('refuses a name with false', loop.run(function()

@@ -235,9 +235,9 @@ bool dtls_hold_untrusted(dtls_association *a, const uint8_t *record, size_t size
 }
 
 const dtls_psk *dtls_hold_psk(const dtls_association *a, bool *failed) {
-  bool answered = has_answer(a, PSK); /* no: there was no memory for the question */
-  *failed = *failed || !answered || a->hold->psk_failed;
-  return answered && a->hold->psk.key ? &a->hold->psk : NULL;
+  bool has = has_answer(a, PSK); /* no: there was no memory for the question */
+  *failed = *failed || !has || a->hold->psk_failed;
+  return has && a->hold->psk.key ? &a->hold->psk : NULL;
 }
 
 /* ── a server's certificate ── */

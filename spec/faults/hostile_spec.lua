@@ -253,7 +253,8 @@ pair.eachStrategy(function(demux)
     local world = opened { demux = demux }
     world.roundTrip 'once'
     local up, down = { unpack(world.between.recorded.server) }, { unpack(world.between.recorded.client) }
-    -- A hello (the one before it, without a cookie, gets one); ClientKeyExchange and ChangeCipherSpec; a message. Finished is a replay to libssl, which says nothing of it.
+    -- A hello (the one before it, without a cookie, gets one); ClientKeyExchange and ChangeCipherSpec; a message. Finished
+    -- is a replay to libssl, which says nothing of it.
     assert.same({ replay = 1, epoch = 2, invalid = 1 }, injected(world, 'server', up))
     -- HelloVerifyRequest, which is DTLS 1.0 in name; ServerHello to ServerHelloDone, perhaps in fragments; NewSessionTicket,
     -- ChangeCipherSpec; Finished, which a client has no use for any more; a message.
@@ -565,7 +566,8 @@ describe('what is dropped is counted', function()
     invalid = record(23, ('x'):rep(60), { epoch = 1 }),
   }
   local elsewhere = {
-    pace = 'spec/pace_spec.lua', handshake = 'below', early = 'below', replay = 'below', hello = 'below', stranger = 'below', stash = 'below',
+    handshake = 'below', early = 'below', replay = 'below', hello = 'below', stranger = 'below', stash = 'below',
+    pace = 'spec/pace_spec.lua',
     EAGAIN = 'host', ENOBUFS = 'host', EMSGSIZE = 'host', ECONNREFUSED = 'host', EHOSTUNREACH = 'host',
   }
 

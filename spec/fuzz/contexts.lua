@@ -31,7 +31,10 @@ local kinds = {
 local contexts = { KEY = KEY }
 
 local function context(role, options, keylog)
-  local all = { ciphers = SUITES, groups = 'X25519:P-256', sigalgs = 'ECDSA+SHA256:ed25519:ed448', alpn = { 'coap' }, keylog_event = keylog }
+  local all = {
+    ciphers = SUITES, groups = 'X25519:P-256', sigalgs = 'ECDSA+SHA256:ed25519:ed448', alpn = { 'coap' },
+    keylog_event = keylog,
+  }
   for name, value in pairs(options) do all[name] = value end
   if role == 'server' and not all.psk and not all.cert then all.cert, all.key = cert, key end
   return assert(core.context(role, all))

@@ -137,7 +137,9 @@ end
 local harms = {
   data = function(role) return step(DATA, role, 0) .. prefixed 'data' end,
   empty = function(role) return step(DATA, role, 0) .. prefixed '' .. step(DATA, role, 0) .. prefixed 'x' end,
-  packed = function(role) return step(DATA, role, 1) .. prefixed 'a' .. step(DATA, role, 1) .. prefixed '' .. step(DATA, role, 0) .. prefixed 'b' end,
+  packed = function(role)
+    return step(DATA, role, 1) .. prefixed 'a' .. step(DATA, role, 1) .. prefixed '' .. step(DATA, role, 0) .. prefixed 'b'
+  end,
   busy = function(role) return step(SAY, 1 - role, SAY, role, DATA, role, 0) .. prefixed 'data' .. step(RUN, SAY, role, RUN) end,
   close_notify = function(role) return step(ALERT, role, 1, 1, 0) .. step(DATA, role, 0) .. prefixed 'behind' .. step(SAY, role) end,
   warning = function(role) return step(ALERT, role, 0, 1, 41) end,
@@ -148,7 +150,9 @@ local harms = {
   ccs = function(role) return step(CCS, role, 0) end,
   ccs_and_data = function(role) return step(CCS, role, 1, DATA, role, 0) .. prefixed 'data' end,
   unknown = function(role) return step(TYPED, role, 1, 24) .. prefixed 'heartbeat' .. step(TYPED, role, 0, 19) .. prefixed '' end,
-  epochs = function(role) return step(EPOCH, role, 0, 22) .. prefixed '\0' .. number(2, 2) .. step(EPOCH, role, 0, 23) .. prefixed 'zero' .. number(0, 2) end,
+  epochs = function(role)
+    return step(EPOCH, role, 0, 22) .. prefixed '\0' .. number(2, 2) .. step(EPOCH, role, 0, 23) .. prefixed 'zero' .. number(0, 2)
+  end,
   large = function(role) return step(LARGE, role, 23) .. number(256, 2) .. step(LARGE, role, 23) .. number(257, 2) end,
   again = function(role) return step(DATA, role, 0) .. prefixed 'once' .. step(REPEATED, role, 3) end,
   protected = function(role) return step(PROTECT, role, role == 0 and 0 or 1, PROTECT, role, role == 0 and 2 or 3) end,
@@ -162,7 +166,9 @@ local harms = {
 }
 for sequence = 2, 7 do
   harms['fragment_' .. sequence] = function(role) return fragment(role, sequence, 1, 1000, 'x') .. step(SAY, role) end
-  harms['ahead_' .. sequence] = function(role) return fragment(role, sequence + 3, 11, 8, 'complete') .. step(DATA, role, 0) .. prefixed 'data' end
+  harms['ahead_' .. sequence] = function(role)
+    return fragment(role, sequence + 3, 11, 8, 'complete') .. step(DATA, role, 0) .. prefixed 'data'
+  end
   harms['unfinished_' .. sequence] = function(role) return step(UNFINISHED, role, 11, sequence) .. number(30000, 2) .. step(1, 40) end
 end
 

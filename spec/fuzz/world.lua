@@ -111,7 +111,7 @@ function World:dropHalfOpen()
 end
 
 --- A handshake that may never complete is over when its time is.
-function World:checkExpired(party)
+function World.checkExpired(_, party)
   local ok, err = party.association:expired(1)
   assert(not ok)
   check_error(err)
@@ -265,7 +265,7 @@ function World:take(role)
   return table.remove(self.to[role], 1)
 end
 
-local function bytes(queue, from)
+local function bytesFrom(queue, from)
   local sum = 0
   for i = from, #queue do sum = sum + #queue[i] end
   return sum
@@ -288,7 +288,7 @@ function World:inject(role, data)
   if data:find '[\20\22]' then self.harmed = true end -- it may pass for a handshake message, or ChangeCipherSpec
   local settled, queued = is_settled(self) or role == 'server' and not self.servers[1], #self.to[other]
   self:deliver(role, data)
-  if settled then assert(bytes(self.to[other], queued + 1) <= #data, 'an answer larger than what it answers') end
+  if settled then assert(bytesFrom(self.to[other], queued + 1) <= #data, 'an answer larger than what it answers') end
 end
 
 --- A datagram to the server from an address that nobody has shown anything.
