@@ -186,16 +186,34 @@ pair.eachStrategy(function(demux)
 end)
 
 describe('a server', function()
-  it('measures the interval by the number that it is given, and by a second otherwise', loop.run(function()
-    for _, timeout in ipairs { 'none', function() return 100 end } do
-      local options = { cert = pair.identity.cert, key = pair.identity.key, retransmitTimeout = timeout ~= 'none' and timeout or nil }
-      local server, client = assert(dtls.createServer(options)), raw.open()
-      assert(server:listen(0, '127.0.0.1'))
-      server.ip, server.port = '127.0.0.1', server:address().port
-      for _, each in ipairs(cookied(client, server)) do client:send(each, server) end
-      fence(server)
-      assert.equal(1, server:stats().accepted)
-      pair.close(server, client)
-    end
+  local function listening(options)
+    local server = assert(dtls.createServer(pair.with(options, { cert = pair.identity.cert, key = pair.identity.key })))
+    assert(server:listen(0, '127.0.0.1'))
+    server.ip, server.port = '127.0.0.1', server:address().port
+    return server, raw.open()
+  end
+
+  it('lets an address begin one handshake in a second when nothing is said', loop.run(function()
+    local server, client = listening {}
+    for _, each in ipairs(cookied(client, server)) do client:send(each, server) end
+    fence(server)
+    assert.equal(1, server:stats().accepted)
+    pair.close(server, client)
+  end))
+
+  it('takes the interval from the function that gives its waits', loop.run(function()
+    local server, client = listening { retransmitTimeout = function() return NEVER end }
+    local list = cookied(client, server)
+    for _, each in ipairs(list) do client:send(each, server) end
+    fence(server)
+    assert.equal(1, server:stats().accepted)
+    pair.close(server, client)
+    server, client = listening { retransmitTimeout = function() return 20 end }
+    list = cookied(client, server)
+    loop.till(function()
+      for _, each in ipairs(list) do client:send(each, server) end
+      return server:stats().accepted >= 3
+    end, 'three handshakes')
+    pair.close(server, client)
   end))
 end)

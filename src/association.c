@@ -557,6 +557,8 @@ static int association_set_retransmit(lua_State *L) {
   luaL_argcheck(L, next >= 0 && next <= DTLS_TIMEOUT_MAX, 3, "expected 0 to 60000 ms");
   a->first_timeout = (unsigned)first;
   a->next_timeout = (unsigned)next;
+  bool begins = a->endpoint && a->endpoint->pace && a->path && a->counters.datagrams_out == 0;
+  if (begins) dtls_pace_begin(a->endpoint->pace, &a->path->local, &a->path->peer, a->first_timeout);
   return 0;
 }
 

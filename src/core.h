@@ -385,10 +385,11 @@ bool dtls_hello_begin_untrusted(dtls_association *a, const dtls_path *path, cons
 
 typedef struct dtls_pace dtls_pace;
 
-dtls_pace *dtls_pace_new(unsigned interval); /* ms; NULL: no memory */
+dtls_pace *dtls_pace_new(void); /* NULL: no memory */
 void dtls_pace_free(dtls_pace *pace);
 bool dtls_pace_allows(const dtls_pace *pace, const dtls_address *local, const dtls_address *peer);
-void dtls_pace_begin(dtls_pace *pace, const dtls_address *local, const dtls_address *peer); /* a handshake has begun */
+/* A handshake has begun, and another one must wait for so many ms. */
+void dtls_pace_begin(dtls_pace *pace, const dtls_address *local, const dtls_address *peer, unsigned interval);
 void dtls_pace_complete(dtls_pace *pace, const dtls_address *local, const dtls_address *peer); /* and is complete */
 
 /* ── path.c: the quartet (local, peer) and the associations on it ────────────────────────────────────────── */
@@ -594,6 +595,7 @@ struct dtls_endpoint {
   dtls_cookies *cookies;
   dtls_paths *paths;
   dtls_pace *pace;
+  unsigned interval; /* ms, of the pace, unless an association has one of its own */
   dtls_batch *batch;
   struct dtls_stashed *stash, **stash_end; /* copies that wait to be dispatched again, a FIFO */
   size_t stash_count;

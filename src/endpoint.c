@@ -86,7 +86,8 @@ static bool allow_peer_sockets(int fd) {
  * no tickets; the application keeps them.
  * fd: a bound, unconnected, non-blocking UDP socket. It stays the caller's, who closes the endpoint first; or, with
  * duplicate, closes it when he likes: the endpoint has a descriptor of its own, see fd().
- * interval: ms in which a peer may begin one handshake and no more, unless it completes it; 1000 by default.
+ * interval: ms in which a peer may begin one handshake and no more, unless it completes it; 1000 by default. What
+ * association:set_retransmit() says before the first flight holds instead.
  */
 int dtls_endpoint_new(lua_State *L) {
   SSL_CTX *ctx = dtls_context_check(L, 1, true);
@@ -128,7 +129,8 @@ int dtls_endpoint_new(lua_State *L) {
   ep->left = UINT_MAX;
   ep->cookies = dtls_cookies_new();
   ep->paths = dtls_paths_new();
-  ep->pace = dtls_pace_new((unsigned)interval);
+  ep->pace = dtls_pace_new();
+  ep->interval = (unsigned)interval;
   ep->batch = dtls_batch_new();
   if (SSL_CTX_up_ref(ctx)) ep->ctx = ctx;
   box->object = ep;
@@ -383,7 +385,7 @@ static int endpoint_accept(lua_State *L) {
   if (fresh && path->fd >= 0) dtls_endpoint_drain(ep, path);
   hand_over(ep, a);
   ep->verified = false;
-  dtls_pace_begin(ep->pace, &path->local, &path->peer);
+  dtls_pace_begin(ep->pace, &path->local, &path->peer, ep->interval);
   if (!displaced) return 1;
   lua_rawgeti(L, LUA_REGISTRYINDEX, displaced->owner);
   return 2;

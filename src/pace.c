@@ -11,17 +11,15 @@ enum { SLOTS = 4096 };
 
 struct dtls_pace {
   uint64_t seed;   /* whoever has many addresses could choose them to collide */
-  uint64_t interval; /* ms */
   struct {
     uint64_t tag; /* of the 4-tuple, 0: none */
     uint64_t until; /* ms */
   } slots[SLOTS];
 };
 
-dtls_pace *dtls_pace_new(unsigned interval) {
+dtls_pace *dtls_pace_new(void) {
   dtls_pace *pace = OPENSSL_zalloc(sizeof *pace);
   if (!pace) return NULL;
-  pace->interval = interval;
   if (RAND_bytes((unsigned char *)&pace->seed, sizeof pace->seed) == 1) return pace;
   OPENSSL_free(pace);
   return NULL;
@@ -40,10 +38,10 @@ bool dtls_pace_allows(const dtls_pace *pace, const dtls_address *local, const dt
 }
 
 /* An older mark of another address in the same slot is lost. */
-void dtls_pace_begin(dtls_pace *pace, const dtls_address *local, const dtls_address *peer) {
+void dtls_pace_begin(dtls_pace *pace, const dtls_address *local, const dtls_address *peer, unsigned interval) {
   uint64_t tag = tag_of(pace, local, peer), slot = (tag >> 32) % SLOTS;
   pace->slots[slot].tag = tag;
-  pace->slots[slot].until = dtls_now() + pace->interval;
+  pace->slots[slot].until = dtls_now() + interval;
 }
 
 void dtls_pace_complete(dtls_pace *pace, const dtls_address *local, const dtls_address *peer) {

@@ -95,7 +95,6 @@ function Server:_start(udp)
   endpoint, err = core.endpoint(self._context.core, fd, own.demux or DEFAULT_DEMUX, {
     asks_hello = own.sni ~= nil or own.SNICallback ~= nil or own.sessionStore ~= nil, stores_sessions = own.sessionStore ~= nil,
     duplicate = not self._ownsUdp,
-    interval = type(self._settings.retransmitTimeout) == 'number' and self._settings.retransmitTimeout or nil,
   })
   if not endpoint then return nil, err end
   local secrets = own.cookieSecret
