@@ -43,31 +43,34 @@ local function serve(context, asks)
   return server
 end
 
-local servers = {}
-for _, context in ipairs {
+local kinds = {
   contexts.opened 'ec', contexts.opened 'ed25519', contexts.opened('ed448', 'rsa'), contexts.opened('rsa-pss', 'ed25519'),
-} do
-  servers[#servers + 1] = serve(context, false)
-  servers[#servers + 1] = serve(context, true)
-end
+}
 
-return function(data)
-  if #data == 0 then return end
-  net.fix()
-  local server = servers[data:byte() % #servers + 1]
-  net.send(client_fd, hello(server.cookie, data:sub(2)), server_port)
-  if server.endpoint:next() ~= 'hello' then return end -- libssl found it malformed before
+local function greet(server, extensions)
+  net.send(client_fd, hello(server.cookie, extensions), server_port)
+  if server.endpoint:next() ~= 'hello' then return end -- malformed
   local association = assert(server.endpoint:accept())
   local _, err, name, id = association:handshake()
   if err == 'ask_hello' then
     if name then
       assert(#name >= 1 and #name <= 255 and not name:find '%z', 'a name that is none')
-      assert(server_name(data:sub(2)):sub(6, 5 + #name) == name, 'a name that was not said')
+      assert(server_name(extensions):sub(6, 5 + #name) == name, 'a name that was not said')
     end
     assert(id == ('i'):rep(32), 'another session id than the one in the hello')
     association:answer_hello()
     association:handshake()
   end
   association:close()
+end
+
+-- Each input has a server of its own: of one server an address gets one flight in a retransmission interval.
+return function(data)
+  if #data == 0 then return end
+  net.fix()
+  local which = data:byte() % (2 * #kinds)
+  local server = serve(kinds[math.floor(which / 2) + 1], which % 2 == 1)
+  greet(server, data:sub(2))
+  server.endpoint:close()
   repeat until not net.receive(client_fd)
 end
