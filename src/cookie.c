@@ -70,17 +70,20 @@ bool dtls_cookies_set(dtls_cookies *cookies, const void *current, size_t size, c
   return true;
 }
 
-/* The client's parameters are in the MAC as RFC 6347 asks, so that a cookie serves the hello that it was made for. */
+/*
+ * The client's parameters are in the MAC as RFC 6347 asks, so that a cookie serves the hello that it was made for; but not
+ * the session id: an Mbed TLS 2.28 client with a ticket makes up another one for its second hello.
+ */
 static bool compute(EVP_MAC_CTX *key, const dtls_address *peer, const dtls_hello *hello, uint16_t generation, uint8_t out[DTLS_COOKIE_SIZE]) {
   uint8_t address[18];
-  const uint8_t sizes[5] = {(uint8_t)hello->session_size, (uint8_t)(hello->suites_size >> 8), (uint8_t)hello->suites_size,
-                            (uint8_t)(generation >> 8), (uint8_t)generation};
+  const uint8_t sizes[4] = {(uint8_t)(hello->suites_size >> 8), (uint8_t)hello->suites_size, (uint8_t)(generation >> 8),
+                            (uint8_t)generation};
   size_t size = 0;
   dtls_address_bytes(peer, address);
   return EVP_MAC_init(key, NULL, 0, NULL) && EVP_MAC_update(key, address, sizeof address) && EVP_MAC_update(key, sizes, sizeof sizes) &&
          EVP_MAC_update(key, hello->version, 2) && EVP_MAC_update(key, hello->random, DTLS_RANDOM_SIZE) &&
-         EVP_MAC_update(key, hello->session, hello->session_size) && EVP_MAC_update(key, hello->suites, hello->suites_size) &&
-         EVP_MAC_final(key, out, &size, DTLS_COOKIE_SIZE) && size == DTLS_COOKIE_SIZE;
+         EVP_MAC_update(key, hello->suites, hello->suites_size) && EVP_MAC_final(key, out, &size, DTLS_COOKIE_SIZE) &&
+         size == DTLS_COOKIE_SIZE;
 }
 
 /* The secrets are as old as they look: a server that nobody greets takes no older cookies than a busy one. */
