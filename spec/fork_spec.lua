@@ -1,37 +1,161 @@
 -- fork(): what parent and child may do with the associations that there were.
 
 local child = require 'spec.support.child'
+local pair = require 'spec.support.pair'
+
+-- What every script begins with: a server and a client with an open association, then body(), then the loop.
+local prelude = [[
+  local ffi, uv, dtls = require 'ffi', require 'luv', require 'dtls'
+  ffi.cdef 'int fork(void); void _exit(int); int waitpid(int, int *, int); int uv_loop_fork(void *);'
+  local own = assert(dtls.selfSigned())
+  local server = assert(dtls.createServer { cert = own.cert, key = own.key, demux = DEMUX })
+  assert(server:listen(0, '127.0.0.1'))
+  local function dial() return assert(dtls.connect { host = '127.0.0.1', port = server:address().port, fingerprint = own.fingerprint }) end
+
+  -- luv does not offer it: a handle begins with what its user keeps there and its loop (uv_handle_t).
+  local function loop_fork()
+    local timer = uv.new_timer()
+    assert(ffi.load 'libuv.so.1'.uv_loop_fork(ffi.cast('void ***', timer)[0][1]) == 0)
+    timer:close()
+  end
+  -- Runs body in a child process; the parent waits, with its loop at rest, and gives the child's status.
+  local function in_child(body)
+    io.stdout:flush()
+    local pid = ffi.C.fork()
+    if pid == 0 then
+      loop_fork()
+      local ok, err = pcall(body)
+      if not ok then print('in the child: ' .. tostring(err)) end
+      io.stdout:flush()
+      ffi.C._exit(ok and 0 or 1)
+    end
+    local result = ffi.new 'int[1]'
+    ffi.C.waitpid(pid, result, 0)
+    return result[0] / 256
+  end
+  local function till(condition)
+    while not condition() do uv.run 'once' end
+  end
+  local function refused(ok, err) assert(ok == nil and err.code == 'ERR_DTLS_FORKED', 'not refused: ' .. tostring(err)) end
+  local function open()
+    local accepted, opened
+    server:once('connection', function(conn) accepted = conn end)
+    local conn = dial()
+    conn:once('connection', function() opened = true end)
+    till(function() return accepted and opened end)
+    return conn, accepted
+  end
+  local function passes(from, to, text)
+    local heard
+    to:once('message', function(data) heard = data end)
+    assert(from:send(text))
+    till(function() return heard end)
+    return heard == text
+  end
+]]
+
+-- Has the rest of the script run in a child that may end before its own child does, and waits for both.
+local daemonizes = [[
+  local ffi = require 'ffi'
+  ffi.cdef 'int fork(void); void _exit(int); int pipe(int *); long read(int, void *, unsigned long); int close(int);'
+  local ends, byte = ffi.new 'int[2]', ffi.new 'char[1]'
+  assert(ffi.C.pipe(ends) == 0)
+  if ffi.C.fork() ~= 0 then
+    ffi.C.close(ends[1])
+    ffi.C._exit(tonumber(ffi.C.read(ends[0], byte, 1))) -- nothing, at the end of the last that can write
+  end
+  local ENDS = true
+]]
+
+local function run(demux, role, body, before)
+  local script = ("local DEMUX, ROLE = '%s', '%s'\n"):format(demux, role) .. (before or '') .. prelude .. body
+  local text, errors, status = child.run(script, nil, child.leaky) -- which ends with the parent's associations open
+  assert.same({ '', 0 }, { errors, status }, text)
+  return text
+end
 
 describe('after fork()', function()
-  it('a connection of the parent refuses to send in the child and goes on in the parent', function()
-    local text, errors, status = child.run([[
-      local ffi, uv, dtls = require 'ffi', require 'luv', require 'dtls'
-      ffi.cdef 'int fork(void); void _exit(int); int waitpid(int, int *, int);'
-      local own = assert(dtls.selfSigned())
-      local server = assert(dtls.createServer { cert = own.cert, key = own.key })
-      assert(server:listen(0, '127.0.0.1'))
-      local conn = assert(dtls.connect { host = '127.0.0.1', port = server:address().port, fingerprint = own.fingerprint })
-      server:on('connection', function(accepted)
-        accepted:on('message', function(data)
-          print('got ' .. data)
-          conn:destroy()
-          accepted:destroy()
-          server:destroy()
-        end)
+  pair.eachStrategy(function(demux)
+    for _, role in ipairs { 'server', 'client' } do
+      it(('an association of a %s of the parent says nothing in the child and goes on in the parent'):format(role), function()
+        assert.equal('child 0\nfrom the child 0\nparent true true\n', run(demux, role, [[
+          local conn, accepted = open()
+          local ours, peer = conn, accepted
+          if ROLE == 'server' then ours, peer = accepted, conn end
+          local before = peer:stats().datagramsIn
+          print('child ' .. in_child(function()
+            local association = ours._association
+            refused(association:handshake())
+            refused(association:read())
+            refused(association:write 'in the child')
+            refused(association:handle_timeout())
+            refused(association:export_keying_material(16, 'EXPORTER-spec'))
+            assert(association:shutdown())
+            refused(ours:send 'in the child')
+            ours:close()
+            peer:close()
+            server:destroy()
+            uv.run()
+          end))
+          uv.run 'nowait'
+          print('from the child ' .. peer:stats().datagramsIn - before)
+          print(('parent %s %s'):format(passes(ours, peer, 'to'), passes(peer, ours, 'fro')))
+          os.exit(0)
+        ]]))
       end)
-      conn:on('connection', function()
-        local pid = ffi.C.fork()
-        if pid == 0 then
-          local ok, err = conn:send 'in the child'
-          ffi.C._exit(not ok and err.code == 'ERR_DTLS_FORKED' and 7 or 1)
-        end
-        local result = ffi.new 'int[1]'
-        ffi.C.waitpid(pid, result, 0)
-        print(result[0] / 256)
-        conn:send 'in the parent'
+    end
+
+    it('a flight of the parent is not repeated in the child, which is told so', function()
+      assert.equal('child 0\nhellos 1\n', run(demux, 'client', [[
+        local silent, hellos = uv.new_udp(), 0
+        assert(silent:bind('127.0.0.1', 0))
+        assert(silent:recv_start(function(_, data) hellos = hellos + (data and 1 or 0) end))
+        local conn = assert(dtls.connect {
+          host = '127.0.0.1', port = silent:getsockname().port, fingerprint = own.fingerprint, retransmitTimeout = 50,
+        })
+        conn:on('error', function() end)
+        till(function() return hellos == 1 end)
+        print('child ' .. in_child(function()
+          silent:close()
+          local heard
+          conn:on('error', function(err) heard = err end)
+          till(function() return heard end)
+          assert(heard.code == 'ERR_DTLS_FORKED', tostring(heard))
+        end))
+        conn:destroy()
+        uv.run 'nowait'
+        print('hellos ' .. hellos)
+        os.exit(0)
+      ]]))
+    end)
+
+    for _, parent in ipairs { 'waits for it and goes on', 'ends' } do
+      it(('a child that takes the listening server over accepts new associations while the parent %s'):format(parent), function()
+        local went_on = parent ~= 'ends'
+        local text = run(demux, 'server', [[
+          local conn, accepted = open()
+          local function serve()
+            conn:destroy()
+            accepted:destroy()
+            local mine, theirs = open()
+            print(('child %s %s'):format(passes(mine, theirs, 'to'), passes(theirs, mine, 'fro')))
+            local closed = 0
+            for _, each in ipairs { mine, theirs, server } do each:close(function() closed = closed + 1 end) end
+            till(function() return closed == 3 end)
+          end
+          if ENDS then
+            if ffi.C.fork() ~= 0 then ffi.C._exit(0) end
+            loop_fork()
+            serve()
+          else
+            print('status ' .. in_child(serve))
+            print(('parent %s %s'):format(passes(conn, accepted, 'to'), passes(accepted, conn, 'fro')))
+          end
+          io.stdout:flush()
+          ffi.C._exit(0)
+        ]], not went_on and daemonizes or nil)
+        assert.equal('child true true\n' .. (went_on and 'status 0\nparent true true\n' or ''), text)
       end)
-      uv.run()
-    ]])
-    assert.same({ '7\ngot in the parent\n', '', 0 }, { text, errors, status })
+    end
   end)
 end)

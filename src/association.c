@@ -685,6 +685,7 @@ static int association_export(lua_State *L) {
   size_t label_size, context_size = 0;
   const char *label = luaL_checklstring(L, 3, &label_size), *context = luaL_optlstring(L, 4, NULL, &context_size);
   luaL_argcheck(L, length >= 1 && length <= EXPORT_MAX, 2, "expected 1 to 65536 bytes");
+  if (is_foreign(a)) return dtls_fork_error(L); /* SRTP of both with one key would use nonces twice, too */
   if (!a->open) return dtls_error(L, "ENOTCONN", "the handshake is not complete");
   ERR_clear_error();
   unsigned char *out = lua_newuserdata(L, (size_t)length);

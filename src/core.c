@@ -138,6 +138,7 @@ int luaopen_dtls_core(lua_State *L) {
   if (!luaL_register || !lua_objlen) return luaL_error(L, "dtls: this module needs LuaJIT, or Lua 5.1");
   const char *sentence = dtls_linkage_check(problem, sizeof problem);
   if (sentence) return luaL_error(L, "dtls: %s", sentence);
+  if (!dtls_fork_watch()) return luaL_error(L, "dtls: no memory to watch fork() with");
   dtls_error_init(L);
   dtls_context_init(L);
   dtls_certificate_init(L);

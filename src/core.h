@@ -399,6 +399,7 @@ struct dtls_path {
   dtls_address local, peer;
   int fd;                      /* the peer socket, or the client's; -1 when the endpoint's socket is shared */
   bool owns_fd;                /* and closes it */
+  unsigned fork_generation;    /* of the process that opened it, fork.c */
   uint64_t seed;               /* of the table that it is in */
   dtls_association *current;   /* reads the socket, if there is one of its own */
   dtls_association *successor; /* a parallel handshake (RFC 6347 §4.2.8) */
@@ -490,6 +491,7 @@ void dtls_timer_postpone(dtls_association *a); /* the timer has run out, and lib
 
 /* ── fork.c ── */
 
+bool dtls_fork_watch(void);          /* when the module is loaded; false: no memory, and it must not be used */
 unsigned dtls_fork_generation(void); /* another one in a child process than in its parent */
 int dtls_fork_error(lua_State *L);   /* pushes nil and the error of an association of the parent */
 

@@ -6,16 +6,15 @@
 
 #include <pthread.h>
 
-static unsigned generation;
+static unsigned generation; /* written only by a child, while it has one thread */
+static bool watching;
 static CRYPTO_ONCE once = CRYPTO_ONCE_STATIC_INIT;
 
 static void in_child(void) { generation++; }
-static void watch(void) { pthread_atfork(NULL, NULL, in_child); }
+static void watch(void) { watching = pthread_atfork(NULL, NULL, in_child) == 0; }
 
-unsigned dtls_fork_generation(void) {
-  CRYPTO_THREAD_run_once(&once, watch);
-  return generation;
-}
+bool dtls_fork_watch(void) { return CRYPTO_THREAD_run_once(&once, watch) == 1 && watching; }
+unsigned dtls_fork_generation(void) { return generation; }
 
 int dtls_fork_error(lua_State *L) {
   return dtls_error(L, "ERR_DTLS_FORKED", "the association belongs to the parent process: after fork() both would use the same nonces");

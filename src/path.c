@@ -15,6 +15,7 @@ dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtl
   path->peer = *peer;
   path->fd = fd;
   path->owns_fd = owns_fd;
+  path->fork_generation = dtls_fork_generation();
   if (ep && !dtls_paths_add(ep->paths, path)) {
     OPENSSL_free(path);
     return NULL;
@@ -25,10 +26,11 @@ dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtl
 /*
  * A peer that closed may have come back by now: its hello is in this socket, behind the close_notify. Connected to itself
  * the socket gets nothing more, the endpoint's gets the peer's datagrams from then on, and none falls in between.
+ * After fork() the socket is the parent's as well, which goes on to read it.
  */
 static void close_peer_socket(dtls_path *path) {
   dtls_endpoint *ep = path->endpoint;
-  if (ep && ep->fd >= 0) {
+  if (ep && ep->fd >= 0 && path->fork_generation == dtls_fork_generation()) {
     (void)connect(path->fd, &path->local.sa, dtls_address_size(&path->local)); /* failing, it costs what comes meanwhile */
     dtls_endpoint_drain(ep, path);
   }
