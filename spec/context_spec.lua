@@ -399,3 +399,54 @@ describe('who is trusted', function()
     pair.close(conn, server)
   end))
 end)
+
+describe('an option that OpenSSL or the system reads up to a zero byte', function()
+  local function assertNamed(name, made, err)
+    assert.is_nil(made, name)
+    assert.equal('ERR_DTLS_CONFIG', err.code)
+    assert.truthy(err.message:find(name, 1, true), ('%q is missing from: %s'):format(name, err.message))
+  end
+
+  -- Each would be taken if what follows the zero byte were left out.
+  local texts = {
+    passphrase = 'secret', ciphers = context.profile.ciphers, groups = 'X25519', sigalgs = context.profile.sigalgs,
+    minVersion = 'DTLSv1.2', maxVersion = 'DTLSv1.2', keylog = '/dev/null', srtpProfiles = 'SRTP_AES128_CM_SHA1_80',
+    options = 'NO_TICKET', modes = 'AUTO_RETRY',
+  }
+  for name, text in pairs(texts) do
+    it(('is refused with one: %s'):format(name), function()
+      for _, bad in ipairs { text .. '\0', text .. '\0more', '\0' .. text } do
+        local given = { cert = identity.cert, key = identity.key, [name] = bad }
+        for _, role in ipairs { 'server', 'client' } do assertNamed(name, dtls.createContext(role, given)) end
+        assertNamed(name, dtls.createServer(given))
+        given.host, given.port = '127.0.0.1', 9
+        assertNamed(name, dtls.connect(given))
+      end
+    end)
+  end
+
+  it('is refused with one: pskIdentityHint', function()
+    assertNamed('pskIdentityHint', dtls.createContext('server', { psk = { device = ('k'):rep(32) }, pskIdentityHint = 'hint\0more' }))
+  end)
+
+  for _, name in ipairs { 'host', 'localAddress', 'servername' } do
+    it(('is refused with one: %s'):format(name), function()
+      local given = { host = '127.0.0.1', port = 9, fingerprint = identity.fingerprint }
+      given[name] = '127.0.0.1\0more'
+      assertNamed(name, dtls.connect(given))
+    end)
+  end
+
+  it('is refused with one by every setter, which leaves all as it was', function()
+    local made = assert(dtls.createContext('server', { cert = identity.cert, key = identity.key }))
+    local before = made:info()
+    for method, bad in pairs {
+      setCiphers = 'ECDHE-ECDSA-AES128-GCM-SHA256\0', setGroups = 'X25519\0', setSigalgs = 'ECDSA+SHA256\0',
+      setOptions = 'NO_TICKET\0', clearOptions = 'NO_TICKET\0', setModes = 'AUTO_RETRY\0',
+    } do
+      assertNamed(method, made[method](made, bad))
+    end
+    assertNamed('setVerify', made:setVerify { mode = 'NONE\0' })
+    assert.same(before, made:info())
+  end)
+end)

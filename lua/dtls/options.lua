@@ -28,6 +28,17 @@ local function of_type(...)
   end
 end
 
+-- A text for OpenSSL or the system, which would read it up to a zero byte and take the rest for granted.
+local function without_zero(text)
+  return not text:find('\0', 1, true) and text or nil
+end
+
+function options.text(value)
+  if type(value) ~= 'string' then return nil, 'a string' end
+  return without_zero(value), 'a string without a zero byte', true
+end
+local c_text = options.text
+
 local function whole_number(min, max)
   return function(value)
     local number = type(value) == 'number'
@@ -78,8 +89,6 @@ local function text_list(expected, min, max, convert)
   end
 end
 
-local function as_it_is(text) return text end
-
 local function sized(min, max)
   return function(text) return #text >= min and #text <= max and text or nil end
 end
@@ -92,7 +101,7 @@ end)
 
 options.cookieSecret = text_list('a string of at least 32 bytes, or {current, previous}', 1, 2, sized(32, math.huge))
 options.ticketKeys = text_list('a string of 80 bytes, or {current, previous}', 1, 2, sized(80, 80))
-options.names = text_list('a list of names', 0, math.huge, as_it_is)
+options.names = text_list('a list of names', 0, math.huge, without_zero)
 
 local function retransmit_timeout(value)
   if type(value) == 'function' then return value end
@@ -107,8 +116,9 @@ local function fragment_length(value)
 end
 
 local function keylog(value)
-  if type(value) == 'boolean' or type(value) == 'string' then return value end
-  return nil, "true, a file name, or 'env'"
+  local good = value
+  if type(value) == 'string' then good = without_zero(value) elseif type(value) ~= 'boolean' then good = nil end
+  return good, "true, a file name, or 'env'", type(value) == 'string'
 end
 
 local function session(value)
@@ -138,14 +148,14 @@ end
 
 --- What makes an SSL_CTX.
 options.credentials = {
-  cert = pem_list, key = pem_list, passphrase = of_type 'string', ca = pem_list, crl = pem_list,
-  ciphers = of_type 'string', groups = of_type 'string', sigalgs = of_type 'string',
-  minVersion = of_type 'string', maxVersion = of_type 'string',
-  psk = of_type('table', 'function'), pskIdentityHint = of_type 'string',
+  cert = pem_list, key = pem_list, passphrase = c_text, ca = pem_list, crl = pem_list,
+  ciphers = c_text, groups = c_text, sigalgs = c_text,
+  minVersion = c_text, maxVersion = c_text,
+  psk = of_type('table', 'function'), pskIdentityHint = c_text,
   requestCert = of_type 'boolean', rejectUnauthorized = of_type 'boolean', fingerprint = fingerprints,
   checkServerIdentity = of_type 'function',
   ALPNProtocols = text_list("a protocol's name of 1 to 255 bytes, or a list of them", 1, math.huge, sized(1, 255)),
-  srtpProfiles = text_list('the name of an SRTP profile, or a list of them', 1, math.huge, as_it_is),
+  srtpProfiles = text_list('the name of an SRTP profile, or a list of them', 1, math.huge, without_zero),
   maxFragmentLength = fragment_length,
   ticketKeys = options.ticketKeys, sessionTimeout = whole_number(1000, 24 * 60 * 60 * 1000),
   sessionIdContext = of_type 'string', keylog = keylog, options = options.names, modes = options.names,
@@ -171,7 +181,7 @@ options.roles = {
   },
   client = {
     host = of_type 'string', port = whole_number(1, 65535), servername = of_type 'string', hostname = of_type 'string',
-    family = ip_family, localAddress = of_type 'string', localPort = whole_number(0, 65535), handle = udp_handle, session = session,
+    family = ip_family, localAddress = c_text, localPort = whole_number(0, 65535), handle = udp_handle, session = session,
     udpTTL = whole_number(1, 255),
   },
 }

@@ -15,27 +15,30 @@ local function set(self, method, ...)
   return target[method](target, ...)
 end
 
-local function names_or_error(method, names)
-  local list, expected = options.names(names)
-  return list or error(('%s: expected %s, got %s'):format(method, expected, type(names)), 3)
+-- What a check of options.lua gives, or nil and the error; raises for a wrong type.
+local function argument(method, check, value)
+  local good, expected, right_type = check(value)
+  if good ~= nil then return good end
+  if right_type then return options.failure(('%s: expected %s'):format(method, expected)) end
+  error(('%s: expected %s, got %s'):format(method, expected, type(value)), 3)
 end
 
-local function list_or_error(method, list)
-  if type(list) == 'string' then return list end
-  error(('%s: expected a string, got %s'):format(method, type(list)), 3)
+local function set_checked(self, method, value, err)
+  if not value then return nil, err end
+  return set(self, method, value)
 end
 
 --- Switches options on: names without their prefix, `{'NO_TICKET'}` (SSL_CTX_set_options, SSL_set_options).
 ---@param names string|string[]
 ---@return true? ok
 ---@return dtls.Error? err ERR_DTLS_CONFIG: there is none of that name, or this module relies on it; ENOTCONN
-function Setters:setOptions(names) return set(self, 'set_options', (names_or_error('setOptions', names))) end
+function Setters:setOptions(names) return set_checked(self, 'set_options', argument('setOptions', options.names, names)) end
 
 --- Switches options off (SSL_CTX_clear_options, SSL_clear_options).
 ---@param names string|string[]
 ---@return true? ok
 ---@return dtls.Error? err
-function Setters:clearOptions(names) return set(self, 'clear_options', (names_or_error('clearOptions', names))) end
+function Setters:clearOptions(names) return set_checked(self, 'clear_options', argument('clearOptions', options.names, names)) end
 
 --- The options that are on (SSL_CTX_get_options, SSL_get_options).
 ---@return string[]?
@@ -46,7 +49,7 @@ function Setters:options() return set(self, 'get_options') end
 ---@param names string|string[]
 ---@return true? ok
 ---@return dtls.Error? err
-function Setters:setModes(names) return set(self, 'set_modes', (names_or_error('setModes', names))) end
+function Setters:setModes(names) return set_checked(self, 'set_modes', argument('setModes', options.names, names)) end
 
 --- The modes that are on (SSL_CTX_get_mode, SSL_get_mode).
 ---@return string[]?
@@ -64,7 +67,11 @@ function Setters:setVerify(given)
   for name in pairs(given) do
     if name ~= 'mode' and name ~= 'depth' then error(("setVerify: there is no '%s', but mode and depth"):format(tostring(name)), 2) end
   end
-  local mode = given.mode ~= nil and names_or_error('setVerify: mode', given.mode) or nil
+  local mode, err
+  if given.mode ~= nil then
+    mode, err = argument('setVerify: mode', options.names, given.mode)
+    if not mode then return nil, err end
+  end
   local depth = given.depth
   if depth ~= nil and (type(depth) ~= 'number' or depth < 0 or depth > 100 or depth % 1 ~= 0) then
     error('setVerify: depth: expected a whole number from 0 to 100', 2)
@@ -76,18 +83,18 @@ end
 ---@param list string
 ---@return true? ok
 ---@return dtls.Error? err
-function Setters:setCiphers(list) return set(self, 'set_ciphers', (list_or_error('setCiphers', list))) end
+function Setters:setCiphers(list) return set_checked(self, 'set_ciphers', argument('setCiphers', options.text, list)) end
 
 --- Groups, as OpenSSL's list (SSL_CTX_set1_groups_list, SSL_set1_groups_list).
 ---@param list string
 ---@return true? ok
 ---@return dtls.Error? err
-function Setters:setGroups(list) return set(self, 'set_groups', (list_or_error('setGroups', list))) end
+function Setters:setGroups(list) return set_checked(self, 'set_groups', argument('setGroups', options.text, list)) end
 
 --- Signature algorithms, as OpenSSL's list (SSL_CTX_set1_sigalgs_list, SSL_set1_sigalgs_list).
 ---@param list string
 ---@return true? ok
 ---@return dtls.Error? err
-function Setters:setSigalgs(list) return set(self, 'set_sigalgs', (list_or_error('setSigalgs', list))) end
+function Setters:setSigalgs(list) return set_checked(self, 'set_sigalgs', argument('setSigalgs', options.text, list)) end
 
 return Setters
