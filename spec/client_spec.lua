@@ -354,6 +354,104 @@ describe('a client', function()
     end)
   end))
 
+  pair.eachStrategy(function(demux)
+    for silent = 1, 2 do
+      it(('goes on to the next address of a name when %d stay silent'):format(silent), loop.run(function()
+        local server = pair.echo(pair.listening({ demux = demux }, '127.0.0.1'))
+        local others, addresses = {}, {}
+        for i = 1, silent do
+          addresses[i] = '127.0.0.' .. 1 + i
+          others[i] = raw.open(addresses[i], server.port)
+        end
+        addresses[silent + 1] = '127.0.0.1'
+        resolving(addresses, function()
+          local conn = pair.client({ ip = 'localhost', port = server.port }, { retransmitTimeout = 30 })
+          for _, other in ipairs(others) do other:hear(conn) end
+          loop.event(conn, 'connection')
+          assert.equal('127.0.0.1', conn:remoteAddress().ip)
+          assert.is_true(pair.roundTrip(conn, 'after silence'))
+          for _, other in ipairs(others) do assert.is_true(#other.inbox >= 2) end
+          pair.close(conn, server, unpack(others))
+        end)
+      end))
+    end
+
+    it('comes back with more patience to an address of a name that was slow', loop.run(function()
+      local server = pair.listening({ demux = demux }, '127.0.0.1')
+      local between = proxy.new(server, { filter = proxy.filters.without('server', 1, 2, 3, 4, 5) })
+      local silent = raw.open('127.0.0.2', between.port)
+      resolving({ '127.0.0.2', '127.0.0.1' }, function()
+        local conn = pair.open(server, { ip = 'localhost', port = between.port }, { retransmitTimeout = 30 })
+        assert.equal('127.0.0.1', conn:remoteAddress().ip)
+        pair.close(conn, between, server, silent)
+      end)
+    end))
+  end)
+
+  it('does not wait for a repetition when an address of a name refuses and there is another one', loop.run(function()
+    local server = pair.listening()
+    resolving({ '127.0.0.2', '127.0.0.3', '127.0.0.4', '127.0.0.1' }, function()
+      local conn = pair.open(server, { ip = 'localhost', port = server.port }, { retransmitTimeout = 60000 })
+      assert.equal('127.0.0.1', conn:remoteAddress().ip)
+      pair.close(conn, server)
+    end)
+  end))
+
+  it('shares a short deadline among the addresses of a name', loop.run(function()
+    local server = pair.listening()
+    local silent = raw.open('127.0.0.2', server.port)
+    resolving({ '127.0.0.2', '127.0.0.1' }, function()
+      local conn = pair.open(server, { ip = 'localhost', port = server.port },
+        { retransmitTimeout = 60000, handshakeTimeout = 1000 * loop.patience })
+      assert.equal('127.0.0.1', conn:remoteAddress().ip)
+      pair.close(conn, server, silent)
+    end)
+  end))
+
+  it('names all addresses of a name when none has answered', loop.run(function()
+    local one = raw.open '127.0.0.2'
+    local other = raw.open('127.0.0.3', one.port)
+    resolving({ '127.0.0.2', '127.0.0.3', '127.0.0.4' }, function()
+      local heard = fate(pair.client({ ip = 'localhost', port = one.port }, { retransmitTimeout = 20, handshakeTimeout = 600 }))
+      heard.wait 'close'
+      assert.equal('error close', heard.names())
+      local err = heard[1][2]
+      assert.equal('ERR_DTLS_HANDSHAKE_TIMEOUT', err.code)
+      for _, ip in ipairs { '127.0.0.2', '127.0.0.3', '127.0.0.4 (ECONNREFUSED)' } do
+        assert.truthy(err.message:find(ip, 1, true), err.message)
+      end
+    end)
+    pair.close(one, other)
+  end))
+
+  for ending, code in pairs { silent = 'ERR_DTLS_HANDSHAKE_TIMEOUT', refusing = 'ECONNREFUSED' } do
+    it(('does not leave an address of a name that has begun to answer and then is %s'):format(ending), loop.run(function()
+      local server = pair.listening()
+      local answered
+      local between = proxy.new(server, { ip = '127.0.0.2', filter = function(direction, index, data)
+        if direction == 'client' then answered = true end
+        if index == 1 then return data end -- the hello, and the HelloVerifyRequest
+      end })
+      local met = pair.record(server, 'accept')
+      local next_one = raw.open('127.0.0.1', between.port)
+      resolving({ '127.0.0.2', '127.0.0.1' }, function()
+        local conn = pair.client({ ip = 'localhost', port = between.port },
+          { retransmitTimeout = 30, handshakeTimeout = 600 * loop.patience })
+        next_one:hear(conn)
+        local heard = fate(conn)
+        loop.till(function() return between.count.server >= 2 end, 'the hello with the cookie')
+        assert.is_true(answered)
+        if ending == 'refusing' then pair.close(between) end
+        heard.wait 'close'
+        assert.equal(code, heard[1][2].code)
+        assert.equal(0, #met)
+        assert.equal(0, #next_one.inbox)
+        if ending ~= 'refusing' then pair.close(between) end
+        pair.close(server, next_one)
+      end)
+    end))
+  end
+
   it('passes over link-local addresses of a name, which come without their interface', loop.run(function()
     resolving({ 'fe80::1', 'FEBF::1', '127.0.0.1' }, function()
       local server = pair.listening()

@@ -512,6 +512,23 @@ static int association_timeout(lua_State *L) {
   return 1;
 }
 
+/*
+ * association:answered() → true: the peer's first flight, or an alert, has come
+ *   → false, how often the first flight was repeated, what the system said of the path to the peer or nil
+ */
+static int association_answered(lua_State *L) {
+  dtls_association *a = check(L);
+  bool suspect = a->suspect_deadline != 0;
+  bool answered = a->next_seq > 0 || (suspect && a->suspect_alert >= 0);
+  lua_pushboolean(L, answered);
+  if (answered) return 1;
+  lua_pushnumber(L, (lua_Number)a->counters.retransmits);
+  if (!suspect) return 2;
+  dtls_error_system(L, a->suspect_errno, "no answer from the peer");
+  lua_remove(L, -2);
+  return 3;
+}
+
 /* association:expired(ms) → nil, err: the error of a handshake that did not complete within ms */
 static int association_expired(lua_State *L) {
   dtls_association *a = check(L);
@@ -757,6 +774,7 @@ void dtls_association_init(lua_State *L) {
       {"promote", association_promote},
       {"timeout", association_timeout},
       {"handle_timeout", association_handle_timeout},
+      {"answered", association_answered},
       {"expired", association_expired},
       {"set_retransmit", association_set_retransmit},
       {"set_mtu", association_set_mtu},

@@ -107,19 +107,80 @@ function Client:_open(address)
   return true
 end
 
--- Tries one address after the other until one is not refused at once.
-function Client:_try()
+-- ── one address after the other ──
+
+-- How often the first flight is repeated to an address before the next one is tried, and twice as often in the next
+-- round. OpenSSL gives up after 12.
+local REPETITIONS, REPETITIONS_MAX = 2, 8
+
+-- The last address has all the time there is; the others of this round get equal parts of it.
+function Client:_share(address)
   local conn = self.conn
-  local ok, err = self:_open(table.remove(self.addresses, 1))
-  if conn._state == 'closed' then return end
+  conn._leave, conn._patience = nil, nil
+  if not self.addresses[1] then return end
+  local sharing = 1
+  for _, other in ipairs(self.addresses) do
+    if other.rounds < address.rounds then sharing = sharing + 1 end
+  end
+  conn._patience = uv.now() + (conn._deadline - uv.now()) / sharing
+  conn._leave = function() return self:_leave() end
+end
+
+-- Tries the next address.
+function Client:_try()
+  local conn, address = self.conn, table.remove(self.addresses, 1)
+  self.address = address
+  if address then
+    if address.rounds == 0 then table.insert(self.tried, address) end
+    address.rounds, address.outcome = address.rounds + 1, nil
+    self:_share(address)
+  end
+  local ok, err = self:_open(address)
+  if conn._state == 'closed' or self.address ~= address then return end
   if not ok then return conn:_fail(err) end
   conn:_serve()
 end
 
+-- Leaves an address that is silent; its turn comes again when all others have had theirs. One that ICMP says is refused is
+-- left at once in the first round. Anybody can forge that, so later it counts as it does for a single address.
+function Client:_leave()
+  local conn, address = self.conn, self.address
+  local answered, repetitions, err = conn._association:answered()
+  if answered then
+    conn._leave, conn._patience = nil, nil
+    return false
+  end
+  local refused = err and address.rounds == 1
+  local patience = math.min(REPETITIONS * 2 ^ (address.rounds - 1), REPETITIONS_MAX)
+  if not refused and repetitions < patience and uv.now() < conn._patience or uv.now() >= conn._deadline then return false end
+  address.outcome = err and err.code or 'no answer'
+  table.insert(self.addresses, address)
+  conn:_letGo()
+  self:_try()
+  return true
+end
+
+-- Names the addresses that were tried.
+function Client:_explained(err)
+  if not self.tried[2] then return err end
+  local shown = {}
+  for i, address in ipairs(self.tried) do
+    shown[i] = address.outcome and ('%s (%s)'):format(address.ip, address.outcome) or address.ip
+  end
+  err.message = ('%s; tried %s'):format(err.message, table.concat(shown, ', '))
+  return err
+end
+
+-- What the system says of one address is no reason not to try the next, unless that address has begun to answer. It is
+-- not tried again.
 function Client:_retry(err)
-  -- What the system says of one address is no reason not to try the next.
-  if not self.addresses[1] or err.code:find '^ERR_DTLS_' then return false end
-  self.conn:_letGo()
+  local conn, address = self.conn, self.address
+  local is_system = err.code == 'ERR_DTLS_SYSTEM' or not err.code:find '^ERR_DTLS_'
+  local answered = conn._association and conn._association:answered()
+  if not address or not is_system or answered then return false, self:_explained(err) end
+  address.outcome = err.code
+  if not self.addresses[1] then return false, self:_explained(err) end
+  conn:_letGo()
   self:_try()
   return true
 end
@@ -128,10 +189,9 @@ function Client:_start()
   local conn, options = self.conn, self.options
   local host = options.host
   if conn._state == 'closed' then return end
-  self.addresses = {}
   if not host then return self:_try() end
   if self.hostFamily ~= 'host' then
-    self.addresses[1] = { ip = host, port = options.port }
+    self.addresses[1] = { ip = host, port = options.port, rounds = 0 }
     return self:_try()
   end
   local function resolved(failed, found)
@@ -141,7 +201,9 @@ function Client:_start()
     end
     for _, each in ipairs(found) do
       -- The resolver gives no interface with a link-local address (RFC 4007 §6), and without one it leads nowhere.
-      if not each.addr:lower():find '^fe[89ab]%x:' then table.insert(self.addresses, { ip = each.addr, port = options.port }) end
+      if not each.addr:lower():find '^fe[89ab]%x:' then
+        table.insert(self.addresses, { ip = each.addr, port = options.port, rounds = 0 })
+      end
     end
     if not self.addresses[1] then
       return conn:_fail(new_error('EADDRNOTAVAIL', ('%s has link-local addresses alone: give one with its interface'):format(host)))
@@ -183,6 +245,7 @@ local function open(options, on_connection)
   conn._name, conn._resumed = name, own.session
   local self = setmetatable({ conn = conn, context = made, options = own, handle = handle, name = name }, Client)
   self.hostFamily = names.hostFamily
+  self.addresses, self.tried = {}, {} -- those to try, in turn; all that were, in the order of their first turns
   conn._retry = function(err) return self:_retry(err) end
   if on_connection then conn:on('connection', on_connection) end
   tick(function() self:_start() end)

@@ -18,6 +18,9 @@ local max = math.max
 ---@class dtls.Connection: dtls.Emitter, dtls.Setters
 ---@field destroyed boolean? true once it has ended, however it did
 ---@field private _association userdata? the core's object; nil before there is one and once closed
+---@field private _retry (fun(err: dtls.Error): boolean, dtls.Error)? a client's: tries another address, or tells of all
+---@field private _leave (fun(): boolean)? a client's: leaves a silent address for another one
+---@field private _patience number? the time at which _leave leaves it at the latest
 ---@field private _watch table? {poll=, connection=}: the descriptor it reads; moves on when the peer starts over
 local Connection = Emitter:extend()
 for name, method in pairs(setters) do Connection[name] = method end
@@ -140,8 +143,8 @@ function Connection:_replanWait()
 end
 
 function Connection:_armHandshake()
-  if not self:_replanWait() then return end
-  local left = self._deadline - now()
+  if not self:_replanWait() or (self._leave and self._leave()) then return end
+  local left = (self._patience or self._deadline) - now()
   local wait = self._association:timeout()
   if wait and wait < left then left = wait end
   if left > 0 then self._polled = nil end
@@ -356,7 +359,11 @@ end
 function Connection:_fail(err)
   if self._state == 'closed' then return end
   local early = self._state ~= 'open'
-  if early and self._retry and self._retry(err) then return end
+  if early and self._retry then
+    local goes_on
+    goes_on, err = self._retry(err)
+    if goes_on then return end
+  end
   self:_finish(err)
   local heard = self:listenerCount('error') > 0
   if heard then self:fire('error', err) end
