@@ -1,21 +1,27 @@
 -- Keys that cost their owner nothing and whoever uses them much.
 
+local dtls = require 'dtls'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local pki = require 'spec.support.pki'
 
 describe('a peer\'s certificate chain', function()
   local files, authority, plain, keys
+  local names = {
+    'an RSA key of 16384 bits', 'an RSA key of 8200 bits', 'an RSA key of 2048 bits with an exponent of 2047',
+    'an RSA key of 2048 bits with an exponent of 33',
+  }
 
   setup(function()
     files = pki.new()
     authority = files:certificate('authority', { authority = true })
     plain = files:certificate('plain', { issuer = authority })
-    local long = 'F1' .. ('F1'):rep(255)
+    local long = '71' .. ('F1'):rep(255) -- shorter than the modulus, or libcrypto refuses it itself
     keys = {
       ['an RSA key of 16384 bits'] = files:forged('large', 16384, '10001'),
       ['an RSA key of 8200 bits'] = files:forged('above', 8200, '10001'),
-      ['an RSA key of 2048 bits with an exponent of 2048'] = files:forged('exponent', 2048, long),
+      ['an RSA key of 2048 bits with an exponent of 2047'] = files:forged('exponent', 2048, long),
+      ['an RSA key of 2048 bits with an exponent of 33'] = files:forged('odd', 2048, '100000001'),
     }
   end)
   teardown(function() files:remove() end)
@@ -36,12 +42,22 @@ describe('a peer\'s certificate chain', function()
   end
 
   pair.eachStrategy(function(demux)
+    for _, name in ipairs(names) do
+      it(('with %s is refused by a client that verifies nothing'):format(name), loop.run(function()
+        local context = assert(dtls.createContext('client', { fingerprint = plain.fingerprint }))
+        assert(context:setVerify { mode = 'NONE' })
+        local outcome = pair.attempt(pair.with({ demux = demux }, pair.as(keys[name])), { context = context })
+        assert.equal('KEY_TOO_LARGE', type(outcome.client) == 'table' and outcome.client.reason)
+        assert.not_equal(true, outcome.server)
+      end))
+    end
+
     for _, role in ipairs { 'server', 'client' } do
       it(('with such a key behind the peer\'s own is refused by a %s'):format(role), loop.run(function()
         for _, key in pairs(keys) do refuses(demux, role, plain, { ca = authority.pem.cert, rejectUnauthorized = false }, key) end
       end))
 
-      for _, name in ipairs { 'an RSA key of 16384 bits', 'an RSA key of 8200 bits', 'an RSA key of 2048 bits with an exponent of 2048' } do
+      for _, name in ipairs(names) do
         it(('with %s is refused by a %s, also when it is pinned or need not be authorized'):format(name, role), loop.run(function()
           local entry = keys[name]
           for _, how in ipairs {

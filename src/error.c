@@ -140,7 +140,7 @@ const char *dtls_error_verify_name(long verify_result) {
 int dtls_error_certificate(lua_State *L, long verify_result) {
   const char *text = X509_verify_cert_error_string(verify_result);
   if (verify_result == X509_V_ERR_APPLICATION_VERIFICATION) text = "its fingerprint is not one of those pinned";
-  if (verify_result == DTLS_VERIFY_KEY_TOO_LARGE) text = "a key of its chain is larger than 8192 bits, or has an RSA exponent of more than 64";
+  if (verify_result == DTLS_VERIFY_KEY_TOO_LARGE) text = "a key of its chain is larger than 8192 bits, or has an RSA exponent of more than 32";
   dtls_error(L, "ERR_DTLS_CERTIFICATE", "the peer's certificate was refused: %s", text);
   lua_pushstring(L, dtls_error_verify_name(verify_result));
   lua_setfield(L, -2, "reason");

@@ -22,7 +22,7 @@ static bool pinned(const dtls_config *c, X509 *cert) {
  * as the modulus, takes milliseconds. libcrypto itself bounds the exponent only above 3072 bits.
  */
 static bool is_dear(X509 *cert) {
-  enum { BITS_MAX = 8192, EXPONENT_BITS_MAX = 64 };
+  enum { BITS_MAX = 8192, EXPONENT_BITS_MAX = 32 };
   const EVP_PKEY *key = X509_get0_pubkey(cert);
   BIGNUM *exponent = NULL;
   if (!key) return false; /* nothing can be done with it */
@@ -48,6 +48,7 @@ static int verify(X509_STORE_CTX *store, void *argument) {
   (void)argument;
   if (has_dear_key(store)) { /* whoever may be accepted unauthorized: libssl would use the key next */
     X509_STORE_CTX_set_error(store, DTLS_VERIFY_KEY_TOO_LARGE);
+    SSL_set_verify(ssl, SSL_get_verify_mode(ssl) | SSL_VERIFY_PEER, NULL); /* a client with SSL_VERIFY_NONE takes no verdict */
     return 0;
   }
   bool good = true;
