@@ -1280,6 +1280,9 @@ describe('a session is bound to the signature algorithms and groups', function()
     ['setSigalgs of the connection'] = function(_, server)
       server:on('accept', function(accepted) assert(accepted:setSigalgs 'ECDSA+SHA256') end)
     end,
+    ['setGroups of the connection'] = function(_, server)
+      server:on('accept', function(accepted) assert(accepted:setGroups 'P-256:P-384') end)
+    end,
   } do
     it('of a server: none is resumed after ' .. name, loop.run(function()
       local made = assert(dtls.createContext('server', { cert = pair.identity.cert, key = pair.identity.key, sigalgs = ecdsa }))

@@ -102,6 +102,7 @@ void dtls_association_free(dtls_association *a) {
   dtls_hold_free(a);
   dtls_flight_free(a);
   if (a->keylog) OPENSSL_clear_free(a->keylog, strlen(a->keylog));
+  OPENSSL_free(a->own.groups);
   OPENSSL_free(a->own.sigalgs);
   SSL_free(a->ssl);
   SSL_SESSION_free(a->offered);

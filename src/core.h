@@ -509,9 +509,9 @@ struct dtls_association {
   bool reads_socket;       /* false: only datagrams handed in are read */
   bool reject;             /* as its context says, unless set for itself */
   struct {
-    bool verify, depth, groups, ciphers, ccm8;
+    bool verify, depth, ciphers, ccm8;
     int level;     /* of security, that the list of suites asks for */
-    char *sigalgs; /* OpenSSL's list */
+    char *groups, *sigalgs; /* OpenSSL's lists */
     uint64_t options;
     long modes; /* bits that were set or cleared */
   } own;           /* what was set for itself, settings.c */

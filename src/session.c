@@ -83,7 +83,8 @@ static bool digest_strength(EVP_MD_CTX *md, const SSL *ssl) {
   const dtls_association *a = dtls_association_of(ssl);
   const dtls_config *c = dtls_config_of_ssl(ssl);
   uint8_t level = (uint8_t)SSL_get_security_level(ssl);
-  return EVP_DigestUpdate(md, &level, 1) == 1 && digest_text(md, a->own.sigalgs ? a->own.sigalgs : c->sigalgs) && digest_text(md, c->groups);
+  return EVP_DigestUpdate(md, &level, 1) == 1 && digest_text(md, a->own.sigalgs ? a->own.sigalgs : c->sigalgs) &&
+         digest_text(md, a->own.groups ? a->own.groups : c->groups);
 }
 
 /* RFC 6066 §3 forbids to resume under another name, which libssl does not check; its session id context can do that. */

@@ -242,8 +242,10 @@ static int set_groups(lua_State *L, dtls_target t) {
     return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "groups: OpenSSL does not know this list");
   }
   if (t.ssl) {
-    dtls_association_of(t.ssl)->own.groups = true;
-    OPENSSL_free(copy);
+    dtls_association *a = dtls_association_of(t.ssl);
+    OPENSSL_free(a->own.groups);
+    a->own.groups = copy;
+    if (!a->server && SSL_in_before(t.ssl)) SSL_set_session(t.ssl, NULL); /* what was offered is bound to other ones */
   } else {
     dtls_config *c = dtls_config_of(t.ctx);
     OPENSSL_free(c->groups);
