@@ -1327,8 +1327,9 @@ describe('a session and each option that brings or chooses credentials', functio
 
   it('have been decided upon, one way or the other', function()
     local options = require 'dtls.options'
-    local names = { sni = options.roles.server.sni, SNICallback = options.roles.server.SNICallback, servername = options.roles.client.servername }
-    for name in pairs(pair.with(options.credentials, names)) do
+    local server, client = options.roles.server, options.roles.client
+    local choosers = { sni = server.sni, SNICallback = server.SNICallback, servername = client.servername }
+    for name in pairs(pair.with(options.credentials, choosers)) do
       assert.is_true((BOUND[name] or NOT_BOUND[name]) ~= nil, name .. ': may a session that was made with another value be resumed?')
       assert.is_nil(BOUND[name] and NOT_BOUND[name], name)
     end
