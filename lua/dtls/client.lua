@@ -109,8 +109,8 @@ end
 
 -- ── one address after the other ──
 
--- How often the first flight is repeated to an address before the next one is tried, and twice as often in the next
--- round. OpenSSL gives up after 12.
+-- How often the first flight is repeated to an address before the next one is tried; once more in each later round, which
+-- doubles the time as the waits double. OpenSSL gives up after 12.
 local REPETITIONS, REPETITIONS_MAX = 2, 8
 
 -- The last address has all the time there is; the others of this round get equal parts of it.
@@ -151,7 +151,7 @@ function Client:_leave()
     return false
   end
   local refused = err and address.rounds == 1
-  local patience = math.min(REPETITIONS * 2 ^ (address.rounds - 1), REPETITIONS_MAX)
+  local patience = math.min(REPETITIONS + address.rounds - 1, REPETITIONS_MAX)
   if not refused and repetitions < patience and uv.now() < conn._patience or uv.now() >= conn._deadline then return false end
   address.outcome = err and err.code or 'no answer'
   table.insert(self.addresses, address)
