@@ -499,11 +499,11 @@ int dtls_fork_error(lua_State *L);   /* pushes nil and the error of an associati
 
 struct dtls_association {
   SSL *ssl;
-  unsigned fork_generation; /* of the process that made it, fork.c */
   BIO *dgram; /* owned by ssl */
   dtls_endpoint *endpoint; /* NULL for a client */
   dtls_path *path;         /* NULL until it has a peer, and once closed */
   int owner;               /* reference of its Lua owner in the endpoint's table, or LUA_NOREF */
+  unsigned fork_generation; /* of the process that made it, fork.c */
   bool server, open;
   bool buffered;           /* libssl holds record buffers for it (open ones only) */
   bool reads_socket;       /* false: only datagrams handed in are read */
