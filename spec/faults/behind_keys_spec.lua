@@ -1,6 +1,7 @@
 --- A peer that has the keys of its association and means harm: whatever valid records it sends, the association works or
 --- ends with an error object, and its memory is bounded.
 
+local dtls = require 'dtls'
 local loop = require 'spec.support.loop'
 local memory = require 'spec.support.memory'
 local pair = require 'spec.support.pair'
@@ -128,7 +129,8 @@ describe('an open association', function()
         assert.is_nil(assert_works_or_ends(world))
         assert.equal('between', world.events[1][2])
         assert.equal('delivered', world.events[2][2])
-        assert.same({ empty = 4 }, world.victim:stats().drops)
+        -- Later libssl passes over them itself and says nothing, as of records that do not authenticate.
+        assert.same({ [dtls.OPENSSL.number < 0x30200000 and 'empty' or 'invalid'] = 4 }, world.victim:stats().drops)
         world.close()
       end))
 
@@ -216,11 +218,11 @@ describe('an association with max_fragment_length', function()
     end
 
     it('is asked for by a client alone, and by no other length', function()
-      local _, err = require 'dtls'.createServer { cert = pair.identity.cert, key = pair.identity.key, maxFragmentLength = 512 }
+      local _, err = dtls.createServer { cert = pair.identity.cert, key = pair.identity.key, maxFragmentLength = 512 }
       assert.equal('ERR_DTLS_CONFIG', err.code)
-      _, err = require 'dtls'.createContext('client', { maxFragmentLength = 1000 })
+      _, err = dtls.createContext('client', { maxFragmentLength = 1000 })
       assert.equal('ERR_DTLS_CONFIG', err.code)
-      assert.has_error(function() require 'dtls'.createContext('client', { maxFragmentLength = '512' }) end)
+      assert.has_error(function() dtls.createContext('client', { maxFragmentLength = '512' }) end)
     end)
   end)
 end)

@@ -376,9 +376,11 @@ describe('a hello for which there is no memory', function()
       fault.set('memory', 1, 1e9)
       local stats = greet()
       fault.set 'memory'
-      assert(stats.hellos == 1 and stats.cookiesSent == 0 and stats.drops.ENOBUFS == 1)
+      -- Later libcrypto computes a cookie without asking for memory.
+      local dropped = core.openssl().number < 0x30200000 and 1 or 0
+      assert(stats.hellos == 1 and stats.cookiesSent == 1 - dropped and (stats.drops.ENOBUFS or 0) == dropped)
       stats = greet()
-      assert(stats.hellos == 2 and stats.cookiesSent == 1 and stats.drops.ENOBUFS == 1)
+      assert(stats.hellos == 2 and stats.cookiesSent == 2 - dropped and (stats.drops.ENOBUFS or 0) == dropped)
       endpoint:close()
     end)
   end)
