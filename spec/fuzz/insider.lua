@@ -1,8 +1,11 @@
---- A peer that has the keys and means harm: records that are protected as they should be, of any type and any content, into
---- a client and a server at every stage. An input is two bytes that say how they are set up, one that says at which stage the
---- harm begins, then steps: a byte that says what happens next, and what that needs. Of world.lua's invariants all hold but
---- those that a peer may break for itself; here come: an end works, or is over with an error object or a close_notify; what
---- it holds of memory, and how much it answers, is bounded.
+--- An authenticated peer that means harm: records that are protected as RFC 6347 §4.1.2 says, of any content type and any
+--- content, into a client and a server at every stage of an association. An input is two bytes that say how both are set up,
+--- one that says at which stage the harm begins and how the end of the input is checked, then steps: a byte that says what
+--- happens next, and what that needs.
+---
+--- What must hold, beside what world.lua asserts: an association works (its peer's next record is delivered, and what it
+--- sends is a record that its peer can open), or it has ended with an error object or at a close_notify; application data,
+--- content types that DTLS has not and epochs to come end none; its memory is bounded, and so is what it sends in answer.
 
 package.path = './?.lua'
 local contexts = require 'spec.fuzz.contexts'
@@ -12,8 +15,11 @@ local sealed = require 'spec.support.sealed'
 local wire = require 'spec.support.wire'
 
 local CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA = 20, 21, 22, 23
-local DATAGRAM_MAX, MESSAGE_MAX = 65507, 16384
-local MEMORY_HALF_OPEN, MEMORY_OPEN = 128 * 1024, 64 * 1024 -- of each end, on OpenSSL 3.0
+local PENDING_MAX, MESSAGE_MAX = 16384, 16384 -- with a record more, a datagram still is one that UDP can carry
+-- Bytes of an end with an honest peer, on OpenSSL 3.0, and what a harmful one may add: to an open association next to nothing,
+-- to a half-open one what waits for Finished, and 18.4 KB for each of eleven messages that libssl lets a peer begin.
+local OPEN, HALF_OPEN = 48 * 1024, 96 * 1024
+local HARM_OPEN, HARM_HALF_OPEN = 16 * 1024, (32 + 11 * 18.4 + 8) * 1024
 local FAR = 2 ^ 40 -- sequence numbers of the records that show at the end what still works
 
 local roles = { 'server', 'client' }
@@ -23,8 +29,8 @@ local function parties(w) return { w.client, unpack(w.servers) } end
 
 -- ── the peer with the keys ──
 
--- In a world: `next`, the sequence number of the next record to each role, `pending`, the records of a datagram that is not
--- complete yet, and `last`, the last one that was.
+-- What a world has for it, by the role that a record goes to: `next`, the sequence number of the next record; `pending`, the
+-- records of a datagram that is not complete yet; `last`, the last datagram that was. `keys` are those of the newest association.
 
 --- Every association tells its secret as soon as it has it.
 local function learn(w)
@@ -32,7 +38,7 @@ local function learn(w)
     local line = party.association and party.association:keylog()
     local random, master = sealed.secret(line or '')
     if random then
-      local suite = w.suite or party.association:cipher().name
+      local suite = party.association:cipher().name
       party.keys = sealed.keys(master, random, sealed.serverRandom { w.server_hello }, suite)
       w.keys = party.keys
     end
@@ -41,7 +47,11 @@ end
 
 local function check(w)
   learn(w)
-  w:checkMemory(MEMORY_HALF_OPEN, MEMORY_OPEN)
+  w:checkMemory(function(party)
+    local harmed = w.last[party.role]
+    if party.open then return OPEN + (harmed and HARM_OPEN or 0) end
+    return HALF_OPEN + (harmed and HARM_HALF_OPEN or 0)
+  end)
 end
 
 -- What no association may end because of.
@@ -75,7 +85,7 @@ local function seal(w, role, how, type, plaintext, epoch)
   if not is_harmless(type, epoch, plaintext) then w:isOver() end
   local record = sealed.record(keys, peer_of[role], type, epoch, sequence, plaintext)
   local datagram = w.pending[role] .. record
-  if how % 2 == 1 and #datagram < DATAGRAM_MAX / 4 then
+  if how % 2 == 1 and #datagram < PENDING_MAX then
     w.pending[role] = datagram
   else
     w.pending[role] = ''

@@ -9,7 +9,7 @@ local HANDSHAKING, STAGES, MEND, WHOLE = 7, 11, 128, 64 -- of stages.lua and scr
 local RECORD, MESSAGE = 13, 12 -- headers
 local RUN, SPLIT, SAY, PART, DIAL, TYPED, EPOCH, DATA, ALERT, CCS, FRAGMENT, UNFINISHED, AGAIN, REPEATED, LARGE, PROTECT, RESEAL =
   1, 4, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21 -- steps of insider.lua
-local INSIDER_STAGES, RESUMED, WRITES_FIRST = 4, 32, 64
+local INSIDER_STAGES, RESUMED, WRITES_FIRST, LINGERS = 4, 32, 64, 128
 
 local function write(target, name, data, folder)
   local file = assert(io.open(('spec/fuzz/%s/%s/%s'):format(folder or 'corpus', target, name), 'wb'))
@@ -164,12 +164,20 @@ local harms = {
   parted = function(role) return step(PART, 1 - role, DATA, role, 0) .. prefixed 'after' end,
   dialled = function(role) return step(DIAL, RUN, DATA, role, 0) .. prefixed 'parallel' end,
 }
+harms.half_closed = function(role) return fragment(role, 5, 1, 1000, 'x') .. step(ALERT, role, 0, 1, 0, SAY, role) end
+
+-- These ended associations, left them deaf, or took memory without a bound.
+local kept = {
+  empty = true, packed = true, hello_request = true, warnings = true, finished = true, half_closed = true, fragment_5 = true,
+  unfinished_5 = true,
+}
+
 for sequence = 2, 7 do
   harms['fragment_' .. sequence] = function(role) return fragment(role, sequence, 1, 1000, 'x') .. step(SAY, role) end
   harms['ahead_' .. sequence] = function(role)
     return fragment(role, sequence + 3, 11, 8, 'complete') .. step(DATA, role, 0) .. prefixed 'data'
   end
-  harms['unfinished_' .. sequence] = function(role) return step(UNFINISHED, role, 11, sequence) .. number(30000, 2) .. step(1, 40) end
+  harms['unfinished_' .. sequence] = function(role) return step(UNFINISHED, role, 4, sequence) .. number(16000, 2) .. step(1, 63) end
 end
 
 for kind, name in ipairs(contexts.ciphers) do
@@ -177,8 +185,10 @@ for kind, name in ipairs(contexts.ciphers) do
     for stage = 0, INSIDER_STAGES - 1 do
       for role = 0, 1 do
         local flags = (kind + stage) % 2 + (stage + role) % 2 * RESUMED
-        local head = string.char(kind - 1, flags, stage + (kind + role) % 2 * WRITES_FIRST)
-        write('insider', ('%s-%s-%d-%d'):format(name, harm, stage, role), head .. step(SPLIT, role) .. steps(role))
+        local lingers = harm:find 'close' and (kind + role + stage) % 4 > 0 and LINGERS or 0
+        local head = string.char(kind - 1, flags, stage + (kind + role) % 2 * WRITES_FIRST + lingers)
+        local save = kept[harm] and stage > 0 and (name == 'certificate' or name == 'psk_asked') and keep or write
+        save('insider', ('%s-%s-%d-%d'):format(name, harm, stage, role), head .. step(SPLIT, role) .. steps(role))
       end
     end
   end

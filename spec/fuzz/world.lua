@@ -389,11 +389,12 @@ local function hear(self, from, to)
   assert(party.heard == heard + 1, 'a message did not arrive')
 end
 
---- That the ends have no more than so many bytes each.
-function World:checkMemory(half_open, open)
+--- That the ends have no more than `limit` says, in bytes.
+---@param limit fun(party: table): integer
+function World:checkMemory(limit)
   local allowed = MEMORY_REST
   for _, party in ipairs { self.client, unpack(self.servers) } do
-    if party.association then allowed = allowed + (party.open and open or half_open) end
+    if party.association then allowed = allowed + limit(party) end
   end
   local used = net.allocated() - self.allocated
   assert(used < allowed, ('too much memory: %d of %d bytes'):format(used, allowed))
@@ -426,7 +427,7 @@ end
 
 --- Whatever happened: two open ends can talk.
 function World:close()
-  self:checkMemory(MEMORY_HALF_OPEN, MEMORY_OPEN)
+  self:checkMemory(function(party) return party.open and MEMORY_OPEN or MEMORY_HALF_OPEN end)
   self:settle()
   if not self.over and is_open(self.client) and is_open(self:party 'server') then
     hear(self, 'client', 'server')
