@@ -55,7 +55,7 @@ local function greet(server, extensions)
   if err == 'ask_hello' then
     if name then
       assert(#name >= 1 and #name <= 255 and not name:find '%z', 'a name that is none')
-      assert(server_name(extensions):sub(6, 5 + #name) == name, 'a name that was not said')
+      assert(server_name(extensions):sub(6, 5 + #name):lower() == name, 'a name that was not said')
     end
     assert(id == ('i'):rep(32), 'another session id than the one in the hello')
     association:answer_hello()

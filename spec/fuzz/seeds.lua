@@ -120,7 +120,7 @@ end
 for i, extension in ipairs {
   named(1, 'n'), named(2, 'n'), named(20, 'n'), named(0, ''), named(3, 'a\0b'), named(1, 'n', '\1'), named(255, ('n'):rep(255)),
   named(256, ('n'):rep(256)), named(3, '...'), named(5, 'n') .. '\10\10\1\1' .. ('g'):rep(257),
-  '\0\0\0\0', '\0\0\0\4\0\2\0\0',
+  '\0\0\0\0', '\0\0\0\4\0\2\0\0', named(6, 'Server'),
 } do
   keep('extensions', 'name-' .. i, '\1' .. extension)
 end
