@@ -70,7 +70,7 @@ static inline size_t dtls_record_size(const uint8_t *record) { return DTLS_RECOR
 
 /* Why a datagram or record was dropped: constant, name in stats().drops. */
 #define DTLS_DROP_REASONS(X) \
-  X(EMPTY, "empty")               /* a datagram without bytes, or an authentic record without data (to OpenSSL 3.2: INVALID) */ \
+  X(EMPTY, "empty")               /* a datagram without bytes, or an authentic record without data; from OpenSSL 3.2 on that is INVALID */ \
   X(SHORT, "short")               /* less than a record header */ \
   X(TYPE, "type")                 /* content type that DTLS 1.2 does not have */ \
   X(VERSION, "version")           /* record version that is not DTLS 1.x */ \
