@@ -96,24 +96,23 @@ static void push_alert_name(lua_State *L, int description) {
   lua_pushstring(L, name);
 }
 
-int dtls_error_alert(lua_State *L, int description) {
+/* before and after: the sentence around the alert's name. */
+static int alert_error(lua_State *L, int description, const char *before, const char *after) {
   push_alert_name(L, description);
   int name = lua_gettop(L);
-  dtls_error(L, "ERR_DTLS_ALERT", "the peer ended the association with the alert %s", lua_tostring(L, name));
+  dtls_error(L, "ERR_DTLS_ALERT", "%s %s%s", before, lua_tostring(L, name), after);
   lua_pushvalue(L, name);
   lua_setfield(L, -2, "alert");
   lua_remove(L, name);
   return 2;
 }
 
+int dtls_error_alert(lua_State *L, int description) {
+  return alert_error(L, description, "the peer ended the association with the alert", "");
+}
+
 int dtls_error_warning(lua_State *L, int description) {
-  push_alert_name(L, description);
-  int name = lua_gettop(L);
-  dtls_error(L, "ERR_DTLS_ALERT", "the peer sent the warning alert %s, at which this OpenSSL ends an association", lua_tostring(L, name));
-  lua_pushvalue(L, name);
-  lua_setfield(L, -2, "alert");
-  lua_remove(L, name);
-  return 2;
+  return alert_error(L, description, "the peer sent the warning alert", ", at which this OpenSSL ends an association");
 }
 
 /* OpenSSL's and Node's names: the constant without its prefix. */
