@@ -270,15 +270,19 @@ static int gave_up(lua_State *L, const dtls_association *a) {
   return timed_out(L, a, "the peer did not answer any of the repeated flights");
 }
 
+static int protocol_error(lua_State *L, const char *what, const char *message, const char *reason) {
+  ERR_clear_error();
+  dtls_error(L, "ERR_DTLS_PROTOCOL", "%s: %s", what, message);
+  lua_pushstring(L, reason);
+  lua_setfield(L, -2, "reason");
+  return 2;
+}
+
 /* What ends an open association is no matter of the handshake, although libssl uses the reasons of one. */
 static int open_failed(lua_State *L, const dtls_association *a, const char *what) {
   switch (ERR_GET_REASON(ERR_peek_last_error())) {
     case SSL_R_READ_TIMEOUT_EXPIRED:
-      ERR_clear_error();
-      dtls_error(L, "ERR_DTLS_PROTOCOL", "%s: the peer repeated its Finished more often than OpenSSL allows", what);
-      lua_pushliteral(L, "TOO_MANY_FINISHED");
-      lua_setfield(L, -2, "reason");
-      return 2;
+      return protocol_error(L, what, "the peer repeated its Finished more often than OpenSSL allows", "TOO_MANY_FINISHED");
     case SSL_R_TOO_MANY_WARN_ALERTS: /* OpenSSL 3.0 reads each warning five times, and takes that for five warnings */
       ERR_clear_error();
       return dtls_error_warning(L, a->alert_read & 0xff);
@@ -308,11 +312,7 @@ static int failed(lua_State *L, dtls_association *a, int error, int number, cons
  * turn is answered with an alert and forgotten; one that leaves libssl there ends the association.
  */
 static int began_handshake(lua_State *L, const char *what) {
-  ERR_clear_error();
-  dtls_error(L, "ERR_DTLS_PROTOCOL", "%s: the peer began another handshake in an open association", what);
-  lua_pushliteral(L, "UNEXPECTED_MESSAGE");
-  lua_setfield(L, -2, "reason");
-  return 2;
+  return protocol_error(L, what, "the peer began another handshake in an open association", "UNEXPECTED_MESSAGE");
 }
 
 /* nil, 'want_read' | 'closed', or nil, err for a call to SSL_do_handshake or SSL_read_ex that did not succeed. */
@@ -441,8 +441,8 @@ static int association_read(lua_State *L) {
 /* libssl 3.2 and later have an error of their own for a BIO that failed. */
 static int write_failed(lua_State *L, dtls_association *a, int written, int number) {
   if (a->write_error != 0) return dtls_error_system(L, a->write_error, "the message was not sent");
-  if (SSL_in_init(a->ssl) && SSL_get_error(a->ssl, written) == SSL_ERROR_WANT_READ) return began_handshake(L, "write");
-  return failed(L, a, SSL_get_error(a->ssl, written), number, "write");
+  int error = SSL_get_error(a->ssl, written);
+  return error == SSL_ERROR_WANT_READ && SSL_in_init(a->ssl) ? began_handshake(L, "write") : failed(L, a, error, number, "write");
 }
 
 /*
