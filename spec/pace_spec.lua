@@ -11,15 +11,17 @@ local raw = require 'spec.support.raw'
 local wire = require 'spec.support.wire'
 
 local NEVER = 60000 -- a retransmission interval that does not end in a test
+local PORTS = 300 -- enough for two of them to have the same place in any table of some thousands
 
 local function random(n) return hostile.noise(n, 32) end
 
--- Ten hellos with a good cookie each, from one raw socket.
-local function cookied(client, server)
+-- Ten hellos, or so many, with a good cookie each, from one raw socket. The randoms are noise from `seed` on.
+local function cookied(client, server, seed, count)
   local list = {}
-  for i = 1, 10 do
-    local cookie = hello.cookie(client, server, { random = random(i) })
-    list[i] = hello.build { random = random(i), cookie = cookie, sequence = 1, messageSequence = 1 }
+  for i = 1, count or 10 do
+    local own = random(i + (seed or 0))
+    local cookie = hello.cookie(client, server, { random = own })
+    list[i] = hello.build { random = own, cookie = cookie, sequence = 1, messageSequence = 1 }
   end
   return list
 end
@@ -43,9 +45,10 @@ pair.eachStrategy(function(demux)
       end
       local stats = server:stats()
       assert.equal(1, stats.accepted)
-      assert.equal(1, stats.replaced) -- what its peer abandons is not repeated
-      assert.equal(0, stats.handshaking)
-      assert.equal(199, stats.drops.pace)
+      assert.equal(1, stats.handshaking)
+      -- The others, and the first one when it comes again, which is a repetition.
+      assert.equal(180, stats.drops.pace)
+      assert.equal(19, stats.drops.replay)
       assert.is_true(stats.bytesOut - sent < 3000, stats.bytesOut - sent)
       pair.close(server, client)
     end))
@@ -77,6 +80,80 @@ pair.eachStrategy(function(demux)
         assert.equal(9, stats.drops.pace, how)
         pair.close(server, client)
       end
+    end))
+
+    it('gets one flight whatever other ports of its host send', loop.run(function()
+      local server = pair.listening { demux = demux, retransmitTimeout = NEVER, maxConnectionsPerHost = PORTS }
+      local clients = {}
+      for i = 1, PORTS do
+        local client = raw.open()
+        clients[i] = { raw = client, first = cookied(client, server, 2 * i, 1)[1], second = cookied(client, server, 2 * i + 1, 1)[1] }
+        client:send(clients[i].first, server)
+      end
+      fence(server)
+      assert.equal(PORTS, server:stats().accepted)
+      for _, client in ipairs(clients) do client.raw:send(client.second, server) end
+      fence(server)
+      assert.equal(PORTS, server:stats().accepted)
+      assert.equal(PORTS, server:stats().drops.pace)
+      for _, client in ipairs(clients) do client.raw:close() end
+      pair.close(server)
+    end))
+
+    it('keeps its place when it begins another handshake too early', loop.run(function()
+      local server = pair.listening { demux = demux, retransmitTimeout = NEVER, maxConnectionsPerHost = 1 }
+      local clients = {}
+      for i = 1, 10 do
+        clients[i] = raw.open()
+        for _, each in ipairs(cookied(clients[i], server, 10 * i, 2)) do clients[i]:send(each, server) end
+      end
+      fence(server)
+      local stats = server:stats()
+      assert.equal(1, stats.accepted)
+      assert.equal(1, stats.handshaking)
+      assert.equal(18, stats.refused)
+      assert.equal(1, stats.drops.pace)
+      pair.close(server, unpack(clients))
+    end))
+
+    it('gets no repetition of a flight once it has begun another handshake, until it repeats the first hello', loop.run(function()
+      local server, client = pair.listening { demux = demux, retransmitTimeout = 20 }, raw.open()
+      local first, second = unpack(cookied(client, server, 1, 2))
+      client:send(first, server)
+      client:send(second, server)
+      fence(server)
+      assert.equal(1, server:stats().drops.pace)
+      local heard = #client.inbox
+      loop.till(function() return server:stats().retransmits >= 2 end, 'the time of two repetitions')
+      fence(server)
+      assert.equal(heard, #client.inbox)
+      client:send(first, server)
+      loop.till(function() return #client.inbox > heard end, 'the repetition')
+      assert.equal(1, server:stats().accepted)
+      pair.close(server, client)
+    end))
+
+    it('completes the handshake that it has begun, although a hello of an earlier one comes late', loop.run(function()
+      local server = pair.echo(pair.listening { demux = demux, retransmitTimeout = NEVER })
+      local earlier = random(1)
+      local between, late
+      between = proxy.new(server, { filter = function(direction, index, data)
+        if direction == 'server' then
+          if index == 1 then between:inject('server', hello.build { random = earlier }) end
+        elseif index == 1 then
+          local cookie = assert(hello.verifyRequest(data)).cookie
+          late = hello.build { random = earlier, cookie = cookie, sequence = 1, messageSequence = 1 }
+          return nil
+        elseif index == 3 then -- the server's flight
+          between:inject('server', late)
+        end
+        return data
+      end })
+      local conn = pair.open(server, between)
+      pair.roundTrip(conn, 'complete')
+      assert.equal(1, server:stats().drops.pace)
+      assert.equal(1, server:stats().accepted)
+      pair.close(conn, server, between)
     end))
 
     it('gets the next flight when the interval is over', loop.run(function()

@@ -516,6 +516,31 @@ pair.each(function(demux, ip)
       pair.close(again, server, between)
     end))
 
+    it('completes its handshake with a datagram that also ends its old association', loop.run(function()
+      local server = pair.listening({ demux = demux, retransmitTimeout = 60000 }, ip)
+      local last -- record of the old association, which the network holds back
+      local between = proxy.new(server)
+      local conn, old = pair.open(server, between)
+      between.filter = function(_, _, data) last = data end
+      conn:send 'the last one'
+      loop.till(function() return last end, 'the last record')
+      local address = conn:localAddress()
+      conn:destroy()
+      loop.event(conn, 'close')
+      old:on('message', function() old:destroy() end)
+      between.filter = function(direction, _, data)
+        if direction == 'client' then return data end
+        local list = {}
+        for i, record in ipairs(hello.records(data)) do list[i] = record.epoch == 1 and last .. record.whole or record.whole end
+        return list
+      end
+      local again = pair.open(server, between, { localPort = address.port })
+      assert.is_true(old.destroyed)
+      assert.equal(0, again:stats().retransmits)
+      assert.equal(0, server:stats().replaced)
+      pair.close(again, server, between)
+    end))
+
     it('may do so many times', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local port

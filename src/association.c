@@ -78,6 +78,7 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
     SSL_set_connect_state(a->ssl);
   if (ep) {
     a->endpoint = ep;
+    a->number = ++ep->associations;
     ep->refs++;
     a->asks_hello = ep->asks_hello;
     a->stores_sessions = ep->stores_sessions;
@@ -346,7 +347,7 @@ static void completed(dtls_association *a) {
   a->repeat_at = 0;
   dtls_association_clear_suspicion(a);
   dtls_flight_completed(a);
-  if (a->endpoint && a->endpoint->pace && a->path) dtls_pace_complete(a->endpoint->pace, &a->path->local, &a->path->peer);
+  if (a->path) a->path->paced_until = 0;
 }
 
 /* libssl stops at a ChangeCipherSpec before its turn, although there may be more that no readable socket will announce. */
@@ -575,8 +576,7 @@ static int association_set_retransmit(lua_State *L) {
   luaL_argcheck(L, next >= 0 && next <= DTLS_TIMEOUT_MAX, 3, "expected 0 to 60000 ms");
   a->first_timeout = (unsigned)first;
   a->next_timeout = (unsigned)next;
-  bool begins = a->endpoint && a->endpoint->pace && a->path && a->counters.datagrams_out == 0;
-  if (begins) dtls_pace_begin(a->endpoint->pace, &a->path->local, &a->path->peer, a->first_timeout);
+  if (a->path && a->counters.datagrams_out == 0) dtls_path_pace(a->path, a->first_timeout); /* it has begun just now */
   return 0;
 }
 

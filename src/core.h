@@ -381,16 +381,15 @@ bool dtls_hello_untrusted(dtls_endpoint *ep, const dtls_path *path);
 /* Brings a new association to where it reads a verified hello, the datagram there. False: libssl failed. */
 bool dtls_hello_begin_untrusted(dtls_association *a, const dtls_path *path, const uint8_t *data, size_t size);
 
-/* ── pace.c: how often an address may begin a handshake ──────────────────────────────────────────────────── */
+/* ── pace.c: when a peer that has gone may begin a handshake ─────────────────────────────────────────────────── */
 
 typedef struct dtls_pace dtls_pace;
 
 dtls_pace *dtls_pace_new(void); /* NULL: no memory */
 void dtls_pace_free(dtls_pace *pace);
-bool dtls_pace_allows(const dtls_pace *pace, const dtls_address *local, const dtls_address *peer);
-/* A handshake has begun, and another one must wait for so many ms. */
-void dtls_pace_begin(dtls_pace *pace, const dtls_address *local, const dtls_address *peer, unsigned interval);
-void dtls_pace_complete(dtls_pace *pace, const dtls_address *local, const dtls_address *peer); /* and is complete */
+/* until: when a peer may begin a handshake again, in ms of dtls_now(); it is asked for when the peer has no path. */
+void dtls_pace_remember(dtls_pace *pace, const dtls_address *local, const dtls_address *peer, uint64_t until);
+uint64_t dtls_pace_recall(const dtls_pace *pace, const dtls_address *local, const dtls_address *peer); /* 0: at once */
 
 /* ── path.c: the quartet (local, peer) and the associations on it ────────────────────────────────────────── */
 
@@ -403,6 +402,7 @@ struct dtls_path {
   uint64_t seed;               /* of the table that it is in */
   dtls_association *current;   /* reads the socket, if there is one of its own */
   dtls_association *successor; /* a parallel handshake (RFC 6347 §4.2.8) */
+  uint64_t paced_until;        /* ms, when the peer may begin another handshake; it may at once when it has completed one */
 };
 
 /* Where a datagram on a path belongs. BOTH: only the keys can tell. */
@@ -415,6 +415,10 @@ dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8
 void dtls_path_attach(dtls_path *path, dtls_association *a);
 /* Takes an association off its path. Returns the one that now is the current one because of it, or NULL. */
 dtls_association *dtls_path_detach(dtls_association *a);
+/* A flight leaves: the peer may begin no handshake for so many ms. */
+void dtls_path_pace(dtls_path *path, unsigned interval);
+/* The peer has begun another handshake before it may: what the unfinished one would repeat could only disturb that one. */
+void dtls_path_silence(dtls_path *path);
 
 typedef struct dtls_paths dtls_paths; /* the table: (local, peer) → path */
 dtls_paths *dtls_paths_new(void);
@@ -502,6 +506,7 @@ struct dtls_association {
   BIO *dgram; /* owned by ssl */
   dtls_endpoint *endpoint; /* NULL for a client */
   dtls_path *path;         /* NULL until it has a peer, and once closed */
+  uint64_t number;         /* of its endpoint's, from 1 on */
   int owner;               /* reference of its Lua owner in the endpoint's table, or LUA_NOREF */
   unsigned fork_generation; /* of the process that made it, fork.c */
   bool server, open;
@@ -546,6 +551,7 @@ struct dtls_association {
   uint64_t plain_number;            /* of the last record of epoch 0 that libssl has got */
   uint64_t plain_shift;             /* what is added to the numbers of the records of epoch 0 that it writes */
   bool rehearses;                   /* the cookie exchange: what libssl writes is not sent (hello.c) */
+  bool silent;                      /* nothing is sent until the peer goes on with this handshake (dtls_path_silence) */
   unsigned unread;                  /* protected records with data that libssl got since it last had nothing more to say */
   unsigned timeouts;                /* of the flight that waits for an answer */
   size_t longest;                   /* datagram of that flight that was sent */
@@ -597,27 +603,27 @@ struct dtls_endpoint {
   dtls_cookies *cookies;
   dtls_paths *paths;
   dtls_pace *pace;
-  unsigned interval; /* ms, of the pace, unless an association has one of its own */
   dtls_batch *batch;
   struct dtls_stashed *stash, **stash_end; /* copies that wait to be dispatched again, a FIFO */
   size_t stash_count;
   unsigned left; /* datagrams that may still be taken in this turn of the event loop */
   struct dtls_stashed *held; /* the stash entry that `hand` points into */
   dtls_datagram hand;        /* the datagram in hand */
-  bool hand_again;           /* it has been to the current association, the successor is next */
+  uint64_t hand_seen_by;     /* the number of the association that has had it, when it is for another one, too; or 0 */
   dtls_association *reader;  /* the association it was handed to */
   bool verified;             /* the datagram in hand is a verified hello, which accept() may take */
   struct {
     uint64_t hellos, cookies_sent, cookies_accepted, cookies_refused;
   } stats;
+  uint64_t associations; /* that it has made */
   dtls_counters counters;
 };
 
 void dtls_endpoint_init(lua_State *L);
 int dtls_endpoint_new(lua_State *L); /* core.endpoint(context, fd, demux[, options]) */
 void dtls_endpoint_unref(dtls_endpoint *ep);
-/* Copies a datagram for later dispatch. seen: the path's current association has had it. */
-void dtls_endpoint_stash(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data, size_t size, bool seen);
+/* Copies a datagram for later dispatch. seen_by: the number of the association that has had it, or 0. */
+void dtls_endpoint_stash(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data, size_t size, uint64_t seen_by);
 /* Copies all that a peer socket holds for later dispatch, each datagram with its own sender. */
 void dtls_endpoint_drain(dtls_endpoint *ep, const dtls_path *path);
 

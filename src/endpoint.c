@@ -18,7 +18,7 @@ enum { STASH_MAX = 1024 };
 struct dtls_stashed {
   struct dtls_stashed *next;
   dtls_address local, peer;
-  bool seen; /* the path's current association has had it */
+  uint64_t seen_by; /* the number of the association that has had it, or 0 */
   size_t size;
   uint8_t data[];
 };
@@ -56,7 +56,7 @@ static void endpoint_shut(dtls_endpoint *ep) {
   ep->stash_count = 0;
   if (ep->owns_fd && ep->fd >= 0) close(ep->fd);
   ep->fd = -1;
-  ep->hand_again = false;
+  ep->hand_seen_by = 0;
   dtls_batch_free(ep->batch);
   ep->batch = NULL;
   dtls_paths_free(ep->paths);
@@ -81,20 +81,17 @@ static bool allow_peer_sockets(int fd) {
 }
 
 /*
- * core.endpoint(context, fd, demux[, {asks_hello=, stores_sessions=, duplicate=, interval=}]) → endpoint | nil, err
+ * core.endpoint(context, fd, demux[, {asks_hello=, stores_sessions=, duplicate=}]) → endpoint | nil, err
  * demux: 'connected' or 'shared'. asks_hello: handshake() asks for each hello. stores_sessions: sessions get ids and
  * no tickets; the application keeps them.
  * fd: a bound, unconnected, non-blocking UDP socket. It stays the caller's, who closes the endpoint first; or, with
  * duplicate, closes it when he likes: the endpoint has a descriptor of its own, see fd().
- * interval: ms in which a peer may begin one handshake and no more, unless it completes it; 1000 by default. What
- * association:set_retransmit() says before the first flight holds instead.
  */
 int dtls_endpoint_new(lua_State *L) {
   SSL_CTX *ctx = dtls_context_check(L, 1, true);
   int fd = (int)luaL_checkinteger(L, 2);
   static const char *const strategies[] = {"connected", "shared", NULL};
   bool shared = luaL_checkoption(L, 3, NULL, strategies) == 1, asks_hello = false, stores_sessions = false, duplicate = false;
-  long interval = DTLS_FIRST_TIMEOUT;
   if (!lua_isnoneornil(L, 4)) {
     lua_getfield(L, 4, "asks_hello");
     lua_getfield(L, 4, "stores_sessions");
@@ -102,7 +99,6 @@ int dtls_endpoint_new(lua_State *L) {
     asks_hello = lua_toboolean(L, -3);
     stores_sessions = lua_toboolean(L, -2);
     duplicate = lua_toboolean(L, -1);
-    interval = dtls_option_integer(L, 4, "interval", interval, 1, DTLS_TIMEOUT_MAX);
   }
   dtls_address bound, peer;
   if (!dtls_udp_local(fd, &bound) || !ask_for_local_addresses(fd, bound.sa.sa_family) || (!shared && !allow_peer_sockets(fd)))
@@ -130,7 +126,6 @@ int dtls_endpoint_new(lua_State *L) {
   ep->cookies = dtls_cookies_new();
   ep->paths = dtls_paths_new();
   ep->pace = dtls_pace_new();
-  ep->interval = (unsigned)interval;
   ep->batch = dtls_batch_new();
   if (SSL_CTX_up_ref(ctx)) ep->ctx = ctx;
   box->object = ep;
@@ -163,13 +158,13 @@ static int endpoint_gc(lua_State *L) {
 
 /* ── datagrams ── */
 
-void dtls_endpoint_stash(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data, size_t size, bool seen) {
+void dtls_endpoint_stash(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data, size_t size, uint64_t seen_by) {
   struct dtls_stashed *entry = ep->fd >= 0 && ep->stash_count < STASH_MAX ? OPENSSL_malloc(sizeof *entry + size) : NULL;
   if (!entry) {
     ep->counters.drops[DTLS_DROP_STASH]++;
     return;
   }
-  *entry = (struct dtls_stashed){.local = path->local, .peer = *peer, .seen = seen, .size = size};
+  *entry = (struct dtls_stashed){.local = path->local, .peer = *peer, .seen_by = seen_by, .size = size};
   memcpy(entry->data, data, size);
   *ep->stash_end = entry;
   ep->stash_end = &entry->next;
@@ -190,10 +185,10 @@ static bool receive(dtls_endpoint *ep) {
  * The next datagram into the hand: the stash first, then the batch, then the socket. A batch is brought to its end even
  * when the turn is over.
  */
-static bool take(dtls_endpoint *ep, bool *seen) {
+static bool take(dtls_endpoint *ep, uint64_t *seen_by) {
   bool over = ep->left == 0;
   if (!over) ep->left--;
-  *seen = false;
+  *seen_by = 0;
   if (ep->stash && !over) {
     struct dtls_stashed *entry = ep->stash;
     ep->stash = entry->next;
@@ -201,7 +196,7 @@ static bool take(dtls_endpoint *ep, bool *seen) {
     ep->stash_count--;
     ep->held = entry;
     ep->hand = (dtls_datagram){.data = entry->data, .size = entry->size, .local = entry->local, .peer = entry->peer};
-    *seen = entry->seen;
+    *seen_by = entry->seen_by;
     return true;
   }
   if (!dtls_batch_next(ep->batch, &ep->hand) && (over || !receive(ep) || !dtls_batch_next(ep->batch, &ep->hand))) return false;
@@ -225,22 +220,19 @@ static int hand_to(lua_State *L, dtls_endpoint *ep, dtls_association *a) {
   return 2;
 }
 
-/* The unfinished handshake of a peer that begins another one before it may: it goes on with nobody, and what it would repeat
-   could only disturb the other one. */
-static int abandon(lua_State *L, const dtls_path *path) {
-  const dtls_association *a = path && path->successor ? path->successor : path ? path->current : NULL;
-  if (!a || a->open) return 0;
-  lua_pushliteral(L, "abandoned");
-  lua_rawgeti(L, LUA_REGISTRYINDEX, a->owner);
-  return 2;
+/* Whether the sender of the datagram in hand must wait before it begins another handshake. */
+static bool is_paced(const dtls_endpoint *ep, const dtls_path *path) {
+  uint64_t until = path ? path->paced_until : dtls_pace_recall(ep->pace, &ep->hand.local, &ep->hand.peer);
+  return dtls_now() < until;
 }
 
 /* A hello in hand: what next() returns, 0 when it is done with. */
 static int greet(lua_State *L, dtls_endpoint *ep, dtls_path *path) {
   if (!dtls_hello_untrusted(ep, path)) return 0;
-  if (!dtls_pace_allows(ep->pace, &ep->hand.local, &ep->hand.peer)) {
+  if (is_paced(ep, path)) {
     ep->counters.drops[DTLS_DROP_PACE]++;
-    return abandon(L, path);
+    if (path) dtls_path_silence(path);
+    return 0;
   }
   ep->verified = true;
   lua_pushliteral(L, "hello");
@@ -249,10 +241,16 @@ static int greet(lua_State *L, dtls_endpoint *ep, dtls_path *path) {
   return 3;
 }
 
+/* The datagram in hand was for both associations of its path, and one has had it. The other one may have taken its place. */
+static int hand_to_other(lua_State *L, dtls_endpoint *ep, const dtls_path *path, uint64_t seen_by) {
+  dtls_association *other = path && path->successor ? path->successor : path ? path->current : NULL;
+  return other && other->number != seen_by ? hand_to(L, ep, other) : 0;
+}
+
 /* The datagram in hand goes where it belongs; returns what next() returns, 0 when nobody needs to know. */
-static int dispatch_untrusted(lua_State *L, dtls_endpoint *ep, bool seen) {
+static int dispatch_untrusted(lua_State *L, dtls_endpoint *ep, uint64_t seen_by) {
   dtls_path *path = dtls_paths_find(ep->paths, &ep->hand.local, &ep->hand.peer);
-  if (seen) return path && path->successor ? hand_to(L, ep, path->successor) : 0;
+  if (seen_by != 0) return hand_to_other(L, ep, path, seen_by);
   if (!path) {
     if (ep->hand.size >= DTLS_RECORD_HEADER && ep->hand.data[0] == SSL3_RT_HANDSHAKE && dtls_record_epoch(ep->hand.data) == 0) return greet(L, ep, NULL);
     ep->counters.drops[ep->hand.size == 0 ? DTLS_DROP_EMPTY : DTLS_DROP_STRANGER]++;
@@ -261,7 +259,7 @@ static int dispatch_untrusted(lua_State *L, dtls_endpoint *ep, bool seen) {
   switch (dtls_path_classify_untrusted(path, ep->hand.data, ep->hand.size)) {
     case DTLS_TO_CURRENT: return hand_to(L, ep, path->current);
     case DTLS_TO_SUCCESSOR: return hand_to(L, ep, path->successor);
-    case DTLS_TO_BOTH: ep->hand_again = true; return hand_to(L, ep, path->current);
+    case DTLS_TO_BOTH: ep->hand_seen_by = path->current->number; return hand_to(L, ep, path->current);
     default: return greet(L, ep, path);
   }
 }
@@ -271,23 +269,22 @@ static int dispatch_untrusted(lua_State *L, dtls_endpoint *ep, bool seen) {
  *                 → 'hello', host, known   a peer proved its address: accept() makes its association, ignoring it refuses.
  *                                     host: a key, the same for all addresses that have one owner. known: the peer has
  *                                     an association already, and this one is to take its place
- *                 → 'abandoned', owner   a peer began another handshake before its time: that owner's goes no further
  *                 → nil               nothing left, or the turn is over
  * What was handed out is withdrawn by the following call.
  */
 static int endpoint_next(lua_State *L) {
   dtls_endpoint *ep = check(L);
   int results = 0;
-  if (ep->hand_again) {
-    ep->hand_again = false;
+  uint64_t seen_by = ep->hand_seen_by;
+  if (seen_by != 0) {
+    ep->hand_seen_by = 0;
     release_reader(ep);
-    results = dispatch_untrusted(L, ep, true);
+    results = dispatch_untrusted(L, ep, seen_by);
   }
   while (results == 0) {
-    bool seen;
     release_hand(ep);
-    if (!take(ep, &seen)) break;
-    results = dispatch_untrusted(L, ep, seen);
+    if (!take(ep, &seen_by)) break;
+    results = dispatch_untrusted(L, ep, seen_by);
   }
   return results;
 }
@@ -304,7 +301,7 @@ static int endpoint_turn(lua_State *L) {
 /* endpoint:pending() → whether next() has work that no readable socket will announce */
 static int endpoint_pending(lua_State *L) {
   dtls_endpoint *ep = check(L);
-  lua_pushboolean(L, ep->stash || ep->hand_again || dtls_batch_pending(ep->batch));
+  lua_pushboolean(L, ep->stash || ep->hand_seen_by != 0 || dtls_batch_pending(ep->batch));
   return 1;
 }
 
@@ -321,7 +318,7 @@ void dtls_endpoint_drain(dtls_endpoint *ep, const dtls_path *path) {
     if (n >= 0) {
       ep->counters.datagrams_in++;
       ep->counters.bytes_in += (uint64_t)n;
-      dtls_endpoint_stash(ep, path, &sender, data, (size_t)n, false);
+      dtls_endpoint_stash(ep, path, &sender, data, (size_t)n, 0);
     } else if (errno == EAGAIN || dtls_screen_is_final(errno)) {
       return;
     } else {
@@ -385,7 +382,7 @@ static int endpoint_accept(lua_State *L) {
   if (fresh && path->fd >= 0) dtls_endpoint_drain(ep, path);
   hand_over(ep, a);
   ep->verified = false;
-  dtls_pace_begin(ep->pace, &path->local, &path->peer, ep->interval);
+  dtls_path_pace(path, a->first_timeout);
   if (!displaced) return 1;
   lua_rawgeti(L, LUA_REGISTRYINDEX, displaced->owner);
   return 2;

@@ -320,6 +320,16 @@ static size_t step_whole(dtls_association *a, uint8_t *out, size_t size, size_t 
   return size;
 }
 
+/*
+ * What a message says about its peer: that a flight has arrived, or that the peer goes on with this handshake, whose hello
+ * it also repeats. A forged message can do no more than keep the MTU, and the repetitions, as they were.
+ */
+static void heard_untrusted(dtls_association *a, const uint8_t *message, turn when) {
+  bool repeats_hello = a->server && message[0] == SSL3_MT_CLIENT_HELLO && dtls_u24(message + 6) == 0;
+  if (when != NEVER) a->answered = true;
+  if (when != NEVER || repeats_hello) a->silent = false;
+}
+
 /* The next record of the rest, if libssl may read it now. */
 static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
   dtls_flight *f = a->flight;
@@ -337,7 +347,7 @@ static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity)
   if (record[0] != SSL3_RT_HANDSHAKE || dtls_record_epoch(record) != 0) return step_whole(a, out, size, capacity);
   f->sound = f->at + size;
   turn when = turn_untrusted(a, record);
-  if (when != NEVER) a->answered = true; /* a forged message can do no more than keep the MTU as it is */
+  heard_untrusted(a, record + DTLS_RECORD_HEADER, when);
   if (when == NOW && dtls_hold_untrusted(a, record, f->size - f->at)) {
     f->at = f->size;
     return 0;

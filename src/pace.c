@@ -1,7 +1,7 @@
 /*
- * How often an address that has proved itself may begin a handshake: once in a retransmission interval, until it completes
- * one. A flight costs its server hundreds of microseconds and is many times as long as the hello that it answers. Owns a table
- * of fixed size, in which a handshake leaves its mark also when it has ended; knows nothing of associations.
+ * When a peer that has gone may begin a handshake again. A flight costs its server hundreds of microseconds and is many times
+ * as long as the hello that it answers, so an address and port that has proved itself gets one in a retransmission interval.
+ * The path of a peer knows when that is over; here is kept what paths knew that are gone. Owns a table of fixed size.
  */
 #include "core.h"
 
@@ -10,10 +10,10 @@
 enum { SLOTS = 4096 };
 
 struct dtls_pace {
-  uint64_t seed;   /* whoever has many addresses could choose them to collide */
+  uint64_t seed; /* whoever has many addresses could choose them to collide */
   struct {
-    uint64_t tag; /* of the 4-tuple, 0: none */
-    uint64_t until; /* ms */
+    uint64_t tag;   /* of a peer's address and the local one */
+    uint64_t until; /* ms; 0: nobody's */
   } slots[SLOTS];
 };
 
@@ -27,24 +27,17 @@ dtls_pace *dtls_pace_new(void) {
 
 void dtls_pace_free(dtls_pace *pace) { OPENSSL_free(pace); }
 
-/* Zero stands for no address. */
-static uint64_t tag_of(const dtls_pace *pace, const dtls_address *local, const dtls_address *peer) {
-  return dtls_address_hash(pace->seed, local, peer) | 1u;
-}
+static uint64_t slot_of(uint64_t tag) { return (tag >> 32) % SLOTS; }
 
-bool dtls_pace_allows(const dtls_pace *pace, const dtls_address *local, const dtls_address *peer) {
-  uint64_t tag = tag_of(pace, local, peer), slot = (tag >> 32) % SLOTS;
-  return pace->slots[slot].tag != tag || dtls_now() >= pace->slots[slot].until;
-}
-
-/* An older mark of another address in the same slot is lost. */
-void dtls_pace_begin(dtls_pace *pace, const dtls_address *local, const dtls_address *peer, unsigned interval) {
-  uint64_t tag = tag_of(pace, local, peer), slot = (tag >> 32) % SLOTS;
+/* Two peers of one slot that are both gone: the later one is remembered. More ports would gain an attacker as much. */
+void dtls_pace_remember(dtls_pace *pace, const dtls_address *local, const dtls_address *peer, uint64_t until) {
+  if (until <= dtls_now()) return;
+  uint64_t tag = dtls_address_hash(pace->seed, local, peer), slot = slot_of(tag);
   pace->slots[slot].tag = tag;
-  pace->slots[slot].until = dtls_now() + interval;
+  pace->slots[slot].until = until;
 }
 
-void dtls_pace_complete(dtls_pace *pace, const dtls_address *local, const dtls_address *peer) {
-  uint64_t tag = tag_of(pace, local, peer), slot = (tag >> 32) % SLOTS;
-  if (pace->slots[slot].tag == tag) pace->slots[slot].tag = 0;
+uint64_t dtls_pace_recall(const dtls_pace *pace, const dtls_address *local, const dtls_address *peer) {
+  uint64_t tag = dtls_address_hash(pace->seed, local, peer), slot = slot_of(tag);
+  return pace->slots[slot].tag == tag ? pace->slots[slot].until : 0;
 }

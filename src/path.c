@@ -38,7 +38,9 @@ static void close_peer_socket(dtls_path *path) {
 }
 
 void dtls_path_free(dtls_path *path) {
-  if (path->endpoint && path->endpoint->paths) dtls_paths_remove(path->endpoint->paths, path);
+  dtls_endpoint *ep = path->endpoint;
+  if (ep && ep->paths) dtls_paths_remove(ep->paths, path);
+  if (ep && ep->pace) dtls_pace_remember(ep->pace, &path->local, &path->peer, path->paced_until);
   if (path->owns_fd && path->fd >= 0) close_peer_socket(path);
   OPENSSL_free(path);
 }
@@ -93,6 +95,15 @@ dtls_association *dtls_path_detach(dtls_association *a) {
   }
   if (!path->current) dtls_path_free(path);
   return heir;
+}
+
+/* ── how often a handshake may begin ── */
+
+void dtls_path_pace(dtls_path *path, unsigned interval) { path->paced_until = dtls_now() + interval; }
+
+void dtls_path_silence(dtls_path *path) {
+  dtls_association *newest = path->successor ? path->successor : path->current;
+  if (!newest->open) newest->silent = true;
 }
 
 /* ── the table ── */

@@ -179,8 +179,8 @@ static bool is_for_me_untrusted(dtls_association *a, const uint8_t *data, size_t
   if (!a->endpoint) return true;
   switch (dtls_path_classify_untrusted(a->path, data, size)) {
     case DTLS_TO_CURRENT: return true;
-    case DTLS_TO_BOTH: dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, true); return true;
-    default: dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, false); return false;
+    case DTLS_TO_BOTH: dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, a->number); return true;
+    default: dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, 0); return false;
   }
 }
 
@@ -193,7 +193,7 @@ static void pass_on_untrusted(dtls_association *a, const dtls_address *sender, c
   }
   ep->counters.datagrams_in++;
   ep->counters.bytes_in += size;
-  dtls_endpoint_stash(ep, a->path, sender, data, size, false);
+  dtls_endpoint_stash(ep, a->path, sender, data, size, 0);
 }
 
 /* The datagram that was handed in. */
@@ -372,7 +372,7 @@ static int write_shifted(dtls_association *a, const char *data, size_t size) {
 static int screen_write(BIO *bio, const char *data, int size) {
   dtls_association *a = BIO_get_data(bio);
   BIO_clear_retry_flags(bio);
-  if (a->rehearses) return size;
+  if (a->rehearses || a->silent) return size;
   if (data[0] == SSL3_RT_APPLICATION_DATA) return write_datagrams(a, data, (size_t)size);
   if (a->open) count_finished(a, data, (size_t)size);
   return a->plain_shift != 0 ? write_shifted(a, data, (size_t)size) : write_datagrams(a, data, (size_t)size);

@@ -31,6 +31,7 @@ static void lengthen(dtls_association *a) {
   a->next_timeout = 0;
   DTLS_COUNT(a, retransmits, 1);
   a->repeating = true;
+  if (a->path && !a->silent) dtls_path_pace(a->path, a->first_timeout);
   reconsider_mtu(a);
 }
 

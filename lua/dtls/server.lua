@@ -177,8 +177,6 @@ function Server:_dispatch()
       subject:_serve()
     elseif kind == 'hello' then
       self:_meet(subject, known)
-    elseif kind == 'abandoned' then
-      subject:_fail(new_error('ERR_DTLS_REPLACED', 'the peer began another handshake'))
     else
       -- What is left in the core no datagram announces; that the socket can be written to does.
       return self:_await(endpoint:pending() and 'rwp' or 'rp')

@@ -240,9 +240,6 @@ function World:turn()
         accept(self, known)
       elseif kind == 'data' then
         self:serve(subject)
-      elseif kind == 'abandoned' then
-        assert(not subject.open, 'a hello ended an open association')
-        finish(subject)
       else
         break
       end
