@@ -630,3 +630,32 @@ describe('core.client', function()
     assert.equal('ERR_DTLS_CONFIG', err.code)
   end)
 end)
+
+describe('core.draft', function()
+  it('gives an association that takes settings and never has a peer', function()
+    local draft = assert(core.draft(assert(context 'client')))
+    assert.is_true(draft:set_mtu(600))
+    assert.is_true(draft:set_link_mtu(600))
+    assert.is_true(draft:set_ciphers(PROFILE.ciphers))
+    assert.is_nil((draft:set_ciphers 'NO-SUCH-SUITE'))
+    for _, method in ipairs { 'handshake', 'read' } do
+      local ok, err = draft[method](draft)
+      assert.is_nil(ok)
+      assert.equal('ENOTCONN', err.code)
+    end
+    local ok, err = draft:write 'too early'
+    assert.is_nil(ok)
+    assert.equal('ENOTCONN', err.code)
+    for _, method in ipairs { 'fd', 'timeout', 'local_address', 'remote_address', 'cipher', 'session', 'promote' } do
+      assert.is_nil(draft[method](draft), method)
+    end
+    assert.is_true(draft:shutdown())
+    assert.is_true(draft:handle_timeout())
+    draft:close()
+  end)
+
+  it('is for clients', function()
+    assert.has_error(function() core.draft(assert(context 'server')) end)
+    assert.has_error(function() core.draft() end)
+  end)
+end)

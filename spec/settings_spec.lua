@@ -35,8 +35,8 @@ local function clientContext(options)
 end
 
 -- Connects, and gives what `look` sees of the connection; or why the handshake failed, as the side that ended it
--- says (the other one knows an alert alone).
-local function outcome(server, made, look)
+-- says (the other one knows an alert alone). `prepare` gets the connection right after connect.
+local function outcome(server, made, look, prepare)
   local options = { context = made, servername = 'localhost' }
   local accepted, refused
   local function opened(conn) accepted = conn end
@@ -44,6 +44,7 @@ local function outcome(server, made, look)
   server:on('connection', opened)
   server:on('clientError', failed)
   local conn = pair.client(server, options)
+  if prepare then assert.is_true(prepare(conn)) end
   local heard = pair.record(conn, 'connection', 'error')
   loop.till(function() return heard[1] and (accepted or refused) end, 'both ends to know how it went')
   server:removeListener('connection', opened)
@@ -213,6 +214,39 @@ describe('a setting of a client\'s context counts for the next connection', func
   end)
 end)
 
+describe('a setting of a client\'s connection right after connect counts for that connection', function()
+  eachCase('client', function(case, made, client)
+    local server = pair.listening { context = made }
+    assert.equal(case.after, outcome(server, client, case.look, case.set))
+    assert.equal(case.before, outcome(server, client, case.look))
+    pair.close(server)
+  end)
+end)
+
+describe('a session that a client offers', function()
+  for name, set in pairs {
+    setVerify = function(conn) return conn:setVerify { mode = 'PEER' } end, depth = function(conn) return conn:setVerify { depth = 5 } end,
+    setCiphers = function(conn) return conn:setCiphers(AES128) end, setGroups = function(conn) return conn:setGroups 'P-256' end,
+    setSigalgs = function(conn) return conn:setSigalgs 'ECDSA+SHA256' end,
+  } do
+    it(('is not offered after %s right after connect, which it may not be worth'):format(name), loop.run(function()
+      local server = pair.listening { context = serverContext() }
+      local client = clientContext()
+      local conn = pair.open(server, nil, { context = client })
+      local session = assert(conn:getSession())
+      pair.close(conn)
+      conn = pair.client(server, { context = client, session = session })
+      assert.is_true(set(conn))
+      loop.event(conn, 'connection')
+      assert.is_false(conn:isSessionReused())
+      pair.close(conn)
+      conn = pair.open(server, nil, { context = client, session = session })
+      assert.is_true(conn:isSessionReused())
+      pair.close(conn, server)
+    end))
+  end
+end)
+
 describe('modes', function()
   it('are on from then on: SEND_FALLBACK_SCSV marks the hello of a client (RFC 7507)', loop.run(function()
     local function marked(made)
@@ -360,30 +394,6 @@ describe('what a setter does not take', function()
     local heard = pair.record(server, 'connection')
     assert.equal('open', outcome(server, clientContext()))
     assert.equal(1, #heard)
-    pair.close(server)
-  end))
-
-  it('is everything, on a connection that is closed or not there yet', loop.run(function()
-    local calls = {
-      setOptions = { 'NO_TICKET' }, clearOptions = { 'NO_TICKET' }, options = false, setModes = { 'RELEASE_BUFFERS' }, modes = false,
-      setVerify = { depth = 1 }, setCiphers = CHACHA, setGroups = 'P-256', setSigalgs = 'ECDSA+SHA256',
-    }
-    local function assertUnconnected(conn)
-      for name, argument in pairs(calls) do
-        local ok, err = conn[name](conn, argument or nil)
-        assert.is_nil(ok, name)
-        assert.equal('ENOTCONN', err.code)
-      end
-    end
-    local server = pair.listening()
-    local early = pair.client(server)
-    assertUnconnected(early)
-    early:destroy()
-    local conn, accepted = pair.open(server)
-    pair.close(conn)
-    loop.till(function() return accepted.destroyed end, 'the other end')
-    assertUnconnected(conn)
-    assertUnconnected(accepted)
     pair.close(server)
   end))
 end)

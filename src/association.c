@@ -230,7 +230,21 @@ int dtls_association_client(lua_State *L) {
   return 1;
 }
 
+/*
+ * core.draft(context) → association | nil, err
+ * A client's without a socket: it takes every setting that an association takes, or says why not, and never has a peer.
+ */
+int dtls_association_draft(lua_State *L) {
+  SSL_CTX *ctx = dtls_context_check(L, 1, false);
+  dtls_box *box = dtls_association_push(L);
+  ERR_clear_error();
+  box->object = dtls_association_new(ctx, NULL, -1);
+  return box->object ? 1 : dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a client");
+}
+
 /* ── progress ── */
+
+static int no_peer(lua_State *L) { return dtls_error(L, "ENOTCONN", "the association has no peer"); }
 
 void dtls_association_suspect(dtls_association *a, int alert, int number) {
   bool first = a->suspect_deadline == 0 || a->suspect_state != SSL_get_state(a->ssl);
@@ -372,6 +386,7 @@ static int proceed(dtls_association *a) {
 static int association_handshake(lua_State *L) {
   dtls_association *a = check(L);
   if (is_foreign(a)) return dtls_fork_error(L);
+  if (!a->path) return no_peer(L);
   a->reads_left = DTLS_READS_MAX;
   if (dtls_hold_asks(a)) {
     dtls_screen_collect(a);
@@ -421,6 +436,7 @@ static int read_message(dtls_association *a, char message[DTLS_MESSAGE_MAX], siz
 static int association_read(lua_State *L) {
   dtls_association *a = check(L);
   if (is_foreign(a)) return dtls_fork_error(L);
+  if (!a->path) return no_peer(L);
   char message[DTLS_MESSAGE_MAX]; /* a shorter buffer would cut a message in two */
   size_t size;
   a->buffered = true;

@@ -128,6 +128,7 @@ int luaopen_dtls_core(lua_State *L) {
                                        {"context", dtls_context_new},
                                        {"endpoint", dtls_endpoint_new},
                                        {"client", dtls_association_client},
+                                       {"draft", dtls_association_draft},
                                        {"self_signed", dtls_selfsigned},
                                        {"is_session", dtls_session_is},
                                        {"name", dtls_name_lua},

@@ -573,6 +573,7 @@ struct dtls_association {
 
 void dtls_association_init(lua_State *L);
 int dtls_association_client(lua_State *L); /* core.client(context, fd[, options]) */
+int dtls_association_draft(lua_State *L);  /* core.draft(context) */
 dtls_association *dtls_association_check(lua_State *L); /* the one at index 1 */
 dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd);
 void dtls_association_free(dtls_association *a);

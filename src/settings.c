@@ -111,6 +111,11 @@ static int get_modes(lua_State *L, dtls_target t) {
   return push_flags(L, modes, (uint64_t)(t.ssl ? SSL_get_mode(t.ssl) : SSL_CTX_get_mode(t.ctx)));
 }
 
+/* What a client offers to resume was made under other settings than those that it has from now on. */
+static void withdraw_session(dtls_target t) {
+  if (t.ssl && !dtls_association_of(t.ssl)->server && SSL_in_before(t.ssl)) SSL_set_session(t.ssl, NULL);
+}
+
 /* ── verification (SSL_CTX_set_verify, SSL_CTX_set_verify_depth) ── */
 
 /* set_verify(modes or nil, depth or nil). What does not verify is refused from then on. */
@@ -135,6 +140,7 @@ static int set_verify(lua_State *L, dtls_target t) {
     dtls_association_of(t.ssl)->own.depth = true;
   }
   if (depth >= 0 && !t.ssl) SSL_CTX_set_verify_depth(t.ctx, depth);
+  withdraw_session(t);
   return done(L);
 }
 
@@ -221,6 +227,7 @@ const char *dtls_settings_ciphers(dtls_target t, const char *list) {
     a->own.ciphers = true;
     a->own.ccm8 = strstr(suites, "CCM8") != NULL;
     a->own.level = level;
+    withdraw_session(t);
   }
   if (!failed && !t.ssl) SSL_CTX_set_security_level(t.ctx, level);
   OPENSSL_free(suites);
@@ -245,7 +252,7 @@ static int set_groups(lua_State *L, dtls_target t) {
     dtls_association *a = dtls_association_of(t.ssl);
     OPENSSL_free(a->own.groups);
     a->own.groups = copy;
-    if (!a->server && SSL_in_before(t.ssl)) SSL_set_session(t.ssl, NULL); /* what was offered is bound to other ones */
+    withdraw_session(t);
   } else {
     dtls_config *c = dtls_config_of(t.ctx);
     OPENSSL_free(c->groups);
@@ -273,7 +280,7 @@ static int set_sigalgs(lua_State *L, dtls_target t) {
     dtls_association *a = dtls_association_of(t.ssl);
     OPENSSL_free(a->own.sigalgs);
     a->own.sigalgs = copy;
-    if (!a->server && SSL_in_before(t.ssl)) SSL_set_session(t.ssl, NULL); /* what was offered is bound to other ones */
+    withdraw_session(t);
   } else {
     dtls_config *c = dtls_config_of(t.ctx);
     OPENSSL_free(c->sigalgs);

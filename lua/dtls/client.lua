@@ -247,6 +247,7 @@ local function open(options, on_connection)
   self.hostFamily = names.hostFamily
   self.addresses, self.tried = {}, {} -- those to try, in turn; all that were, in the order of their first turns
   conn._retry = function(err) return self:_retry(err) end
+  conn._calls = {}
   if on_connection then conn:on('connection', on_connection) end
   tick(function() self:_start() end)
   return conn

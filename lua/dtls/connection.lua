@@ -19,6 +19,8 @@ local max = math.max
 ---@field destroyed boolean? true once it has ended, however it did
 ---@field private _association userdata? the core's object; nil before there is one and once closed
 ---@field private _retry (fun(err: dtls.Error): boolean, dtls.Error)? a client's: tries another address, or tells of all
+---@field private _calls {method: string, n: integer}[]? a client's setters before it is open, for each association that it makes
+---@field private _draft userdata? the core's object that they are tried on before the first of these
 ---@field private _leave (fun(): boolean)? a client's: leaves a silent address for another one
 ---@field private _patience number? the time at which _leave leaves it at the latest
 ---@field private _watch table? {poll=, connection=}: the descriptor it reads; moves on when the peer starts over
@@ -96,6 +98,8 @@ function Connection:_begin(association)
   local ok, err
   if settings.linkMtu then ok, err = association:set_link_mtu(settings.linkMtu) else ok, err = association:set_mtu(settings.mtu) end
   if not ok then return self:_fail(err) end
+  self:_dropDraft()
+  for _, call in ipairs(self._calls or {}) do association[call.method](association, unpack(call, 1, call.n)) end
   self:_useWait()
 end
 
@@ -173,6 +177,7 @@ end
 
 function Connection:_completed()
   self._state = 'open'
+  self._calls = nil -- there is no other address to try any more
   self._connectedAt = now()
   self._timer:stop()
   local displaced = self._association:promote()
@@ -345,6 +350,7 @@ function Connection:_finish(err)
   self.destroyed = true
   self._closedAt = now()
   self._error = err
+  self:_dropDraft()
   self:_letGo()
   self:_close(self._timer)
   if self._server then self._server:_lost(self, opened, err) end
@@ -433,20 +439,14 @@ end
 --- Caps the UDP payload of every datagram from now on (SSL_set_mtu).
 ---@param bytes integer
 ---@return true? ok
----@return dtls.Error? err
-function Connection:setMtu(bytes)
-  if not self._association then return not_connected() end
-  return self._association:set_mtu(bytes)
-end
+---@return dtls.Error? err ERR_DTLS_CONFIG: out of range; ENOTCONN: it has closed
+function Connection:setMtu(bytes) return self:_set('set_mtu', bytes) end
 
 --- Caps the IP packet, headers included, of every datagram from now on (DTLS_set_link_mtu).
 ---@param bytes integer
 ---@return true? ok
----@return dtls.Error? err
-function Connection:setLinkMtu(bytes)
-  if not self._association then return not_connected() end
-  return self._association:set_link_mtu(bytes)
-end
+---@return dtls.Error? err ERR_DTLS_CONFIG: out of range; ENOTCONN: it has closed
+function Connection:setLinkMtu(bytes) return self:_set('set_link_mtu', bytes) end
 
 --- The smallest link MTU that OpenSSL works with (DTLS_get_link_min_mtu).
 ---@return integer? bytes nil when closed
@@ -454,9 +454,37 @@ function Connection:getLinkMinMtu()
   return self._association and self._association:link_min_mtu()
 end
 
+-- ── what is set for it alone ──
+
+-- The association, or while a client looks for its server a draft of one, which knows what can be set. nil, err: it has closed.
 function Connection:_target()
-  if not self._association then return not_connected() end
-  return self._association
+  if self._association then return self._association end
+  if self._state ~= 'connecting' then return not_connected() end
+  if self._draft then return self._draft end
+  local draft, err = core.draft(self._context.core)
+  self._draft = draft
+  return draft, err
+end
+
+function Connection:_dropDraft()
+  if self._draft then self._draft:close() end
+  self._draft = nil
+end
+
+function Connection:_get(method)
+  local target, err = self:_target()
+  if not target then return nil, err end
+  return target[method](target)
+end
+
+-- Calls a setter of the core's. A client keeps what it was told, for the association with the next address.
+function Connection:_set(method, ...)
+  local target, err = self:_target()
+  if not target then return nil, err end
+  local ok
+  ok, err = target[method](target, ...)
+  if ok and self._calls then table.insert(self._calls, { method = method, n = select('#', ...), ... }) end
+  return ok, err
 end
 
 -- ── what is known about it ──

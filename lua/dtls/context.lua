@@ -236,7 +236,9 @@ end
 
 -- ── setters ──
 
-function Context:_target() return self.core end
+function Context:_set(method, ...) return self.core[method](self.core, ...) end
+
+function Context:_get(method) return self.core[method](self.core) end
 
 --- Tickets are made with the current key and read with both; from then on rotation is the caller's.
 ---@param keys string|string[] 80 bytes, or {current, previous}

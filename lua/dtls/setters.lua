@@ -1,19 +1,14 @@
 --- OpenSSL's setters by its own names: of a Context, for the handshakes to come, and of a Connection, for itself (a
---- server's in `accept`, before its handshake runs). One that fails leaves everything as it was.
+--- client's right after connect and a server's in `accept`, before the handshake runs). One that fails leaves everything as
+--- it was.
 
 local options = require 'dtls.options'
 
 jit.off(true, true) -- see options.lua
 
---- A class that has them has `_target()`, which gives its core object, or nil, err.
+--- A class that has them has `_set(method, …)` and `_get(method)`, which call its core object.
 ---@class dtls.Setters
 local Setters = {}
-
-local function set(self, method, ...)
-  local target, err = self:_target()
-  if not target then return nil, err end
-  return target[method](target, ...)
-end
 
 -- What a check of options.lua gives, or nil and the error; raises for a wrong type.
 local function argument(method, check, value)
@@ -25,7 +20,7 @@ end
 
 local function set_checked(self, method, value, err)
   if not value then return nil, err end
-  return set(self, method, value)
+  return self:_set(method, value)
 end
 
 --- Switches options on: names without their prefix, `{'NO_TICKET'}` (SSL_CTX_set_options, SSL_set_options).
@@ -43,7 +38,7 @@ function Setters:clearOptions(names) return set_checked(self, 'clear_options', a
 --- The options that are on (SSL_CTX_get_options, SSL_get_options).
 ---@return string[]?
 ---@return dtls.Error? err
-function Setters:options() return set(self, 'get_options') end
+function Setters:options() return self:_get 'get_options' end
 
 --- Switches modes on: names without their prefix (SSL_CTX_set_mode, SSL_set_mode).
 ---@param names string|string[]
@@ -54,7 +49,7 @@ function Setters:setModes(names) return set_checked(self, 'set_modes', argument(
 --- The modes that are on (SSL_CTX_get_mode, SSL_get_mode).
 ---@return string[]?
 ---@return dtls.Error? err
-function Setters:modes() return set(self, 'get_modes') end
+function Setters:modes() return self:_get 'get_modes' end
 
 --- How peers are verified. `mode`, by OpenSSL's names: 'NONE', 'PEER', 'FAIL_IF_NO_PEER_CERT', 'CLIENT_ONCE'
 --- (SSL_CTX_set_verify, SSL_set_verify); any but NONE refuses what does not verify. `depth`: how many certificates may stand
@@ -76,7 +71,7 @@ function Setters:setVerify(given)
   if depth ~= nil and (type(depth) ~= 'number' or depth < 0 or depth > 100 or depth % 1 ~= 0) then
     error('setVerify: depth: expected a whole number from 0 to 100', 2)
   end
-  return set(self, 'set_verify', mode, depth)
+  return self:_set('set_verify', mode, depth)
 end
 
 --- Suites, as OpenSSL's list; only those with AEAD are kept (SSL_CTX_set_cipher_list, SSL_set_cipher_list).
