@@ -200,7 +200,7 @@ coverage: UNDER = env LUA_INIT=@$(CURDIR)/spec/support/coverage.lua SPEC_COVERAG
 coverage: ## how much of the C and of the Lua the specs run; fails below 90 %
 	@$(MAKE) BUILD=$(COVERAGE) CC=gcc CFLAGS='-O0 -g --coverage -fprofile-update=atomic' FORTIFY= ready
 	@find $(COVERAGE) -name '*.gcda' -delete; rm -f $(COVERAGE)/lua.lines
-	@$(MAKE) BUILD=$(COVERAGE) UNDER='$(UNDER)' busted
+	@umask 0 && $(MAKE) BUILD=$(COVERAGE) UNDER='$(UNDER)' busted # a test that gives up root writes its counts, too
 	@$(LUA) spec/support/coverage.lua $(COVERAGE)
 
 uncovered: ## the same of the last `make coverage`, with every line that did not run

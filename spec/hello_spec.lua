@@ -4,6 +4,7 @@ local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local proxy = require 'spec.support.proxy'
 local raw = require 'spec.support.raw'
+local wire = require 'spec.support.wire'
 
 pair.each(function(demux, ip)
   local server, client
@@ -62,6 +63,17 @@ pair.each(function(demux, ip)
       assert.equal(1, #client.inbox)
       assert.same({ 63, 60 }, { #least, #client.inbox[1] })
       assert.same({ hello = 1 }, server:stats().drops)
+    end))
+
+    it('that says it is longer than a server takes gets no answer', met(function()
+      local body = hello.body()
+      for _, length in ipairs { 32768, 32769, 0xffffff } do
+        local fragment = wire.fragment(1, 0, length, 0, body)
+        client:send(wire.record(22, 0, 0, fragment), server)
+      end
+      fence()
+      assert.equal(1, #client.inbox)
+      assert.same({ hello = 2 }, server:stats().drops)
     end))
 
     it('has its record sequence number echoed', met(function()

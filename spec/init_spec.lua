@@ -116,7 +116,10 @@ describe('a self-signed certificate', function()
   end)
 
   it('gives nil and an error for names that cannot be in a certificate', function()
-    for _, options in ipairs { { commonName = '' }, { commonName = ('x'):rep(65) }, { altNames = { {} } } } do
+    for _, options in ipairs {
+      { commonName = '' }, { commonName = ('x'):rep(65) },
+      { altNames = { {} } }, { altNames = { '' } }, { altNames = { '\0' } }, { altNames = { 'a', '\0b' } },
+    } do
       local made, err = dtls.selfSigned(options)
       assert.is_nil(made)
       assert.equal('ERR_DTLS_CONFIG', err.code)

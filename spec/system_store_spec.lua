@@ -133,6 +133,19 @@ for name, program in pairs(programs) do describe('a client without ca, in ' .. n
     assert.equal('connected\n', run(('SSL_CERT_DIR=%s/nothing::%s/mine'):format(tree, tree)))
   end)
 
+  if program.blind then
+    it('trusts a file at the place that libcrypto was built with only when others cannot write it', function()
+      local place = '/nowhere/ssl/cert.pem' -- spec/host/openssl_nostdio.c
+      write(place, trusted.cert)
+      assert.equal('connected\n', run())
+      for _, mode in ipairs { '664', '646' } do
+        shell(('chmod %s %s%s'):format(mode, tree, place))
+        assert.truthy(run():find '^ERR_DTLS_CONFIG: ca: ', mode)
+        assert.equal('connected\n', run(('SSL_CERT_FILE=%s%s'):format(tree, place)))
+      end
+    end)
+  end
+
   it('is told where nothing was found, and by which option to do without', function()
     for variables, missing in pairs {
       [''] = { '/etc/ssl/certs/ca-certificates.crt', '/etc/pki/tls/certs/ca-bundle.crt', '/etc/ssl/certs' },

@@ -9,8 +9,6 @@
 
 static const char TYPE[] = "dtls.context";
 
-enum { SERVER_CERT_LIST_MAX = 32 * 1024 };
-
 /* ── the configuration on its SSL_CTX ── */
 
 static void config_free(dtls_config *c) {
@@ -167,7 +165,7 @@ static bool use_foundation(SSL_CTX *ctx, const dtls_config *c) {
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_dh_auto(ctx, 1); /* for DHE-PSK, which nobody gets without asking */
   if (c->server) {
-    SSL_CTX_set_max_cert_list(ctx, SERVER_CERT_LIST_MAX); /* bounds what libssl allocates for fragments */
+    SSL_CTX_set_max_cert_list(ctx, DTLS_HANDSHAKE_MESSAGE_MAX); /* bounds what libssl allocates for fragments */
     dtls_hello_callbacks(ctx);
     dtls_hold_callbacks(ctx);
   }

@@ -75,7 +75,7 @@ bool dtls_cookies_set(dtls_cookies *cookies, const void *current, size_t size, c
  * the session id: an Mbed TLS 2.28 client with a ticket makes up another one for its second hello.
  */
 static bool compute(EVP_MAC_CTX *key, const dtls_address *peer, const dtls_hello *hello, uint16_t generation, uint8_t out[DTLS_COOKIE_SIZE]) {
-  uint8_t address[18];
+  uint8_t address[DTLS_ADDRESS_BYTES];
   const uint8_t sizes[4] = {(uint8_t)(hello->suites_size >> 8), (uint8_t)hello->suites_size, (uint8_t)(generation >> 8),
                             (uint8_t)generation};
   size_t size = 0;

@@ -52,6 +52,7 @@ enum {
   DTLS_RANDOM_SIZE = 32,
   DTLS_COOKIE_SIZE = 32,
   DTLS_HELLOS_MAX = 8, /* of one client, each with a cookie whose secret had gone when it came but the last */
+  DTLS_HANDSHAKE_MESSAGE_MAX = 32 * 1024, /* that a server takes: certificates, and ClientHellos (SSL_CTX_set_max_cert_list) */
   DTLS_MESSAGE_MAX = 16384,              /* plaintext of one record, RFC 6347 §4.1 */
   DTLS_RECORD_MAX = 16384 + 2048,        /* its ciphertext */
   DTLS_DATAGRAM_MAX = 13 + 16384 + 2048, /* the largest datagram that libssl can read in one piece */
@@ -141,8 +142,10 @@ typedef struct dtls_batch dtls_batch; /* room for one recvmmsg */
 
 socklen_t dtls_address_size(const dtls_address *address);
 bool dtls_address_equal(const dtls_address *a, const dtls_address *b);
-/* IPv6 form (IPv4 mapped) and port in network order, 18 bytes: what cookies and hashes are made of. */
-void dtls_address_bytes(const dtls_address *address, uint8_t out[18]);
+/* What cookies and hashes are made of: the IPv6 form (IPv4 mapped) and the port, in network order, and the scope id, which
+   tells the links apart that have one link-local address. */
+enum { DTLS_ADDRESS_BYTES = 16 + 2 + 4 };
+void dtls_address_bytes(const dtls_address *address, uint8_t out[DTLS_ADDRESS_BYTES]);
 uint64_t dtls_address_hash(uint64_t seed, const dtls_address *local, const dtls_address *peer);
 void dtls_address_push(lua_State *L, const dtls_address *address); /* {ip=, port=, family=} */
 void dtls_address_push_host(lua_State *L, const dtls_address *address); /* bytes that say whose it is */

@@ -25,7 +25,8 @@ bool dtls_hello_parse_untrusted(const uint8_t *data, size_t size, dtls_hello *ou
   if (size < DTLS_RECORD_HEADER + DTLS_HANDSHAKE_HEADER + FIXED) return false;
   const uint8_t *message = data + DTLS_RECORD_HEADER, *body = message + DTLS_HANDSHAKE_HEADER;
   size_t record = dtls_record_size(data), fragment = dtls_u24(message + 9);
-  if (fragment > dtls_u24(message + 1)) return false;
+  size_t whole = dtls_u24(message + 1);
+  if (fragment > whole || whole > DTLS_HANDSHAKE_MESSAGE_MAX) return false; /* the record filter would drop a longer one */
   if (data[0] != SSL3_RT_HANDSHAKE || data[1] != DTLS1_VERSION_MAJOR || dtls_record_epoch(data) != 0 || record > size) return false;
   if (message[0] != CLIENT_HELLO || dtls_u24(message + 6) != 0) return false; /* only the first fragment carries the cookie */
   if (fragment < FIXED || record != DTLS_RECORD_HEADER + DTLS_HANDSHAKE_HEADER + fragment) return false;

@@ -68,16 +68,22 @@ fail:
   return false;
 }
 
-/* What is wrong with the names: a certificate would have them only up to a NUL. */
+/* A certificate would have a name only up to its NUL. */
+static bool is_alt_name(const char *text, size_t size) {
+  for (size_t i = 0; i < size; i++)
+    if (text[i] == '\0' || (unsigned char)text[i] > 127) return false;
+  return size > 0;
+}
+
+/* What is wrong with the names, or NULL. */
 static const char *check_names(lua_State *L, int common_name, int alt_names) {
   size_t size, count = lua_istable(L, alt_names) ? lua_objlen(L, alt_names) : 0;
   const char *text = lua_tolstring(L, common_name, &size), *wrong = NULL;
   if (text && memchr(text, '\0', size)) return "commonName: there is a NUL in this name";
   for (size_t i = 1; i <= count && !wrong; i++) {
     lua_rawgeti(L, alt_names, (int)i);
-    text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &size) : "";
-    for (size_t at = 0; text[0] && at < size && !wrong; at++)
-      if (text[at] == '\0' || (unsigned char)text[at] > 127) wrong = "altNames: names are in ASCII, without NUL";
+    text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &size) : NULL;
+    if (text && !is_alt_name(text, size)) wrong = "altNames: a name is not empty, in ASCII, and without NUL";
     lua_pop(L, 1);
   }
   return wrong;

@@ -37,7 +37,8 @@ typedef struct {
   X509_STORE *store;
   char *text;
   size_t size;
-  int found; /* certificates */
+  bool foreign; /* the place is one that libcrypto's builder has chosen, which on this machine may be anybody's */
+  int found;    /* certificates */
 } dtls_store_search;
 
 static void note(dtls_store_search *search, const char *place) {
@@ -56,13 +57,19 @@ static bool read_all(int fd, char *text, size_t size) {
   return true;
 }
 
+/* Whether nobody but root and this process can have written it. */
+static bool is_ours(const struct stat *status) {
+  return (status->st_uid == 0 || status->st_uid == geteuid()) && (status->st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
 /* The content of a regular file, which the caller frees; NULL: there is none that can be read. */
-static char *read_file(const char *path, size_t *size) {
+static char *read_file(const dtls_store_search *search, const char *path, size_t *size) {
   struct stat status;
   char *text = NULL;
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO without a writer must not hold us up */
   if (fd < 0) return NULL;
-  if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0 && status.st_size <= FILE_SIZE_MAX) {
+  bool usable = fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && (!search->foreign || is_ours(&status));
+  if (usable && status.st_size > 0 && status.st_size <= FILE_SIZE_MAX) {
     *size = (size_t)status.st_size;
     text = OPENSSL_malloc(*size);
   }
@@ -88,7 +95,7 @@ static void add_text(dtls_store_search *search, BIO *bio) {
 
 static void add_file(dtls_store_search *search, const char *path) {
   size_t size;
-  char *text = read_file(path, &size);
+  char *text = read_file(search, path, &size);
   BIO *bio = text ? BIO_new_mem_buf(text, (int)size) : NULL;
   if (bio) add_text(search, bio);
   BIO_free(bio);
@@ -140,13 +147,18 @@ static bool has_certificates(X509_STORE *store) {
   return has;
 }
 
-/* What libcrypto did not read: the places that it has names for, then those of the distributions. Who names a place in the
-   environment wants no other. */
+/*
+ * What libcrypto did not read: its own places, of which the environment may name another file, other folders, or both, then
+ * those of the distributions, unless the environment names anything.
+ */
 static void look_around(dtls_store_search *search) {
   const char *file = secure_getenv(X509_get_default_cert_file_env()), *paths = secure_getenv(X509_get_default_cert_dir_env());
   bool named = file || paths;
+  search->foreign = !file;
   look_at_file(search, file ? file : X509_get_default_cert_file());
+  search->foreign = !paths;
   look_at_folders(search, paths ? paths : X509_get_default_cert_dir());
+  search->foreign = false;
   for (size_t i = 0; i < sizeof bundles / sizeof *bundles && !named && search->found == 0; i++) look_at_file(search, bundles[i]);
   for (size_t i = 0; i < sizeof folders / sizeof *folders && !named && search->found == 0; i++) look_at_folders(search, folders[i]);
 }

@@ -25,7 +25,8 @@ bool dtls_address_equal(const dtls_address *a, const dtls_address *b) {
          memcmp(&a->v6.sin6_addr, &b->v6.sin6_addr, sizeof a->v6.sin6_addr) == 0;
 }
 
-void dtls_address_bytes(const dtls_address *address, uint8_t out[18]) {
+void dtls_address_bytes(const dtls_address *address, uint8_t out[DTLS_ADDRESS_BYTES]) {
+  memset(out + 18, 0, 4);
   if (address->sa.sa_family == AF_INET) {
     memset(out, 0, 10);
     memset(out + 10, 0xff, 2);
@@ -34,14 +35,15 @@ void dtls_address_bytes(const dtls_address *address, uint8_t out[18]) {
   } else {
     memcpy(out, &address->v6.sin6_addr, 16);
     memcpy(out + 16, &address->v6.sin6_port, 2);
+    memcpy(out + 18, &address->v6.sin6_scope_id, 4);
   }
 }
 
 uint64_t dtls_address_hash(uint64_t seed, const dtls_address *local, const dtls_address *peer) {
-  uint8_t bytes[36];
+  uint8_t bytes[2 * DTLS_ADDRESS_BYTES];
   uint64_t hash = seed;
   dtls_address_bytes(local, bytes);
-  dtls_address_bytes(peer, bytes + 18);
+  dtls_address_bytes(peer, bytes + DTLS_ADDRESS_BYTES);
   for (size_t i = 0; i < sizeof bytes; i += 4) {
     uint32_t word;
     memcpy(&word, bytes + i, sizeof word);
@@ -71,7 +73,7 @@ void dtls_address_push(lua_State *L, const dtls_address *address) {
 
 /* IPv4, mapped or not: the address. IPv6: its /64 on its link, because whoever has one address there has 2^64. */
 void dtls_address_push_host(lua_State *L, const dtls_address *address) {
-  uint8_t bytes[18];
+  uint8_t bytes[DTLS_ADDRESS_BYTES];
   dtls_address_bytes(address, bytes);
   if (address->sa.sa_family == AF_INET || IN6_IS_ADDR_V4MAPPED(&address->v6.sin6_addr)) {
     lua_pushlstring(L, (const char *)bytes, 16);

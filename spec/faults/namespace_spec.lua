@@ -245,6 +245,27 @@ describe('between hosts', function()
     end))
   end)
 
+  it('a link-local address that two links have gets a cookie for each', within(families[2], function(world)
+    for _, link in ipairs { 'one', 'two' } do
+      namespaces.join({ world.client, link }, { world.server, link })
+      for host, address in pairs { [world.client] = 'fe80::a1', [world.server] = 'fe80::b1' } do
+        host:ip('-6 addr flush dev ' .. link) -- the kernel's own, which differ
+        host:ip(('addr add %s/64 dev %s'):format(address, link))
+      end
+    end
+    world:serve 'shared'
+    world:run(world.theirs, [[
+      hello, socket = require 'spec.support.hello', require('spec.support.raw').open '::'
+      function cookie(i) return hello.verifyRequest(socket.inbox[i]).cookie end]])
+    for i, link in ipairs { 'one', 'two', 'one' } do
+      world:run(world.theirs, 'socket:send(hello.build(), { ip = "fe80::b1%%%s", port = 5684 })', link)
+      world:askUntil('#socket.inbox', tostring(i))
+    end
+    assert.equal('true', world:ask 'cookie(1) == cookie(3)')
+    assert.equal('false', world:ask 'cookie(1) == cookie(2)')
+    world:run(world.theirs, 'socket:close()')
+  end))
+
   for _, family in ipairs(families) do
     it(('a handshake through a link that stays away fails by its deadline (%s)'):format(family.name), within(family, function(world)
       world:serve 'shared'
