@@ -775,9 +775,13 @@ static int association_keylog(lua_State *L) {
   return 1;
 }
 
-/* association:stats() → its counters */
+/* association:stats() → its counters, and recvBufferSize, sendBufferSize of its socket if it has one of its own */
 static int association_stats(lua_State *L) {
-  dtls_counters_push(L, &check(L)->counters);
+  const dtls_association *a = check(L);
+  bool has_socket = a->path && a->path->fd >= 0;
+  if (has_socket) dtls_path_count_overflow(a->path);
+  dtls_counters_push(L, &a->counters);
+  if (has_socket) dtls_udp_push_buffers(L, a->path->fd);
   return 1;
 }
 

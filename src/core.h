@@ -88,6 +88,7 @@ static inline size_t dtls_record_size(const uint8_t *record) { return DTLS_RECOR
   X(PACE, "pace")                 /* verified hello within a retransmission interval of the last handshake its sender began */ \
   X(STRANGER, "stranger")         /* not a hello, from an address without an association */ \
   X(STASH, "stash")               /* no room or memory to keep it until its turn, or until it is dispatched again */ \
+  X(OVERFLOWED, "overflow")       /* a datagram that the kernel dropped: the socket's receive buffer was full (or its checksum was wrong) */ \
   X(AGAIN, "EAGAIN")              /* outgoing: the socket's send buffer was full, or a signal came */ \
   X(NOBUFS, "ENOBUFS")            /* outgoing: the interface's queue was full; or no memory, for a hello, too */ \
   X(MSGSIZE, "EMSGSIZE")          /* outgoing: larger than the path takes, as far as the system knows it */ \
@@ -154,12 +155,22 @@ BIO_ADDR *dtls_address_to_bio(const dtls_address *address);        /* NULL: out 
 int dtls_udp_fd(lua_State *L, int index); /* checked; pushes nil, err and returns -1 on failure */
 int dtls_udp_fd_lua(lua_State *L);        /* core.fd(handle) */
 int dtls_udp_socket_lua(lua_State *L);    /* core.configure_socket(fd, options) */
+
+/* Bytes, as SO_RCVBUF and SO_SNDBUF count them; 0: as the system makes them. */
+typedef struct {
+  int receive, send;
+} dtls_buffers;
+
+dtls_buffers dtls_udp_take_buffers(lua_State *L, int index); /* receive_buffer and send_buffer of the table there */
+void dtls_udp_push_buffers(lua_State *L, int fd); /* sets recvBufferSize and sendBufferSize of the table on top */
+/* How many datagrams the kernel has dropped at the socket since the count that seen has, which is brought up to date. */
+uint32_t dtls_udp_overflow(int fd, uint32_t *seen);
 int dtls_udp_duplicate(int fd); /* another descriptor of the same socket; -1 and errno on failure */
 void dtls_udp_announce_errors(int fd); /* a pending error (ICMP) then is an event for a poll on POLLPRI, and none is queued */
 bool dtls_udp_local(int fd, dtls_address *out);
 bool dtls_udp_peer(int fd, dtls_address *out);
 /* A non-blocking socket bound to local and connected to peer, otherwise like the listening one; -1 and errno on failure. */
-int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_address *peer);
+int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_address *peer, dtls_buffers buffers);
 ssize_t dtls_udp_send(int fd, const dtls_address *local, const dtls_address *peer, const void *data, size_t size);
 ssize_t dtls_udp_receive(int fd, void *data, size_t capacity, dtls_address *sender); /* recvfrom(2), which never waits */
 
@@ -405,6 +416,7 @@ struct dtls_path {
   uint64_t seed;               /* of the table that it is in */
   dtls_association *current;   /* reads the socket, if there is one of its own */
   dtls_association *successor; /* a parallel handshake (RFC 6347 §4.2.8) */
+  uint32_t overflow_seen;      /* drops at the socket that have been counted */
   uint64_t paced_until;        /* ms, when the peer may begin another handshake; it may at once when it has completed one */
 };
 
@@ -415,6 +427,8 @@ dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtl
 void dtls_path_free(dtls_path *path); /* for a path that no association is on; others go with their last one */
 const dtls_association *dtls_path_of_random(const dtls_path *path, const uint8_t *random); /* NULL: none has it */
 dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8_t *data, size_t size);
+/* Counts what the kernel has dropped at the path's own socket since the last time. */
+void dtls_path_count_overflow(dtls_path *path);
 void dtls_path_attach(dtls_path *path, dtls_association *a);
 /* Takes an association off its path. Returns the one that now is the current one because of it, or NULL. */
 dtls_association *dtls_path_detach(dtls_association *a);
@@ -428,6 +442,7 @@ dtls_paths *dtls_paths_new(void);
 void dtls_paths_free(dtls_paths *paths);
 bool dtls_paths_add(dtls_paths *paths, dtls_path *path);
 void dtls_paths_remove(dtls_paths *paths, dtls_path *path);
+void dtls_paths_count_overflow(dtls_paths *paths); /* of each */
 dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, const dtls_address *peer);
 
 /* ── hold.c: what only the application can answer; the handshake is held meanwhile ───────────────────────── */
@@ -603,6 +618,8 @@ struct dtls_endpoint {
   bool shared;   /* the shared demux strategy */
   bool asks_hello, stores_sessions; /* what its associations do */
   dtls_address bound;
+  dtls_buffers peer_buffers; /* of the peers' sockets */
+  uint32_t overflow_seen;    /* drops at its own socket that have been counted */
   SSL_CTX *ctx;
   dtls_cookies *cookies;
   dtls_paths *paths;

@@ -81,9 +81,9 @@ static bool allow_peer_sockets(int fd) {
 }
 
 /*
- * core.endpoint(context, fd, demux[, {asks_hello=, stores_sessions=, duplicate=}]) → endpoint | nil, err
+ * core.endpoint(context, fd, demux[, {asks_hello=, stores_sessions=, duplicate=, receive_buffer=, send_buffer=}]) → endpoint | nil, err
  * demux: 'connected' or 'shared'. asks_hello: handshake() asks for each hello. stores_sessions: sessions get ids and
- * no tickets; the application keeps them.
+ * no tickets; the application keeps them. receive_buffer, send_buffer: bytes, of the peers' sockets.
  * fd: a bound, unconnected, non-blocking UDP socket. It stays the caller's, who closes the endpoint first; or, with
  * duplicate, closes it when he likes: the endpoint has a descriptor of its own, see fd().
  */
@@ -92,7 +92,9 @@ int dtls_endpoint_new(lua_State *L) {
   int fd = (int)luaL_checkinteger(L, 2);
   static const char *const strategies[] = {"connected", "shared", NULL};
   bool shared = luaL_checkoption(L, 3, NULL, strategies) == 1, asks_hello = false, stores_sessions = false, duplicate = false;
+  dtls_buffers buffers = {0, 0};
   if (!lua_isnoneornil(L, 4)) {
+    buffers = dtls_udp_take_buffers(L, 4);
     lua_getfield(L, 4, "asks_hello");
     lua_getfield(L, 4, "stores_sessions");
     lua_getfield(L, 4, "duplicate");
@@ -121,6 +123,8 @@ int dtls_endpoint_new(lua_State *L) {
   ep->asks_hello = asks_hello;
   ep->stores_sessions = stores_sessions;
   ep->bound = bound;
+  ep->peer_buffers = buffers;
+  (void)dtls_udp_overflow(fd, &ep->overflow_seen); /* what it lost before */
   ep->stash_end = &ep->stash;
   ep->left = UINT_MAX;
   ep->cookies = dtls_cookies_new();
@@ -334,7 +338,7 @@ void dtls_endpoint_drain(dtls_endpoint *ep, const dtls_path *path) {
 static bool needs_shared_socket(int number) { return number == EADDRINUSE || number == EACCES; }
 
 static dtls_path *open_path(dtls_endpoint *ep) {
-  int fd = ep->shared ? -1 : dtls_udp_peer_socket(ep->fd, &ep->hand.local, &ep->hand.peer);
+  int fd = ep->shared ? -1 : dtls_udp_peer_socket(ep->fd, &ep->hand.local, &ep->hand.peer, ep->peer_buffers);
   if (fd < 0 && !ep->shared && !needs_shared_socket(errno)) return NULL;
   dtls_path *path = dtls_path_new(ep, &ep->hand.local, &ep->hand.peer, fd, true);
   if (!path && fd >= 0) close(fd);
@@ -420,10 +424,14 @@ static int endpoint_set_cookie_secret(lua_State *L) {
   return 1;
 }
 
-/* endpoint:stats() → counters, those of its associations included, and hellos, cookiesSent, cookiesAccepted, cookiesRefused */
+/* endpoint:stats() → counters, those of its associations included, hellos, cookiesSent, cookiesAccepted, cookiesRefused, and
+   recvBufferSize, sendBufferSize of its socket */
 static int endpoint_stats(lua_State *L) {
   dtls_endpoint *ep = check(L);
+  ep->counters.drops[DTLS_DROP_OVERFLOWED] += dtls_udp_overflow(ep->fd, &ep->overflow_seen);
+  dtls_paths_count_overflow(ep->paths);
   dtls_counters_push(L, &ep->counters);
+  dtls_udp_push_buffers(L, ep->fd);
   const struct {
     const char *name;
     uint64_t value;

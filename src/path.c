@@ -16,6 +16,7 @@ dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtl
   path->fd = fd;
   path->owns_fd = owns_fd;
   path->fork_generation = dtls_fork_generation();
+  if (!ep) (void)dtls_udp_overflow(fd, &path->overflow_seen); /* it had an owner before */
   if (ep && !dtls_paths_add(ep->paths, path)) {
     OPENSSL_free(path);
     return NULL;
@@ -34,6 +35,7 @@ static void close_peer_socket(dtls_path *path) {
     (void)connect(path->fd, &path->local.sa, dtls_address_size(&path->local)); /* failing, it costs what comes meanwhile */
     dtls_endpoint_drain(ep, path);
   }
+  dtls_path_count_overflow(path);
   close(path->fd);
 }
 
@@ -97,6 +99,15 @@ dtls_association *dtls_path_detach(dtls_association *a) {
   return heir;
 }
 
+void dtls_path_count_overflow(dtls_path *path) {
+  uint32_t lost = path->fd >= 0 ? dtls_udp_overflow(path->fd, &path->overflow_seen) : 0;
+  if (lost == 0) return;
+  if (path->current)
+    DTLS_COUNT(path->current, drops[DTLS_DROP_OVERFLOWED], lost);
+  else if (path->endpoint)
+    path->endpoint->counters.drops[DTLS_DROP_OVERFLOWED] += lost;
+}
+
 /* ── how often a handshake may begin ── */
 
 void dtls_path_pace(dtls_path *path, unsigned interval) { path->paced_until = dtls_now() + interval; }
@@ -150,3 +161,6 @@ dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, c
   dtls_path key = {.local = *local, .peer = *peer, .seed = paths->seed};
   return OPENSSL_LH_retrieve(paths->table, &key);
 }
+
+static void count_overflow(void *path) { dtls_path_count_overflow(path); }
+void dtls_paths_count_overflow(dtls_paths *paths) { OPENSSL_LH_doall(paths->table, count_overflow); }

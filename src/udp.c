@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sock_diag.h>
 #include <net/if.h>
 #include <string.h>
 #include <unistd.h>
@@ -199,6 +200,42 @@ static bool copy_ttl(int from, int to, int family) {
   return known && set_ttl(to, family, ttl);
 }
 
+static bool set_buffers(int fd, dtls_buffers buffers) {
+  return (buffers.receive == 0 || set(fd, SOL_SOCKET, SO_RCVBUF, buffers.receive)) &&
+         (buffers.send == 0 || set(fd, SOL_SOCKET, SO_SNDBUF, buffers.send));
+}
+
+/*
+ * SO_MEMINFO (Linux 4.12): what ss(8) shows of a socket. Its counter of drops is the one that SO_RXQ_OVFL would put into a
+ * control message of each datagram; read when somebody asks it costs nothing per datagram, holds for sockets that libssl reads,
+ * and does not wait for the next datagram. False: the kernel has no such option.
+ */
+static bool read_memory(int fd, uint32_t out[SK_MEMINFO_VARS]) {
+  socklen_t size = SK_MEMINFO_VARS * sizeof *out;
+  return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, out, &size) == 0 && size > SK_MEMINFO_DROPS * sizeof *out;
+}
+
+uint32_t dtls_udp_overflow(int fd, uint32_t *seen) {
+  uint32_t memory[SK_MEMINFO_VARS], before = *seen;
+  if (!read_memory(fd, memory)) return 0;
+  *seen = memory[SK_MEMINFO_DROPS];
+  return *seen - before; /* the kernel's counter has 32 bits and begins anew */
+}
+
+dtls_buffers dtls_udp_take_buffers(lua_State *L, int index) {
+  return (dtls_buffers){.receive = (int)dtls_option_integer(L, index, "receive_buffer", 0, 0, INT32_MAX / 2),
+                        .send = (int)dtls_option_integer(L, index, "send_buffer", 0, 0, INT32_MAX / 2)};
+}
+
+void dtls_udp_push_buffers(lua_State *L, int fd) {
+  uint32_t memory[SK_MEMINFO_VARS];
+  if (!read_memory(fd, memory)) return;
+  lua_pushnumber(L, memory[SK_MEMINFO_RCVBUF]);
+  lua_setfield(L, -2, "recvBufferSize");
+  lua_pushnumber(L, memory[SK_MEMINFO_SNDBUF]);
+  lua_setfield(L, -2, "sendBufferSize");
+}
+
 /*
  * core.configure_socket(fd, {reuse_port=bool, receive_buffer=bytes, send_buffer=bytes, ttl=hops}) → true | nil, err
  * Buffer sizes are wishes: the kernel caps them (net.core.rmem_max, wmem_max).
@@ -206,20 +243,18 @@ static bool copy_ttl(int from, int to, int family) {
 int dtls_udp_socket_lua(lua_State *L) {
   int fd = (int)luaL_checkinteger(L, 1);
   luaL_checktype(L, 2, LUA_TTABLE);
-  int receive = (int)dtls_option_integer(L, 2, "receive_buffer", 0, 0, INT32_MAX / 2);
-  int send = (int)dtls_option_integer(L, 2, "send_buffer", 0, 0, INT32_MAX / 2);
+  dtls_buffers buffers = dtls_udp_take_buffers(L, 2);
   int ttl = (int)dtls_option_integer(L, 2, "ttl", 0, 0, 255);
   dtls_address bound;
   lua_getfield(L, 2, "reuse_port");
-  if ((lua_toboolean(L, -1) && !set(fd, SOL_SOCKET, SO_REUSEPORT, 1)) || (receive && !set(fd, SOL_SOCKET, SO_RCVBUF, receive)) ||
-      (send && !set(fd, SOL_SOCKET, SO_SNDBUF, send)) ||
+  if ((lua_toboolean(L, -1) && !set(fd, SOL_SOCKET, SO_REUSEPORT, 1)) || !set_buffers(fd, buffers) ||
       (ttl && !(dtls_udp_local(fd, &bound) && set_ttl(fd, bound.sa.sa_family, ttl))))
     return dtls_error_system(L, errno, "cannot set a socket option");
   lua_pushboolean(L, 1);
   return 1;
 }
 
-int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_address *peer) {
+int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_address *peer, dtls_buffers buffers) {
   int fd = socket(local->sa.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd >= 0 && fd <= STDERR_FILENO) fd = lift(fd);
   if (fd < 0) return -1;
@@ -228,7 +263,7 @@ int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_ad
   if (ok && local->sa.sa_family == AF_INET6)
     ok = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, !IN6_IS_ADDR_V4MAPPED(&local->v6.sin6_addr));
   dtls_udp_announce_errors(fd);
-  ok = ok && copy_ttl(listening, fd, local->sa.sa_family) && bind(fd, &local->sa, dtls_address_size(local)) == 0 && connect(fd, &peer->sa, dtls_address_size(peer)) == 0;
+  ok = ok && set_buffers(fd, buffers) && copy_ttl(listening, fd, local->sa.sa_family) && bind(fd, &local->sa, dtls_address_size(local)) == 0 && connect(fd, &peer->sa, dtls_address_size(peer)) == 0;
   if (!ok) {
     int saved = errno;
     close(fd);

@@ -45,7 +45,11 @@ local function new_socket(options, address)
   local udp, err = socket.new(address.ip)
   if not udp then return nil, err end
   local ok = true
-  if options.udpTTL then ok, err = core.configure_socket(core.fd(udp), { ttl = options.udpTTL }) end
+  if options.udpTTL or options.recvBufferSize or options.sendBufferSize then
+    ok, err = core.configure_socket(core.fd(udp), {
+      ttl = options.udpTTL, receive_buffer = options.recvBufferSize, send_buffer = options.sendBufferSize,
+    })
+  end
   if ok and (options.localAddress or options.localPort) then
     local any = socket.isV6(address.ip) and '::' or '0.0.0.0'
     ok, err = socket.bind(udp, options.localAddress or any, options.localPort or 0)
@@ -230,7 +234,9 @@ local function open(options, on_connection)
     called, handle, err = pcall(socket.given, handle)
     if not called then error("option 'handle': expected a luv UDP handle or a dgram socket", 2) end
     if not handle then return nil, err end
-    if own.localAddress or own.localPort or own.udpTTL then return failure('localAddress, localPort and udpTTL are the handle\'s') end
+    for _, option in ipairs { 'localAddress', 'localPort', 'udpTTL', 'recvBufferSize', 'sendBufferSize' } do
+      if own[option] then return failure(option .. ': a handle of yours has its own') end
+    end
   end
   if (own.host == nil) ~= (own.port == nil) then return failure('host and port come together') end
   if not own.host and not handle then return failure('a client needs host and port, or handle') end

@@ -589,8 +589,9 @@ function Connection:exportKeyingMaterial(length, label, extra)
   return self._association:export_keying_material(length, label, extra)
 end
 
---- Counters: messagesIn messagesOut datagramsIn datagramsOut bytesIn bytesOut retransmits, drops (reason → count); and
---- times of the loop's clock, in ms: createdAt, connectedAt, closedAt.
+--- Counters: messagesIn messagesOut datagramsIn datagramsOut bytesIn bytesOut retransmits, drops (reason → count); times of
+--- the loop's clock, in ms: createdAt, connectedAt, closedAt; and, where it has a socket of its own, recvBufferSize and
+--- sendBufferSize, what the kernel gave (SO_RCVBUF, SO_SNDBUF).
 ---@return table
 function Connection:stats()
   local stats = self._association and self._association:stats() or self._final and self._final.stats or { drops = {} }

@@ -182,7 +182,7 @@ options.roles = {
   client = {
     host = of_type 'string', port = whole_number(1, 65535), servername = of_type 'string', hostname = of_type 'string',
     family = ip_family, localAddress = c_text, localPort = whole_number(0, 65535), handle = udp_handle, session = session,
-    udpTTL = whole_number(1, 255),
+    recvBufferSize = whole_number(1, 2 ^ 30), sendBufferSize = whole_number(1, 2 ^ 30), udpTTL = whole_number(1, 255),
   },
 }
 

@@ -94,7 +94,7 @@ function Server:_start(udp)
   local endpoint
   endpoint, err = core.endpoint(self._context.core, fd, own.demux or DEFAULT_DEMUX, {
     asks_hello = own.sni ~= nil or own.SNICallback ~= nil or own.sessionStore ~= nil, stores_sessions = own.sessionStore ~= nil,
-    duplicate = not self._ownsUdp,
+    duplicate = not self._ownsUdp, receive_buffer = own.recvBufferSize, send_buffer = own.sendBufferSize,
   })
   if not endpoint then return nil, err end
   local secrets = own.cookieSecret
