@@ -40,9 +40,16 @@ context.defaults = { handshakeTimeout = 30000, mtu = 1228, allowFragments = fals
 ---@field package rejects boolean whoever is not authorized
 ---@field package callbacks {psk?: function, checkServerIdentity?: function} what its handshakes ask
 ---@field package keylogs boolean its connections emit `keylog`
----@field package carries table<string, boolean> the options that made it
+---@field package given table the options that made it, checked
+---@field package calls table<string, dtls.Call> its setters' last successful calls, for contexts that are laid over this one
 local Context = {}
 Context.__index = Context
+
+--- A call of a core setter. `option`: the option that says the same.
+---@class dtls.Call
+---@field option string
+---@field method string
+---@field n integer how many arguments
 for name, method in pairs(setters) do Context[name] = method end
 
 -- ── making one ──
@@ -152,21 +159,22 @@ local function make(role, given)
   })
 end
 
-local function pick(given, names)
+local function pick(given, ...)
   local picked = {}
-  for name in pairs(names) do picked[name] = given[name] end
+  for i = 1, select('#', ...) do
+    for name in pairs((select(i, ...))) do picked[name] = given[name] end
+  end
   return picked
 end
 
 local function new_context(role, given)
   local made, err = make(role, given)
   if not made then return nil, err end
-  local carries = {}
-  for name in pairs(given) do carries[name] = true end
   -- With a pinned certificate or a key there is no name to check; nor when the application does that.
   local checks_name = role == 'client' and not given.checkServerIdentity and (given.ca ~= nil or not (given.fingerprint or given.psk))
   return setmetatable({
-    role = role, core = made, settings = pick(given, options.settings), carries = carries, checksName = checks_name,
+    role = role, core = made, settings = pick(given, options.settings), checksName = checks_name,
+    given = pick(given, options.credentials, options.settings), calls = {},
     rejects = given.rejectUnauthorized ~= false,
     callbacks = { psk = type(given.psk) == 'function' and given.psk or nil, checkServerIdentity = given.checkServerIdentity },
     keylogs = given.keylog == true,
@@ -192,7 +200,7 @@ end
 local function check_given(made, checked, role, level)
   if made.role ~= role then error(("option 'context': it is one for a %s"):format(made.role), level) end
   for name in pairs(checked) do
-    local twice = options.credentials[name] or made.carries[name]
+    local twice = options.credentials[name] or made.given[name] ~= nil
     if twice then error(("option '%s' belongs to the context that is given, too"):format(name), level) end
   end
 end
@@ -226,17 +234,75 @@ function context.resolve(role, all)
   return made, context.settle(given, made.settings), pick(checked, options.roles[role]), given
 end
 
---- A server context from a Context or from options, for `setContext`, `sni` and `SNICallback`. Raises at `level`; 0: nowhere.
+local function check_same_role(made, role, level)
+  if made.role ~= role then error(('context: it is one for a %s'):format(made.role), level) end
+  return made
+end
+
+--- A server context from a Context or from options, for `sni` and `SNICallback`. Raises at `level`; 0: nowhere.
 function context.coerce(role, value, level)
-  local given = check_context(value)
-  if not given then return create(role, value, level > 0 and level + 1 or 0) end
-  if given.role ~= role then error(('context: it is one for a %s'):format(given.role), level) end
-  return given
+  local made = check_context(value)
+  if not made then return create(role, value, level > 0 and level + 1 or 0) end
+  return check_same_role(made, role, level) -- a tail call, which is no level
+end
+
+-- What a setter changed counts until the option that says the same is given anew.
+local function repeat_calls(made, calls, given)
+  for key, call in pairs(calls) do
+    if given[call.option] == nil then
+      local ok, err = made.core[call.method](made.core, unpack(call, 1, call.n))
+      if not ok then return nil, err end
+      made.calls[key] = call
+    end
+  end
+  return made
+end
+
+--- A Context as it is, or options laid over those of another context: what is not given stays. Raises at `level`.
+---@param base dtls.Context
+---@param value dtls.Context|table
+---@return dtls.Context? context
+---@return dtls.Error? err
+function context.overlay(base, value, level)
+  local made = check_context(value)
+  if made then return check_same_role(made, base.role, level) end -- a tail call, too
+  local given, err = options.check(value, level + 1, options.credentials, options.settings)
+  if not given then return nil, err end
+  local all = pick(base.given, options.credentials, options.settings)
+  if given.mtu or given.linkMtu then all.mtu, all.linkMtu = nil, nil end -- they say the same
+  for name, each in pairs(given) do all[name] = each end
+  made, err = new_context(base.role, all)
+  if not made then return nil, err end
+  return repeat_calls(made, base.calls, given)
 end
 
 -- ── setters ──
 
-function Context:_set(method, ...) return self.core[method](self.core, ...) end
+local option_of = {
+  set_options = 'options', clear_options = 'options', set_modes = 'modes', set_ciphers = 'ciphers', set_groups = 'groups',
+  set_sigalgs = 'sigalgs', set_ticket_keys = 'ticketKeys',
+}
+
+-- Keeps the last call of each kind, so that a context whose keys are rotated for years does not grow.
+local function keep(self, kind, option, method, ...)
+  self.calls[kind] = { option = option, method = method, n = select('#', ...), ... }
+end
+
+function Context:_set(method, ...)
+  local ok, err = self.core[method](self.core, ...)
+  if not ok then return nil, err end
+  local option = option_of[method]
+  if method == 'set_verify' then
+    local mode, depth = ...
+    if mode then keep(self, 'mode', 'requestCert', method, mode) end
+    if depth then keep(self, 'depth', 'depth', method, nil, depth) end
+  elseif option == 'options' or option == 'modes' then
+    for _, name in ipairs((...)) do keep(self, option .. ' ' .. name, option, method, { name }) end
+  else
+    keep(self, option, option, method, ...)
+  end
+  return true
+end
 
 function Context:_get(method) return self.core[method](self.core) end
 
@@ -248,7 +314,7 @@ function Context:setTicketKeys(keys)
   local list, err = options.argument('setTicketKeys', 'ticketKeys', keys)
   if not list then return nil, err end
   if self.role ~= 'server' then return options.failure('ticketKeys: a client has none') end
-  return self.core:set_ticket_keys(list)
+  return self:_set('set_ticket_keys', list)
 end
 
 --- What it is set to.

@@ -103,6 +103,15 @@ options.cookieSecret = text_list('a string of at least 32 bytes, or {current, pr
 options.ticketKeys = text_list('a string of 80 bytes, or {current, previous}', 1, 2, sized(80, 80))
 options.names = text_list('a list of names', 0, math.huge, without_zero)
 
+-- As a table of its own: the caller may go on with his.
+local function psk(value)
+  if type(value) == 'function' then return value end
+  if type(value) ~= 'table' then return nil, 'a table or a function' end
+  local copy = {}
+  for name, each in pairs(value) do copy[name] = each end
+  return copy
+end
+
 local function retransmit_timeout(value)
   if type(value) == 'function' then return value end
   local good, expected, right_type = whole_number(1, 60000)(value)
@@ -151,7 +160,7 @@ options.credentials = {
   cert = pem_list, key = pem_list, passphrase = c_text, ca = pem_list, crl = pem_list,
   ciphers = c_text, groups = c_text, sigalgs = c_text,
   minVersion = c_text, maxVersion = c_text,
-  psk = of_type('table', 'function'), pskIdentityHint = c_text,
+  psk = psk, pskIdentityHint = c_text,
   requestCert = of_type 'boolean', rejectUnauthorized = of_type 'boolean', fingerprint = fingerprints,
   checkServerIdentity = of_type 'function',
   ALPNProtocols = text_list("a protocol's name of 1 to 255 bytes, or a list of them", 1, math.huge, sized(1, 255)),

@@ -384,12 +384,13 @@ end
 
 -- ── the rest ──
 
---- New peers get this identity, and the connection settings that come with it; those there are keep theirs.
+--- New peers get this identity, and the connection settings that come with it; those there are keep theirs. Options are laid
+--- over those in use: what is not given stays, and so does what setters have changed. A Context replaces all.
 ---@param value dtls.Context|table
 ---@return true? ok
 ---@return dtls.Error? err the old one stays in use
 function Server:setContext(value)
-  local made, err = context.coerce('server', value, 3)
+  local made, err = context.overlay(self._context, value, 3)
   if not made then return nil, err end
   self._context, self._settings = made, context.settle(made.settings, self._given)
   if self._endpoint then self._endpoint:set_context(made.core) end
