@@ -14,13 +14,28 @@ usage: dtlscat.lua [options] host port        connects
   --key FILE            ... its private key
   --psk-identity NAME   a pre-shared key in place of certificates: its name, and ...
   --psk-key HEX         ... the key
+  --alpn NAME,NAME      application protocols, of which both sides must have one (RFC 7301)
+  --mtu BYTES           no datagram is longer, 228 or more (default 1228)
+  --keylog FILE         append the session's keys, in the format of SSLKEYLOGFILE
   -q SECONDS            after the end of standard input, wait this long for the peer to
-                        close (default 0; negative: for ever)
+                        close (negative: for ever; default 0, but for ever with -l when
+                        standard input was empty)
+  -w SECONDS            give up when there is no connection within this time, or when
+                        nothing was sent or received for so long
+  -v                    show the handshake: addresses, cookie, cipher, certificate, MTU,
+                        repeated flights; and what was counted at the end
   --help                this text
 
 A line from a terminal is one message. What comes from a pipe or a file is cut into messages
 that fit a datagram. Like every datagram, they can get lost.
-Exit status: 0 done, 1 something failed, 2 wrong usage.
+SIGINT and SIGTERM close the connection with a close_notify.
+
+Exit status:
+  0  there was a connection, and it was closed: by either side, or by a signal
+  1  there was none, or it failed
+  2  the command line is wrong
+  3  time is up: -w, or 30 seconds for a handshake
+A signal ends a dtlscat that has no connection yet in the usual way (130, 143 in a shell).
 ]]
 
 local dtls = require 'dtls'
@@ -34,9 +49,11 @@ local function note(text, ...)
   io.stderr:write(('dtlscat: ' .. text .. '\n'):format(...))
 end
 
+local FAILED, MISUSED, EXPIRED = 1, 2, 3
+
 local function fail(err)
   note('%s', type(err) == 'table' and err.message or err)
-  os.exit(1)
+  os.exit(FAILED)
 end
 
 -- ── the command line ──
@@ -44,7 +61,7 @@ end
 local function misused(...)
   note(...)
   note('--help explains the options')
-  os.exit(2)
+  os.exit(MISUSED)
 end
 
 local function fromHex(name, text, bytes)
@@ -63,7 +80,11 @@ local function readFile(name, path)
   return text
 end
 
-local FLAGS = { ['-l'] = true, ['--insecure'] = true }
+local function seconds(name, text)
+  return tonumber(text) or misused('%s: expected a number of seconds', name)
+end
+
+local FLAGS = { ['-l'] = true, ['-v'] = true, ['--insecure'] = true }
 
 local VALUES = {
   ['--fingerprint'] = function(name, text)
@@ -74,7 +95,19 @@ local VALUES = {
   ['--servername'] = function(_, text) return text end,
   ['--psk-identity'] = function(_, text) return text end,
   ['--psk-key'] = fromHex,
-  ['-q'] = function(name, text) return tonumber(text) or misused('%s: expected a number of seconds', name) end,
+  ['--alpn'] = function(_, text)
+    local names = {}
+    for name in (text .. ','):gmatch '(.-),' do names[#names + 1] = name end
+    return names
+  end,
+  ['--mtu'] = function(name, text) return tonumber(text) or misused('%s: expected a number of bytes', name) end,
+  ['--keylog'] = function(_, text) return text end,
+  ['-q'] = seconds,
+  ['-w'] = function(name, text)
+    local wait = seconds(name, text)
+    if wait < 0.001 then misused('%s: expected more than 0 seconds', name) end
+    return wait
+  end,
 }
 
 local given, place = {}, {}
@@ -114,7 +147,10 @@ if listening and given['--servername'] then misused('--servername is for the sid
 
 local options = {
   cert = given['--cert'], key = given['--key'], ca = given['--ca'], fingerprint = given['--fingerprint'],
+  ALPNProtocols = given['--alpn'], mtu = given['--mtu'], keylog = given['--keylog'],
 }
+local limit = given['-w'] and math.floor(given['-w'] * 1000)
+if limit then options.handshakeTimeout, options.timeout = limit, limit end
 if given['--insecure'] then options.rejectUnauthorized = false end
 
 local function serverOptions()
@@ -148,13 +184,14 @@ local function openStream(fd)
   return pipe
 end
 
--- Calls onData(text) again and again, and then onEnd(). Returns a function that stops it.
+-- Calls onData(text) again and again, and then onEnd(empty). Returns a function that stops it.
 local function readInput(onData, onEnd)
-  local stream, stopped = openStream(0), false
+  local stream, stopped, empty = openStream(0), false, true
   local function received(err, data)
     if stopped then return end
     if err then note('standard input: %s', err) end
-    if err or not data or data == '' then return onEnd() end
+    if err or not data or data == '' then return onEnd(empty) end
+    empty = false
     onData(data)
     return true
   end
@@ -186,46 +223,123 @@ local function openOutput()
   return write, finish
 end
 
--- ── the conversation ──
+-- ── what is said about a connection ──
 
--- There is no connection when not even a socket could be had for it.
-local function describe(conn)
-  if not conn then return 'a client' end
-  local address = conn:remoteAddress()
+local function show(address)
   return ('%s port %d'):format(address.ip, address.port)
 end
 
--- `conn` is open. Calls finished() when it is closed and everything is written.
-local function talk(conn, finished)
-  local write, finish = openOutput()
-  local authorized, reason = conn:authorized()
-  note('connected to %s with %s, %s', describe(conn), conn:getCipher().name,
-    authorized and 'authorized' or 'not authorized: ' .. reason)
+-- There is no connection when not even a socket could be had for it.
+local function describe(conn)
+  return conn and show(conn:remoteAddress()) or 'a client'
+end
 
-  local limit = conn:getDataMtu()
+local function detail(...)
+  if given['-v'] then note(...) end
+end
+
+-- A listener that does not ask for certificates knows nobody, and has not meant to.
+local function standing(conn)
+  if listening and not (options.psk or options.requestCert) then return '' end
+  local authorized, reason = conn:authorized()
+  return authorized and ', authorized' or ', not authorized: ' .. reason
+end
+
+local function showCounts(conn)
+  local stats, drops = conn:stats(), {}
+  for reason, count in pairs(stats.drops) do
+    if count > 0 then drops[#drops + 1] = ('%d %s'):format(count, reason) end
+  end
+  table.sort(drops)
+  detail('datagrams: %d sent, %d received, dropped: %s; flights repeated: %d', stats.datagramsOut or 0, stats.datagramsIn or 0,
+    drops[1] and table.concat(drops, ', ') or 'none', stats.retransmits or 0)
+end
+
+local function showHandshake(conn)
+  local cipher, certificate, stats = conn:getCipher(), conn:getPeerCertificate(), conn:stats()
+  detail('handshake: %d ms, from %s to %s', stats.connectedAt - stats.createdAt, show(conn:localAddress()), describe(conn))
+  detail('%s, cipher %s, %d bits', conn:getProtocol(), cipher.standardName, cipher.bits)
+  if certificate then
+    detail('certificate: %s, for %s, valid from %s to %s, fingerprint %s', certificate.subject.CN or 'without a common name',
+      certificate.subjectaltname or 'no name', certificate.valid_from, certificate.valid_to, certificate.fingerprint256)
+  elseif conn:pskIdentity() then
+    detail('pre-shared key: %s', conn:pskIdentity())
+  else
+    detail('certificate: none')
+  end
+  if conn:servername() then detail('name asked for: %s', conn:servername()) end
+  if conn:alpnProtocol() then detail('application protocol: %s', conn:alpnProtocol()) end
+  detail('MTU: messages of up to %d bytes', conn:getDataMtu())
+  showCounts(conn)
+end
+
+-- ── the conversation ──
+
+local status = 0
+
+local function failed(err)
+  note('%s', err.message)
+  status = err.code == 'ERR_DTLS_HANDSHAKE_TIMEOUT' and EXPIRED or FAILED
+end
+
+local function finished()
+  if status ~= 0 then os.exit(status) end
+end
+
+-- `conn` is open. Calls done() when it is closed and everything is written.
+local function talk(conn, done)
+  local write, finish = openOutput()
+  note('connected to %s with %s%s', describe(conn), conn:getCipher().name, standing(conn))
+  showHandshake(conn)
+
+  local longest = conn:getDataMtu()
   local function send(text)
-    for i = 1, #text, limit do
-      local ok, err = conn:send(text:sub(i, i + limit - 1))
+    for i = 1, #text, longest do
+      local ok, err = conn:send(text:sub(i, i + longest - 1))
       if not ok then note('a message was not sent: %s', err.message) end
     end
   end
 
-  local patience, interrupt = uv.new_timer(), uv.new_signal()
+  local patience = uv.new_timer()
   local function close() conn:close() end -- says close_notify
-  local function inputEnded()
-    local wait = given['-q'] or 0
+  local function inputEnded(empty)
+    -- A listener in the background has nothing to say, and is there to hear.
+    local wait = given['-q'] or (listening and empty and -1 or 0)
     if wait >= 0 then patience:start(wait * 1000, 0, close) end
   end
   local stopInput = readInput(send, inputEnded)
-  interrupt:start('sigint', close)
+  local handles = { patience }
+  for _, name in ipairs { 'sigint', 'sigterm' } do
+    local signal = uv.new_signal()
+    signal:start(name, close)
+    handles[#handles + 1] = signal
+  end
 
   conn:on('message', write)
-  conn:on('close', function()
-    stopInput()
-    patience:close()
-    interrupt:close()
-    finish(finished)
+  conn:on('timeout', function()
+    note('nothing was sent or received for %g seconds', given['-w'])
+    status = EXPIRED
+    close()
   end)
+  conn:on('close', function()
+    showCounts(conn)
+    stopInput()
+    for _, handle in ipairs(handles) do handle:close() end
+    finish(done)
+  end)
+end
+
+-- Ends a listener that nobody has connected to. Returns what calls that off.
+local function expectPeer()
+  if not limit then return function() end end
+  local timer = uv.new_timer()
+  timer:start(limit, 0, function()
+    note('nobody connected within %g seconds', given['-w'])
+    os.exit(EXPIRED)
+  end)
+  return function()
+    if not timer:is_closing() then timer:close() end
+  end
 end
 
 local function listen()
@@ -234,40 +348,35 @@ local function listen()
   local ok
   ok, err = server:listen(port, host)
   if not ok then fail(err) end
-  note('listening on %s port %d', server:address().ip, server:address().port)
+  note('listening on %s', show(server:address()))
 
-  local failed = false
-  server:on('clientError', function(why, conn) note('%s did not get in: %s', describe(conn), why.message) end)
+  local peerCame = expectPeer()
+  server:on('accept', function(conn) detail('%s has a good cookie, its handshake begins', describe(conn)) end)
+  server:on('clientError', function(why, conn)
+    note('%s did not get in: %s', describe(conn), why.message)
+    if conn then showCounts(conn) end
+  end)
   server:on('connection', function(conn)
-    conn:on('error', function(why)
-      note('%s', why.message)
-      failed = true
-    end)
-    talk(conn, function()
-      server:close(function()
-        if failed then os.exit(1) end
-      end)
-    end)
+    peerCame()
+    conn:on('error', failed)
+    talk(conn, function() server:close(finished) end)
   end)
 end
 
 local function connect()
   local conn, err = dtls.connect(clientOptions())
   if not conn then fail(err) end
-  local failed, talking = false, false
-  local function finished()
-    if failed then os.exit(1) end
-  end
-  conn:on('error', function(why)
-    note('%s', why.message)
-    failed = true
-  end)
+  detail('looking for %s port %d', host, port)
+  local talking = false
+  conn:on('error', failed)
   conn:on('connection', function()
     talking = true
     talk(conn, finished)
   end)
   conn:on('close', function()
-    if not talking then finished() end
+    if talking then return end
+    showCounts(conn)
+    finished()
   end)
 end
 

@@ -1,5 +1,6 @@
 local dtls = require 'dtls'
 local uv = require 'luv'
+local contents = require 'spec.support.contents'
 local loop = require 'spec.support.loop'
 local process = require 'spec.support.process'
 
@@ -158,6 +159,7 @@ describe('the examples:', function()
         assert.equal('from one side\n', listener.output.stdout)
         assert.equal('from the other\n', client.output.stdout)
         assert.truthy(client:printed '[A-Z0-9-]+, authorized\n')
+        assert.truthy(listener:printed 'with [A-Z0-9-]+\n', 'it has not asked who the client is')
       end))
 
       it('dtlscat: with a key that both know; the end of the listener\'s input ends both', test(function()
@@ -250,6 +252,125 @@ describe('the examples:', function()
     assert.truthy(content == received, ('%d of %d bytes'):format(#received, #content))
   end))
 
+  -- A listener whose standard input is empty: at once, or as /dev/null is.
+  local inputs = {
+    ['that is empty'] = function(...)
+      local listener = run['luajit, shared']('dtlscat.lua', ...)
+      listener:finish()
+      return listener
+    end,
+    ['from /dev/null'] = function(...)
+      return withPaths('shared', 'sh', '-c', 'exec luajit examples/dtlscat.lua "$@" </dev/null', 'sh', ...)
+    end,
+  }
+
+  for name, start in pairs(inputs) do
+    it('dtlscat -l with standard input ' .. name .. ' hears a peer until that closes', test(function()
+      local listener = start('-l', '127.0.0.1', '0')
+      local port = listener:expect 'listening on 127%.0%.0%.1 port (%d+)\n'
+      local client = connect('luajit, shared', port, '--insecure')
+      client:expect 'connected'
+      listener:expect 'connected'
+      for i = 1, 3 do
+        client:write(i .. '\n')
+        listener:expect(i .. '\n')
+      end
+      client:finish()
+      assertEnds(client)
+      assertEnds(listener)
+    end))
+
+    it('dtlscat -l -q 0 with standard input ' .. name .. ' closes at once', test(function()
+      local listener = start('-q', '0', '-l', '127.0.0.1', '0')
+      local port = listener:expect 'listening on 127%.0%.0%.1 port (%d+)\n'
+      local client = connect('luajit, shared', port, '--insecure')
+      assertEnds(listener)
+      assertEnds(client)
+    end))
+  end
+
+  for _, runner in ipairs { 'luajit, shared', 'luvit, shared' } do
+    for _, signal in ipairs { 'sigint', 'sigterm' } do
+      for _, listens in ipairs { true, false } do
+        local who = listens and 'the listener' or 'the client'
+        it(('dtlscat under %s: %s ends %s, and the other side by its close_notify'):format(runner, signal, who), test(function()
+          local listener, port = listen(runner)
+          local client = connect(runner, port, '--insecure')
+          talk(client, listener)
+          local ended = listens and listener or client
+          ended.handle:kill(signal)
+          assertEnds(client)
+          assertEnds(listener)
+        end))
+      end
+    end
+
+    it('dtlscat -v under ' .. runner .. ' shows the handshake and what was counted, on both sides', test(function()
+      local listener, port = listen(runner, '-v', '--alpn', 'coap')
+      local client = connect(runner, port, '--insecure', '-v', '--alpn', 'h3,coap', '--mtu', '700', '--servername', 'device.example')
+      talk(client, listener)
+      client:finish()
+      assertEnds(client)
+      assertEnds(listener)
+      assert.truthy(listener:printed '127%.0%.0%.1 port %d+ has a good cookie, its handshake begins\n')
+      assert.truthy(listener:printed 'certificate: none\n')
+      assert.truthy(client:printed 'looking for 127%.0%.0%.1 port %d+\n')
+      assert.truthy(client:printed 'certificate: localhost, for DNS:localhost, valid from [^\n]*, fingerprint %x%x:[%x:]+\n')
+      assert.truthy(client:printed 'MTU: messages of up to 6%d%d bytes\n')
+      for _, each in ipairs { client, listener } do
+        for _, pattern in ipairs {
+          'handshake: %d+ ms, from 127%.0%.0%.1 port %d+ to 127%.0%.0%.1 port %d+\n', 'DTLSv1%.2, cipher TLS_[%u%d_]+, %d+ bits\n',
+          'name asked for: device%.example\n', 'application protocol: coap\n', 'MTU: messages of up to %d+ bytes\n',
+          'datagrams: %d+ sent, %d+ received, dropped: none; flights repeated: %d+\n.*datagrams: %d+ sent',
+        } do
+          assert.truthy(each:printed(pattern), pattern .. '\n' .. each.output.stderr)
+        end
+      end
+    end))
+
+    it('dtlscat -w under ' .. runner .. ' gives up: no peer, no answer, a silent peer', test(function()
+      local alone = run[runner]('dtlscat.lua', '-w', '0.2', '-l', '127.0.0.1', '0')
+      assertEnds(alone, 3)
+      assert.truthy(alone:printed 'nobody connected within 0%.2 seconds\n')
+      local silent = uv.new_udp()
+      assert(silent:bind('127.0.0.1', 0))
+      local client = connect(runner, silent:getsockname().port, '-w', '0.2', '-v', '--insecure')
+      assertEnds(client, 3)
+      assert.truthy(client:printed 'did not complete[^\n]*\n.*datagrams: %d+ sent, 0 received')
+      silent:close()
+      local listener, port = listen(runner)
+      client = connect(runner, port, '-w', '0.5', '--insecure')
+      assertEnds(client, 3)
+      assertEnds(listener)
+      assert.truthy(client:printed 'connected[^\n]*\n.*nothing was sent or received for 0%.5 seconds\n')
+    end))
+  end
+
+  it('dtlscat --keylog writes the keys of the session to a file', test(function()
+    local path = tree .. '/keys.log'
+    local listener, port = listen 'luajit, shared'
+    local client = connect('luajit, shared', port, '--insecure', '--keylog', path)
+    talk(client, listener)
+    client:finish()
+    assertEnds(client)
+    assert.truthy(contents(path):find '^CLIENT_RANDOM %x+ %x+\n$')
+  end))
+
+  it('dtlscat --alpn without a common protocol fails on both sides', test(function()
+    local listener, port = listen('luajit, shared', '--alpn', 'coap')
+    local client = connect('luajit, shared', port, '--insecure', '--alpn', 'h3')
+    assertEnds(client, 1)
+    assert.truthy(listener:expect 'did not get in: ([^\n]+)\n')
+  end))
+
+  it('dtlscat says nothing of authority where nobody asked, and what is missing where somebody did', test(function()
+    local client = identity 'client'
+    local listener, port = listen('luajit, shared', '--fingerprint', client.fingerprint, '--insecure')
+    local child = connect('luajit, shared', port, '--insecure')
+    talk(child, listener)
+    assert.truthy(listener:printed 'not authorized: NO_PEER_CERTIFICATE\n', listener.output.stderr)
+  end))
+
   for name, case in pairs {
     ['no arguments'] = { 2, 'expected host port' },
     ['an unknown option'] = { 2, 'unknown option %-%-secure', 'localhost', '4433', '--secure' },
@@ -258,6 +379,9 @@ describe('the examples:', function()
     ['a key that is not hexadecimal'] = { 2, '%-%-psk%-key: expected pairs of hexadecimal digits', '--psk-key', 'xyz', 'localhost', '1' },
     ['a fingerprint of another length'] = { 2, '%-%-fingerprint: expected 64 hexadecimal digits', '--fingerprint', 'AA', 'localhost', '1' },
     ['a key without its identity'] = { 2, '%-%-psk%-identity and %-%-psk%-key come together', '--psk-key', '00', 'localhost', '1' },
+    ['a wait that is none'] = { 2, '%-w: expected more than 0 seconds', '-w', '0', 'localhost', '1' },
+    ['an MTU that is none'] = { 2, '%-%-mtu: expected a number of bytes', '--mtu', 'x', 'localhost', '1' },
+    ['an MTU that cannot be'] = { 1, 'mtu: expected a whole number from 228', '--mtu', '20', 'localhost', '1' },
     ['a file that is not there'] = { 2, '/nowhere/ca%.pem: No such file', '--ca', '/nowhere/ca.pem', 'localhost', '1' },
     ['a host that is no address to listen on'] = { 1, 'cannot bind localhost port 0: this is not an IP address', '-l', 'localhost', '0' },
     ['a host that is nearly an address'] = { 1, "host '127%.0%.0%.256': an IPv4 address", '--psk-identity', 'me', '--psk-key', '00',
