@@ -106,11 +106,12 @@ hosts: $(HOSTS)
 
 # ── Use ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# ;; is Lua's default path, where luv is.
-CHECKOUT = LUA_PATH='$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;;' LUA_CPATH='$(abspath $(OUT))/?.so;;'
+# Before what the caller has set, if anything; else ;; is Lua's default path, where luv is.
+CHECKOUT = LUA_PATH='$(CURDIR)/lua/?.lua;$(CURDIR)/lua/?/init.lua;'"$${LUA_PATH-;}" \
+  LUA_CPATH='$(abspath $(OUT))/?.so;'"$${LUA_CPATH-;}"
 
 env: ## for a shell: eval "$(make -s env)" lets luajit use the checkout
-	@for path in $(CHECKOUT); do echo "export $${path%%=*}='$${path#*=}'"; done
+	@printf '%s\n' $(foreach path,$(CHECKOUT),'export $(subst ','\'',$(path))')
 
 install: all ## into PREFIX (/usr/local), under DESTDIR
 	install -d $(DESTDIR)$(LUADIR)/dtls $(DESTDIR)$(LIBDIR)/dtls
