@@ -28,6 +28,7 @@ describe('the module', function()
       assert.is_function(dtls[name], name)
     end
     assert.equal(require 'dtls.core'.fd, dtls.fd)
+    assert.equal('string', type(dtls.DEFAULT_CIPHERS))
   end)
 
   it('leaves no globals behind', function()

@@ -661,6 +661,12 @@ describe('a server does a full handshake for a session of another', function()
       { requestCert = true, ca = me.cert }, mine },
     { 'mind about verification, insisting', { requestCert = true, ca = me.cert },
       { requestCert = true, ca = me.cert, rejectUnauthorized = false }, mine },
+    { 'mind about where a chain may end', { requestCert = true, ca = me.cert, allowPartialTrustChain = true },
+      { requestCert = true, ca = me.cert }, mine },
+    { 'mind about dates, not checking them', { requestCert = true, ca = me.cert, verifyTime = false },
+      { requestCert = true, ca = me.cert }, mine },
+    { 'mind about dates, at another time', { requestCert = true, ca = me.cert, verifyTime = os.time() },
+      { requestCert = true, ca = me.cert, verifyTime = os.time() + 60 }, mine },
     { 'list of pre-shared keys', { psk = { alice = 'her key' } }, { psk = { alice = 'her key', bob = 'his key' } }, alice },
     { 'way to pre-shared keys', { psk = { alice = 'her key' } }, { psk = function() return 'her key' end }, alice },
     { 'list of suites', {}, { ciphers = 'ECDHE-ECDSA-CHACHA20-POLY1305' }, mine },
@@ -1321,6 +1327,7 @@ describe('a session and each option that brings or chooses credentials', functio
   local BOUND = {
     ca = true, crl = true, fingerprint = true, psk = true, requestCert = true, rejectUnauthorized = true, checkServerIdentity = true,
     ciphers = true, sigalgs = true, groups = true, sessionIdContext = true, maxFragmentLength = true,
+    allowPartialTrustChain = true, verifyTime = true,
     sni = true, SNICallback = true, servername = true, -- the name, and what the context of that name says
   }
   local NOT_BOUND = {

@@ -297,7 +297,7 @@ describe('what a setter does not take', function()
     { 'setVerify', { mode = { 'PEER', 'NOPE' }, depth = 0 }, "'NOPE'" },
     { 'setCiphers', 'NO-SUCH-SUITE', 'ciphers:' }, { 'setCiphers', '', 'ciphers:' }, { 'setCiphers', '!ALL', 'ciphers:' },
     { 'setCiphers', 'ECDHE-ECDSA-AES128-SHA256:AES128-SHA', 'AEAD' }, { 'setCiphers', 'eNULL', 'AEAD' },
-    { 'setCiphers', 'ADH-AES128-GCM-SHA256', 'AEAD' }, { 'setCiphers', 'TLS_AES_128_GCM_SHA256', 'ciphers:' },
+    { 'setCiphers', 'ADH-AES128-GCM-SHA256', 'anonymous' }, { 'setCiphers', 'TLS_AES_128_GCM_SHA256', 'DTLS 1.2' },
     { 'setCiphers', 'ECDHE+AESGCM:@SECLEVEL=1', '@SECLEVEL' }, { 'setCiphers', '@SECLEVEL=0:ALL', '@SECLEVEL' },
     { 'setGroups', 'P-255', 'groups:' }, { 'setGroups', 'P-256:P-255', 'groups:' },
     { 'setSigalgs', 'ECDSA+MD7', 'sigalgs:' }, { 'setSigalgs', 'ECDSA+SHA384:ECDSA+MD7', 'sigalgs:' },
@@ -396,6 +396,87 @@ describe('what a setter does not take', function()
     assert.equal(1, #heard)
     pair.close(server)
   end))
+end)
+
+describe('a suite that is named in a list', function()
+  -- the list, what the message names, and why
+  for _, case in ipairs {
+    { AES128 .. ':ECDHE-ECDSA-AES128-SHA256', 'ECDHE-ECDSA-AES128-SHA256', 'AEAD' },
+    { 'ECDHE-RSA-AES256-SHA384,' .. AES128, 'ECDHE-RSA-AES256-SHA384', 'AEAD' },
+    { AES128 .. ' AES128-GCM-SHA256', 'AES128-GCM-SHA256', 'forward secrecy' },
+    { AES128 .. ';RSA-PSK-AES128-GCM-SHA256', 'RSA-PSK-AES128-GCM-SHA256', 'forward secrecy' },
+    { 'ADH-AES128-GCM-SHA256:' .. AES128, 'ADH-AES128-GCM-SHA256', 'anonymous' },
+    { dtls.DEFAULT_CIPHERS .. ':ECDHE-ECDSA-AES128-GCM-SHA265', 'ECDHE-ECDSA-AES128-GCM-SHA265', 'no suite of this name' },
+    { AES128 .. ':TLS_AES_128_GCM_SHA256', 'TLS_AES_128_GCM_SHA256', 'no suite of this name' },
+    { 'ECDHE+AESGCM:' .. AES128 .. ':@SECLEVEL=4', AES128, 'security level' },
+    { '@SECLEVEL=4:' .. AES256 .. ':' .. AES128, AES128, 'security level' },
+    { AES128 .. '@SECLEVEL=4:' .. AES256, AES128, 'security level' },
+    { AES128 .. ':PSK-AES128-GCM-SHA256:@SECLEVEL=3', 'PSK-AES128-GCM-SHA256', 'security level' },
+    { ('X-'):rep(200), 'X-X-X', 'no suite of this name' },
+  } do
+    local list, name, why = unpack(case)
+    it(('must be one of DTLS 1.2 that this module takes: %s, %s'):format(name, why), function()
+      local function assertNamed(ok, err)
+        assert.is_nil(ok)
+        assert.equal('ERR_DTLS_CONFIG', err.code)
+        assert.truthy(err.message:find('ciphers: ' .. name, 1, true), err.message)
+        assert.truthy(err.message:find(why, 1, true), err.message)
+      end
+      local made = serverContext()
+      local before = made:info()
+      assertNamed(made:setCiphers(list))
+      assert.same(before, made:info())
+      assertNamed(dtls.createContext('server', { cert = identity.cert, key = identity.key, ciphers = list }))
+      assertNamed(dtls.createContext('client', { fingerprint = identity.fingerprint, ciphers = list }))
+    end)
+  end
+
+  it('may be taken away again, put last, or be part of a wider name', function()
+    local made = serverContext()
+    for list, suites in pairs {
+      [('%s:%s:!%s'):format(AES128, AES256, AES128)] = { AES256 }, [('%s:%s:-%s'):format(AES128, AES256, AES256)] = { AES128 },
+      [('%s:%s:+%s'):format(AES128, AES256, AES128)] = { AES256, AES128 },
+      ['ECDHE+AESGCM+aECDSA:!ECDHE-ECDSA-AES128-SHA256:!NO-SUCH-SUITE:-ADH-AES128-GCM-SHA256'] = { AES256, AES128 },
+      [CHACHA .. ':eNULL:SHA1:@STRENGTH'] = { CHACHA }, [CCM8 .. ':' .. AES256 .. ':@SECLEVEL=3'] = { CCM8, AES256 },
+      [AES256 .. ', ' .. AES128 .. ' ' .. CHACHA .. ';'] = { AES256, AES128, CHACHA },
+    } do
+      assert.is_true(made:setCiphers(list))
+      assert.same(suites, made:info().ciphers, list)
+    end
+  end)
+end)
+
+describe('DEFAULT_CIPHERS', function()
+  it('is what both roles use when they are told nothing', function()
+    for _, options in ipairs { {}, { psk = { me = 'sixteen bytes of' } } } do
+      local own = merged(options, { cert = identity.cert, key = identity.key })
+      local named = {}
+      for _, each in ipairs(serverContext(merged(own, { ciphers = dtls.DEFAULT_CIPHERS })):info().ciphers) do named[each] = true end
+      for _, each in ipairs(serverContext(own):info().ciphers) do assert.is_true(named[each], each) end
+    end
+  end)
+
+  it('with more behind it keeps what it has before that', loop.run(function()
+    local key = 'sixteen bytes of'
+    local function suiteOf(server, client)
+      local listening = pair.listening(merged({ psk = { me = key }, ciphers = dtls.DEFAULT_CIPHERS .. ':PSK-AES128-CCM8' }, server))
+      local conn = pair.open(listening, nil, client)
+      local seen = suite(conn)
+      pair.close(conn, listening)
+      return seen
+    end
+    local psk = { psk = { identity = 'me', key = key } }
+    assert.equal('ECDHE-PSK-CHACHA20-POLY1305', suiteOf(nil, psk))
+    assert.equal('PSK-AES128-CCM8', suiteOf(nil, merged(psk, { ciphers = 'PSK-AES128-CCM8' })))
+    assert.equal(AES128, suiteOf({ cert = identity.cert, key = identity.key }, { fingerprint = identity.fingerprint }))
+  end))
+
+  it('has AEAD and forward secrecy, or a pre-shared key, and no short tag', function()
+    for name in dtls.DEFAULT_CIPHERS:gmatch '[^:]+' do
+      assert.truthy(name:find '^ECDHE%-' or name:find '^PSK%-', name)
+      assert.truthy(name:find 'GCM' or name:find 'CHACHA20', name)
+    end
+  end)
 end)
 
 describe('a list of suites', function()

@@ -59,7 +59,12 @@ local tampered = { pem = { key = good.pem.key, cert = good.pem.cert:gsub('(.)(\n
   return (c == 'A' and 'B' or 'A') .. rest
 end) } }
 
+-- All of it was good in January 2020.
+local ancient = files:certificate('ancient', with(past, { authority = true }))
+local antique = leaf('antique', ancient, past)
+
 local crl = {
+  ancient = files:crl('ancient', ancient, {}, past),
   root = files:crl('root', root, { revoked, between }), between = files:crl('between', between, {}),
   stranger = files:crl('stranger', stranger, {}), past = files:crl('past', root, {}, past),
 }
@@ -587,5 +592,98 @@ describe('an identity by name', function()
       local outcome = pair.attempt(with(server, { demux = demux }), with(unnamed, as(good)))
       assertRefusal(outcome.server, outcome.client, 'UNABLE_TO_GET_ISSUER_CERT_LOCALLY', 'unknown_ca')
     end))
+  end)
+end)
+
+-- A peer of either role with these options beside `requestCert` and the name, which is shown that certificate: true, or why it is refused.
+local function verdict(role, options, shown)
+  local outcome
+  if role == 'server' then
+    outcome = pair.attempt(with(as(alone), with(options, { requestCert = true })), with(shown, { fingerprint = alone.fingerprint }))
+  else
+    outcome = pair.attempt(shown, with(options, { servername = NAME }))
+  end
+  local result = outcome[role]
+  return result == true or result.reason
+end
+
+for _, role in ipairs { 'server', 'client' } do
+  describe(('allowPartialTrustChain of a %s'):format(role), function()
+    it('makes a certificate below the root an anchor', loop.run(function()
+      for _, shown in ipairs { as(far), as(far, between) } do
+        assert.equal('UNABLE_TO_GET_ISSUER_CERT', verdict(role, { ca = between.pem.cert }, shown))
+        assert.equal('UNABLE_TO_GET_ISSUER_CERT', verdict(role, { ca = between.pem.cert, allowPartialTrustChain = false }, shown))
+        assert.is_true(verdict(role, { ca = between.pem.cert, allowPartialTrustChain = true }, shown))
+      end
+    end))
+
+    it('makes the peer\'s own certificate one', loop.run(function()
+      assert.is_true(verdict(role, { ca = good.pem.cert, allowPartialTrustChain = true }, as(good)))
+    end))
+
+    it('trusts nobody else, expired or revoked', loop.run(function()
+      local lax = { ca = between.pem.cert, allowPartialTrustChain = true }
+      assert.equal('UNABLE_TO_GET_ISSUER_CERT_LOCALLY', verdict(role, lax, as(good)))
+      assert.equal('CERT_HAS_EXPIRED', verdict(role, { ca = lapsed.pem.cert, allowPartialTrustChain = true }, as(below)))
+    end))
+  end)
+
+  describe(('verifyTime of a %s'):format(role), function()
+    it('false asks no certificate for its dates, and no revocation list', loop.run(function()
+      local function timeless(more) return with({ ca = root.pem.cert, verifyTime = false }, more) end
+      for _, shown in ipairs { as(expired), as(early), as(below, lapsed), as(good) } do assert.is_true(verdict(role, timeless(), shown)) end
+      assert.is_true(verdict(role, timeless { crl = crl.past }, as(good)))
+      assert.equal('CERT_REVOKED', verdict(role, timeless { crl = crl.root }, as(revoked)))
+      assert.equal('UNABLE_TO_GET_ISSUER_CERT_LOCALLY', verdict(role, timeless(), as(alien)))
+    end))
+
+    it('as a number is the time at which they are looked at', loop.run(function()
+      local JANUARY_2020, MARCH_2020, IN_2100 = 1579046400, 1583020800, 4102444800
+      local function at(time, more) return with({ ca = { root.pem.cert, ancient.pem.cert }, verifyTime = time }, more) end
+      assert.is_true(verdict(role, at(JANUARY_2020), as(antique)))
+      assert.is_true(verdict(role, at(JANUARY_2020, { crl = crl.ancient }), as(antique)))
+      assert.equal('CERT_HAS_EXPIRED', verdict(role, at(MARCH_2020), as(antique)))
+      assert.equal('CERT_NOT_YET_VALID', verdict(role, at(JANUARY_2020), as(good)))
+      assert.equal('CERT_HAS_EXPIRED', verdict(role, at(IN_2100), as(good)))
+      assert.equal('CERT_NOT_YET_VALID', verdict(role, at(0), as(antique)))
+      assert.is_true(verdict(role, at(os.time()), as(good)))
+      assert.equal('CERT_HAS_EXPIRED', verdict(role, { ca = ancient.pem.cert }, as(antique)))
+    end))
+  end)
+end
+
+describe('allowPartialTrustChain and verifyTime', function()
+  it('are those of the name that a client asks for', loop.run(function()
+    local lax = with(as(alone), { requestCert = true, ca = between.pem.cert, allowPartialTrustChain = true, verifyTime = false })
+    local strict = with(as(alone), { requestCert = true, ca = between.pem.cert })
+    local client = with(as(far), { fingerprint = alone.fingerprint, servername = NAME })
+    assertBoth(pair.attempt(with(strict, { sni = { [NAME] = lax } }), client))
+    local outcome = pair.attempt(with(lax, { sni = { [NAME] = strict } }), client)
+    assertRefusal(outcome.server, outcome.client, 'UNABLE_TO_GET_ISSUER_CERT', 'unknown_ca')
+  end))
+
+  it('do not go with revocation lists, the first of them, since OpenSSL looks for those up to a root', function()
+    for _, role in ipairs { 'server', 'client' } do
+      local own = with(as(alone), { ca = between.pem.cert, crl = crl.between, verifyTime = false })
+      assert.truthy(dtls.createContext(role, own))
+      local made, err = dtls.createContext(role, with(own, { allowPartialTrustChain = true }))
+      assert.is_nil(made)
+      assert.equal('ERR_DTLS_CONFIG', err.code)
+      assert.matches('allowPartialTrustChain: .*crl', err.message)
+    end
+  end)
+
+  it('are a flag, and false or a whole number of seconds', function()
+    for name, values in pairs { allowPartialTrustChain = { 1, 'true' }, verifyTime = { 'now', {} } } do
+      for _, value in ipairs(values) do
+        assert.has_error(function() dtls.createContext('client', { ca = root.pem.cert, [name] = value }) end)
+      end
+    end
+    for _, value in ipairs { true, -1, 1.5, 0 / 0, math.huge, 2 ^ 40 } do
+      local made, err = dtls.createContext('client', { ca = root.pem.cert, verifyTime = value })
+      assert.is_nil(made, tostring(value))
+      assert.equal('ERR_DTLS_CONFIG', err.code)
+      assert.truthy(err.message:find('verifyTime', 1, true))
+    end
   end)
 end)

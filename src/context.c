@@ -151,8 +151,12 @@ static const char *take_credentials(lua_State *L, SSL_CTX *ctx, dtls_config *c) 
 
 static const char *take_policy(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
   const char *ciphers = dtls_option_string(L, "ciphers"), *groups = dtls_option_string(L, "groups"), *sigalgs = dtls_option_string(L, "sigalgs");
-  const char *failed = ciphers ? dtls_settings_ciphers((dtls_target){.ctx = ctx}, ciphers) : NULL;
-  if (failed) return failed;
+  char sentence[DTLS_SENTENCE_MAX];
+  const char *failed = ciphers ? dtls_settings_ciphers((dtls_target){.ctx = ctx}, ciphers, sentence, sizeof sentence) : NULL;
+  if (failed) {
+    lua_pushstring(L, failed);
+    return lua_tostring(L, -1); /* alive as long as it is on the stack */
+  }
   if (groups && (SSL_CTX_set1_groups_list(ctx, groups) != 1 || !(c->groups = OPENSSL_strdup(groups)))) return "groups: OpenSSL does not know this list";
   if (sigalgs && (SSL_CTX_set1_sigalgs_list(ctx, sigalgs) != 1 || !(c->sigalgs = OPENSSL_strdup(sigalgs)))) return "sigalgs: OpenSSL does not know this list";
   return dtls_opener_take(ctx, c, sigalgs);
@@ -194,7 +198,7 @@ static SSL_CTX *context_make(bool server) {
 /*
  * core.context('server'|'client', options) → context | nil, err
  * options, all optional: cert, key (lists of PEM, pairwise), passphrase, ca, crl (lists of PEM), system_ca, pins (list
- * of 32-byte SHA-256 digests), request_cert, reject, asks_verify (booleans), psk ({identity = key}, a client gives
+ * of 32-byte SHA-256 digests), request_cert, reject, asks_verify, partial_chain (booleans), verify_time (false or Unix seconds), psk ({identity = key}, a client gives
  * one; or true: association:answer_psk), psk_hint, ciphers, groups, sigalgs (OpenSSL's lists), options, modes (lists
  * of names), alpn (list), srtp (OpenSSL's list), max_fragment_length (a client's: 512 to 4096),
  * ticket_keys (one or two of 80 bytes), session_timeout (s), session_context (bytes: what else decides who may resume),

@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include <lauxlib.h>
 #include <lua.h>
@@ -207,6 +208,9 @@ typedef struct {
   bool reject;      /* a peer that is not authorized ends the handshake */
   bool has_ca;
   bool asks_verify; /* the application looks at a good chain, too */
+  bool partial_chain; /* any certificate among the authorities is an anchor */
+  bool ignores_dates;
+  time_t verify_time; /* at which certificates are looked at; -1: now */
   size_t pins;
   uint8_t (*pin)[DTLS_DIGEST_SIZE];
   /* psk.c */
@@ -272,7 +276,8 @@ typedef struct {
 typedef dtls_target dtls_target_check(lua_State *L); /* of the object at index 1 */
 extern const luaL_Reg dtls_context_settings[], dtls_association_settings[];
 dtls_option_taker dtls_settings_take;
-const char *dtls_settings_ciphers(dtls_target t, const char *list);
+/* NULL, or a sentence, perhaps in buf. */
+const char *dtls_settings_ciphers(dtls_target t, const char *list, char *buf, size_t size);
 bool dtls_settings_restore(SSL *ssl); /* what was set for it alone holds, whatever identity its name has got */
 
 /* ── name.c: what a peer may be called ───────────────────────────────────────────────────────────────────── */

@@ -40,6 +40,14 @@ static bool has_dear_key(X509_STORE_CTX *store) {
   return dear;
 }
 
+/* Here and not in the X509_STORE, which may be another context's as well, nor in the SSL, which a name may give another context. */
+static bool verify_chain(X509_STORE_CTX *store, const dtls_config *c) {
+  if (c->partial_chain) X509_STORE_CTX_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
+  if (c->ignores_dates) X509_STORE_CTX_set_flags(store, X509_V_FLAG_NO_CHECK_TIME);
+  if (c->verify_time >= 0) X509_STORE_CTX_set_time(store, 0, c->verify_time);
+  return X509_verify_cert(store) == 1;
+}
+
 /* Pins without a CA replace the chain and the name; with one, both must hold. The application is asked last. */
 static int verify(X509_STORE_CTX *store, void *argument) {
   SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
@@ -52,7 +60,7 @@ static int verify(X509_STORE_CTX *store, void *argument) {
     return 0;
   }
   bool good = true;
-  if (c->pins == 0 || c->has_ca) good = X509_verify_cert(store) == 1;
+  if (c->pins == 0 || c->has_ca) good = verify_chain(store, c);
   if (good && c->pins > 0) {
     good = pinned(c, X509_STORE_CTX_get0_cert(store));
     X509_STORE_CTX_set_error(store, good ? X509_V_OK : X509_V_ERR_APPLICATION_VERIFICATION);
@@ -150,6 +158,14 @@ static const char *take_pins(lua_State *L, dtls_config *c) {
   return NULL;
 }
 
+/* verify_time: false, or Unix seconds. */
+static void take_time(lua_State *L, dtls_config *c) {
+  lua_getfield(L, 2, "verify_time");
+  c->ignores_dates = lua_isboolean(L, -1) && !lua_toboolean(L, -1);
+  c->verify_time = lua_isnumber(L, -1) ? (time_t)lua_tonumber(L, -1) : -1;
+  lua_pop(L, 1);
+}
+
 const char *dtls_verify_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
   const char *failed = take_authorities(L, ctx, c);
   if (!failed) failed = take_pins(L, c);
@@ -157,6 +173,8 @@ const char *dtls_verify_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
   bool request = dtls_option_boolean(L, "request_cert");
   c->reject = dtls_option_boolean(L, "reject");
   c->asks_verify = dtls_option_boolean(L, "asks_verify");
+  c->partial_chain = dtls_option_boolean(L, "partial_chain");
+  take_time(L, c);
   int mode = !c->server || request ? SSL_VERIFY_PEER : SSL_VERIFY_NONE;
   if (c->server && request && c->reject) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
   SSL_CTX_set_verify(ctx, mode, NULL);

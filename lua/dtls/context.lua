@@ -29,6 +29,10 @@ context.profile = {
   }, ':'),
 }
 
+--- The profile as a list of suites, for those who want more: those with a pre-shared key come first, and are without effect
+--- where there is none.
+context.DEFAULT_CIPHERS = context.profile.pskCiphers .. ':' .. context.profile.ciphers
+
 --- What holds when nothing is said.
 context.defaults = { handshakeTimeout = 30000, mtu = 1228, allowFragments = false }
 
@@ -90,7 +94,7 @@ local function choose_ciphers(role, given)
   if not given.psk then return profile.ciphers end
   -- A client with a key and no CA must not let the server choose a certificate that nobody checks.
   if role == 'client' and not (given.ca or given.fingerprint) then return profile.pskCiphers end
-  return profile.pskCiphers .. ':' .. profile.ciphers
+  return context.DEFAULT_CIPHERS
 end
 
 -- All that decides who a peer may be, as one string: a session must not be resumed where its handshake would have
@@ -99,6 +103,7 @@ local function identity_context(given, psk)
   local parts = {
     given.sessionIdContext or '', tostring(given.rejectUnauthorized), tostring(given.requestCert), tostring(psk == true),
     tostring(given.checkServerIdentity ~= nil), -- which does without the check of the name
+    tostring(given.allowPartialTrustChain), tostring(given.verifyTime),
   }
   local function add(kind, list)
     for _, each in ipairs(list or {}) do parts[#parts + 1] = kind .. each end
@@ -133,9 +138,15 @@ local function check_role(role, given)
   return true
 end
 
+local function check_chain(given)
+  if not (given.allowPartialTrustChain and given.crl) then return true end
+  return options.failure('allowPartialTrustChain: with a crl OpenSSL wants those of all authorities up to a root')
+end
+
 local function make(role, given)
   local ok, err = check_versions(given)
   if ok then ok, err = check_role(role, given) end
+  if ok then ok, err = check_chain(given) end
   if not ok then return nil, err end
   local certs, keys = given.cert or {}, given.key or {}
   if #certs ~= #keys then return options.failure(('cert and key come in pairs: there are %d and %d'):format(#certs, #keys)) end
@@ -148,6 +159,7 @@ local function make(role, given)
     pins = given.fingerprint, psk = psk, psk_hint = given.pskIdentityHint,
     ciphers = choose_ciphers(role, given), groups = given.groups or context.profile[given.psk and 'pskGroups' or 'groups'],
     sigalgs = given.sigalgs or context.profile.sigalgs,
+    partial_chain = given.allowPartialTrustChain, verify_time = given.verifyTime,
     request_cert = given.requestCert, reject = given.rejectUnauthorized ~= false,
     asks_verify = role == 'client' and given.checkServerIdentity ~= nil,
     max_fragment_length = given.maxFragmentLength,

@@ -48,5 +48,6 @@ return {
   connect = client.connect,
   createContext = context.create,
   selfSigned = selfSigned,
+  DEFAULT_CIPHERS = context.DEFAULT_CIPHERS,
   fd = core.fd,
 }

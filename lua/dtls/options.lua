@@ -148,6 +148,13 @@ local function ip_family(value)
   return nil, '4 or 6', type(value) == 'number'
 end
 
+-- Until the end of the year 9999, which is the last one of certificates (RFC 5280 §4.1.2.5).
+local function verify_time(value)
+  if value == false then return false end
+  local good, _, right_type = whole_number(0, 253402300799)(value)
+  return good, 'false, or Unix seconds as a whole number', right_type or value == true
+end
+
 local function udp_handle(value)
   if type(value) == 'userdata' or type(value) == 'table' then return value end
   return nil, 'a luv UDP handle or a dgram socket'
@@ -162,7 +169,7 @@ options.credentials = {
   minVersion = c_text, maxVersion = c_text,
   psk = psk, pskIdentityHint = c_text,
   requestCert = of_type 'boolean', rejectUnauthorized = of_type 'boolean', fingerprint = fingerprints,
-  checkServerIdentity = of_type 'function',
+  checkServerIdentity = of_type 'function', allowPartialTrustChain = of_type 'boolean', verifyTime = verify_time,
   ALPNProtocols = text_list("a protocol's name of 1 to 255 bytes, or a list of them", 1, math.huge, sized(1, 255)),
   srtpProfiles = text_list('the name of an SRTP profile, or a list of them', 1, math.huge, without_zero),
   maxFragmentLength = fragment_length,
