@@ -14,7 +14,7 @@ local SUITE = 'ECDHE-ECDSA-AES128-GCM-SHA256'
 -- Arguments for every setter of a class: `chained` ones return their object in every state, `associated` ones are nil,
 -- ENOTCONN once their connection has closed.
 local connectionSetters = {
-  chained = { setTimeout = { 60000 }, setRetransmitTimeout = { 500 } },
+  chained = { setTimeout = { 60000 }, setReceiveTimeout = { 60000 }, setRetransmitTimeout = { 500 } },
   associated = {
     setMtu = { 600 }, setLinkMtu = { 700 }, setOptions = { 'NO_TICKET' }, setModes = { 'RELEASE_BUFFERS' },
     setVerify = { { depth = 3 } }, setCiphers = { SUITE }, setGroups = { 'P-256' }, setSigalgs = { 'ECDSA+SHA256' },

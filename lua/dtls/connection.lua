@@ -8,13 +8,16 @@ local handle = require 'dtls.handle'
 local options = require 'dtls.options'
 local questions = require 'dtls.questions'
 local setters = require 'dtls.setters'
+local silence = require 'dtls.silence'
 local tick = require 'dtls.tick'
 
 local new_error = core.error
 local now = uv.now
 local max = math.max
 
---- Events: `connection`, `message(data)`, `session(blob)`, `timeout`, `keylog(line)`, `error(err)`, `close(hadError)`.
+local SILENCES = { 'timeout', 'receiveTimeout' }
+
+--- Events: `connection`, `message(data)`, `session(blob)`, `timeout`, `receiveTimeout`, `drain`, `datagram(data, address)`, `keylog(line)`, `error(err)`, `close(hadError)`.
 ---@class dtls.Connection: dtls.Emitter, dtls.Setters
 ---@field destroyed boolean? true once it has ended, however it did
 ---@field private _association userdata? the core's object; nil before there is one and once closed
@@ -37,7 +40,6 @@ function Connection.new(made, settings, server)
   self._settings = settings
   self._server = server
   self._state = 'connecting'
-  self._idle = settings.timeout or 0
   self._wait = settings.retransmitTimeout
   self._closing = 0 -- handles that are being closed
   self._timer = uv.new_timer()
@@ -54,12 +56,15 @@ end
 
 -- ── handles ──
 
-local function on_readable(watch, failed)
+local function on_ready(watch, failed, events)
   local self = watch.connection
+  local writable = not failed and events:find('w', 1, true)
+  if writable then watch.start() end
   self:_serve()
   if self._server then self._server:_dispatchPending() end
   -- Where a pending socket error is no event of its own it fails the poll, which libuv then stops; reading has cleared it.
   if failed then watch.start() end
+  if writable then self:_drained() end
 end
 
 --- Starts to read a descriptor.
@@ -67,8 +72,8 @@ function Connection:_watchDescriptor(fd)
   local poll, err = uv.new_poll(fd)
   if not poll then return nil, new_error('ERR_DTLS_SYSTEM', err) end
   local watch = { poll = poll, connection = self }
-  local function callback(failed) on_readable(watch, failed) end
-  watch.start = function() handle.start(poll, 'rp', callback) end
+  local function callback(failed, events) on_ready(watch, failed, events) end
+  watch.start = function(events) handle.start(poll, events or 'rp', callback) end
   self:_takeWatch(watch)
   watch.start()
   if self._unreferenced then poll:unref() end
@@ -172,7 +177,7 @@ function Connection:_handshakeTick()
 end
 
 function Connection:_tick()
-  if self._state == 'open' then self:_idleTick() else self:_handshakeTick() end
+  if self._state == 'open' then self:_silenceTick() else self:_handshakeTick() end
 end
 
 function Connection:_completed()
@@ -186,7 +191,8 @@ function Connection:_completed()
     displaced:_fail(new_error('ERR_DTLS_REPLACED', 'the peer started over with a new association'))
   end
   if self._state ~= 'open' then return end
-  self:_touch()
+  for _, event in ipairs(SILENCES) do self:_limitSilence(event, self._limits and self._limits[event] or self._settings[event] or 0) end
+  self._limits = nil
   if self._server then self._server:_opened(self) end
   if self._state == 'open' then self:fire('connection') end
   if self._state ~= 'open' then return end
@@ -254,7 +260,7 @@ function Connection:_serve()
   while self._state == 'open' do
     local message, more = association:read()
     if message then
-      if self._idle > 0 then self:_touch() end
+      self:_heard()
       self:fire('message', message)
       if not more and not self._watch then return end
     elseif more == 'want_read' then
@@ -268,19 +274,52 @@ function Connection:_serve()
   end
 end
 
--- ── the idle timeout ──
+-- ── silence ──
 
-function Connection:_touch()
-  if self._idle == 0 then return end
-  self._active = now()
-  if not self._timer:is_active() then self._timer:start(self._idle, 0, self._onTimer) end
+function Connection:_heard()
+  self._receivedAt = now()
+  if self._silence and self._silence:heard(self._receivedAt) then self:_awaitSilence() end
 end
 
-function Connection:_idleTick()
-  if self._idle == 0 then return end
-  local left = self._active + self._idle - now()
-  if left > 0 then return self._timer:start(left, 0, self._onTimer) end
-  self:fire('timeout')
+function Connection:_spoke()
+  self._sentAt = now()
+  if self._silence and self._silence:spoke(self._sentAt) then self:_awaitSilence() end
+end
+
+function Connection:_awaitSilence()
+  local left = self._silence:left(now())
+  if left then self._timer:start(max(left, 1), 0, self._onTimer) else self._timer:stop() end
+end
+
+function Connection:_silenceTick()
+  repeat
+    local event = self._silence:due(now())
+    if event then self:fire(event) end
+  until not event or self._state ~= 'open'
+  if self._state == 'open' then self:_awaitSilence() end
+end
+
+-- Counts from now on, or from the end of the handshake.
+function Connection:_limitSilence(event, ms)
+  if self._state == 'open' then
+    if ms == 0 and not self._silence then return end
+    self._silence = self._silence or silence.new()
+    self._silence:limit(event, ms, now())
+    self:_awaitSilence()
+  elseif self._state ~= 'closed' then
+    self._limits = self._limits or {}
+    self._limits[event] = ms
+  end
+end
+
+-- For the setters, which call it as their last act: it raises at their caller's line.
+local function set_silence(self, method, event, ms, callback)
+  if type(ms) ~= 'number' or ms < 0 or ms % 1 ~= 0 then
+    error(method .. ': expected a whole number of milliseconds, 0 for none', 2)
+  end
+  self:_limitSilence(event, ms)
+  if callback then self:once(event, callback) end
+  return self
 end
 
 --- Emits `timeout` when nothing was received or sent for `ms`; the connection stays open. It is emitted again only
@@ -288,16 +327,15 @@ end
 ---@param ms integer 0 switches it off
 ---@param callback function? added as a listener, once
 ---@return self
-function Connection:setTimeout(ms, callback)
-  if type(ms) ~= 'number' or ms < 0 or ms % 1 ~= 0 then error('setTimeout: expected a whole number of milliseconds, 0 for none', 2) end
-  self._idle = ms
-  if callback then self:once('timeout', callback) end
-  if self._state == 'open' then
-    self._timer:stop()
-    self:_touch()
-  end
-  return self
-end
+function Connection:setTimeout(ms, callback) return set_silence(self, 'setTimeout', 'timeout', ms, callback) end
+
+--- Emits `receiveTimeout` when no message has come for `ms`, whatever was sent: UDP does not say that a peer has gone. The
+--- connection stays open. It is emitted again only after a message has come. Usable from `connect` or `accept` on; counts
+--- from the end of the handshake.
+---@param ms integer 0 switches it off
+---@param callback function? added as a listener, once
+---@return self
+function Connection:setReceiveTimeout(ms, callback) return set_silence(self, 'setReceiveTimeout', 'receiveTimeout', ms, callback) end
 
 -- ── the retransmission timer ──
 
@@ -404,24 +442,41 @@ end
 
 -- ── sending ──
 
+-- What a system answers that has no room for a datagram at the moment.
+local is_full = { EAGAIN = true, ENOBUFS = true }
+
 --- Sends one message as one datagram.
 ---@param data string
 ---@param callback fun(err: dtls.Error?)? called on a later tick with what is also returned
 ---@return true? ok
 ---@return dtls.Error? err ENOTCONN; EMSGSIZE: longer than getDataMtu() (or than 16384 with allowFragments); EINVAL: empty;
----  EAGAIN, ENOBUFS: dropped by the system, the connection is well
+---  EAGAIN, ENOBUFS: dropped by the system, the connection is well; `drain` follows
 function Connection:send(data, callback)
   if type(data) ~= 'string' then error('send: expected a string, got ' .. type(data), 2) end
+  if callback ~= nil and type(callback) ~= 'function' then error('send: expected a function to call back, got ' .. type(callback), 2) end
   local ok, err, fatal
   if self._state == 'open' then
     ok, err, fatal = self._association:write(data, self._settings.allowFragments)
-    if ok and self._idle > 0 then self:_touch() end
+    if ok then self:_spoke() end
   else
     err = new_error('ENOTCONN', 'the connection is ' .. (self._state == 'closed' and 'closed' or 'not open yet'))
   end
   if callback then tick(callback, err) end
-  if fatal then self:_fail(err) end
+  if fatal then self:_fail(err) elseif err and is_full[err.code] then self:_awaitDrain() end
   return ok, err
+end
+
+function Connection:_awaitDrain()
+  if self._full then return end
+  self._full = true
+  if self._watch then self._watch.start 'rwp' elseif self._server then self._server:_awaitDrain(self) end
+end
+
+--- The socket takes datagrams again.
+function Connection:_drained()
+  if not self._full then return end
+  self._full = nil
+  if self._state == 'open' then self:fire('drain') end
 end
 
 -- ── MTU ──
@@ -590,12 +645,13 @@ function Connection:exportKeyingMaterial(length, label, extra)
 end
 
 --- Counters: messagesIn messagesOut datagramsIn datagramsOut bytesIn bytesOut retransmits, drops (reason → count); times of
---- the loop's clock, in ms: createdAt, connectedAt, closedAt; and, where it has a socket of its own, recvBufferSize and
+--- the loop's clock, in ms: createdAt, connectedAt, closedAt, and of messages lastReceivedAt, lastSentAt; and, where it has a socket of its own, recvBufferSize and
 --- sendBufferSize, what the kernel gave (SO_RCVBUF, SO_SNDBUF).
 ---@return table
 function Connection:stats()
   local stats = self._association and self._association:stats() or self._final and self._final.stats or { drops = {} }
   stats.createdAt, stats.connectedAt, stats.closedAt = self._createdAt, self._connectedAt, self._closedAt
+  stats.lastReceivedAt, stats.lastSentAt = self._receivedAt, self._sentAt
   return stats
 end
 

@@ -181,7 +181,7 @@ options.credentials = {
 options.settings = {
   mtu = whole_number(228, 18445), linkMtu = whole_number(256, 18493),
   handshakeTimeout = whole_number(1, 2 ^ 31 - 1), retransmitTimeout = retransmit_timeout,
-  timeout = whole_number(0, 2 ^ 31 - 1), allowFragments = of_type 'boolean',
+  timeout = whole_number(0, 2 ^ 31 - 1), receiveTimeout = whole_number(0, 2 ^ 31 - 1), allowFragments = of_type 'boolean',
 }
 
 --- What only one role has.

@@ -105,11 +105,15 @@ function Server:_start(udp)
     return nil, socket.failure('cannot watch the socket', message, name)
   end
   self._endpoint, self._poll = endpoint, poll
-  local function readable(failed)
+  local function ready(failed, events)
+    local full = self._full
+    local drained = full and not failed and events:find('w', 1, true)
+    if drained then self._full = nil end
     self:_dispatch()
-    if failed then handle.start(poll, self._awaits, readable) end
+    if failed then handle.start(poll, self._awaits, ready) end
+    for conn in pairs(drained and full or {}) do conn:_drained() end
   end
-  self._readable = readable
+  self._ready = ready
   self:_await 'rp'
   return true
 end
@@ -117,7 +121,7 @@ end
 function Server:_await(events)
   if self._awaits == events then return end
   self._awaits = events
-  handle.start(self._poll, events, self._readable)
+  handle.start(self._poll, events, self._ready)
 end
 
 --- listen(port[, host[, callback]]) binds a socket; listen(handle[, callback]) uses a bound luv UDP handle or dgram
@@ -179,7 +183,7 @@ function Server:_dispatch()
       self:_meet(subject, known)
     else
       -- What is left in the core no datagram announces; that the socket can be written to does.
-      return self:_await(endpoint:pending() and 'rwp' or 'rp')
+      return self:_await((self._full or endpoint:pending()) and 'rwp' or 'rp')
     end
   end
 end
@@ -192,6 +196,14 @@ end
 --- The same in a later turn of the loop.
 function Server:_awaitPending()
   if self._endpoint and self._endpoint:pending() then self:_await 'rwp' end
+end
+
+--- A connection that sends through this socket wants to know when it takes datagrams again.
+function Server:_awaitDrain(conn)
+  if not self._endpoint then return end
+  self._full = self._full or {}
+  self._full[conn] = true
+  self:_await 'rwp'
 end
 
 function Server:_evict()

@@ -1,0 +1,92 @@
+--- `drain`: a socket that had no room for a datagram has some again.
+
+local child = require('spec.support.faults').child
+local eachStrategy = require('spec.support.pair').eachStrategy
+
+describe('a send that the system has no room for', function()
+  eachStrategy(function(demux)
+    for _, role in ipairs { 'client', 'server' } do
+      for _, code in ipairs { 'EAGAIN', 'ENOBUFS' } do
+        it(('is followed by drain, after which messages go out again (%s, %s)'):format(role, code), function()
+          child(function(strategy, side, errno)
+            local fault, loop, pair = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.pair'
+            loop.run(function()
+              local server = pair.listening { demux = strategy }
+              local one, other = pair.open(server)
+              if side == 'server' then one, other = other, one end
+              local heard = pair.record(one, 'drain', 'error')
+              local got = pair.record(other, 'message')
+              assert(one:send 'before')
+              got.wait 'message'
+              fault.set('send', 1, 3, errno)
+              for _ = 1, 3 do
+                local ok, err = one:send 'lost'
+                assert(not ok and err.code == errno, err and err.code)
+              end
+              assert(#heard == 0, 'said while send is on the stack')
+              heard.wait 'drain'
+              assert(one:send 'after')
+              loop.till(function() return #got == 2 end, 'the message after')
+              assert(got[2][2] == 'after')
+              pair.roundTrip(pair.echo(server) and pair.open(server), 'others are served')
+              assert(heard.names() == 'drain', heard.names()) -- once for three sends
+              pair.close(one, other, server)
+            end)()
+          end, demux, role, code)
+        end)
+      end
+    end
+
+    it('is followed by drain for each connection that met it', function()
+      child(function(strategy)
+        local fault, loop, pair = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.pair'
+        loop.run(function()
+          local server = pair.listening { demux = strategy }
+          local clients, drains = {}, 0
+          server:on('connection', function(conn)
+            conn:on('drain', function() drains = drains + 1 end)
+          end)
+          for i = 1, 3 do clients[i] = pair.open(server) end
+          fault.set('send', 1, 3, 'EAGAIN')
+          for conn in server:connections() do assert(not conn:send 'lost') end
+          loop.till(function() return drains == 3 end, 'three times drain')
+          pair.close(clients[1], clients[2], clients[3], server)
+        end)()
+      end, demux)
+    end)
+
+    it('is not followed by drain when the connection or its server has closed', function()
+      child(function(strategy)
+        local fault, loop, pair = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.pair'
+        loop.run(function()
+          local server = pair.listening { demux = strategy }
+          local conn, accepted = pair.open(server)
+          local heard = pair.record(accepted, 'drain')
+          pair.record(conn, 'drain')
+          fault.set('send', 1, 2, 'EAGAIN')
+          assert(not accepted:send 'lost' and not conn:send 'lost')
+          accepted:destroy()
+          conn:destroy()
+          pair.close(server)
+          assert(#heard == 0)
+        end)()
+      end, demux)
+    end)
+  end)
+end)
+
+describe('send', function()
+  local loop, pair = require 'spec.support.loop', require 'spec.support.pair'
+
+  it('raises for a callback that is no function', loop.run(function()
+    local server = pair.listening()
+    local conn = pair.open(server)
+    for _, value in ipairs { 42, 'x', {}, true } do
+      local ok, err = pcall(conn.send, conn, 'data', value)
+      assert.is_false(ok)
+      assert.truthy(err:find('send', 1, true) and err:find(type(value), 1, true), err)
+    end
+    assert.equal(0, conn:stats().messagesOut)
+    pair.close(conn, server)
+  end))
+end)
