@@ -152,14 +152,14 @@ end)
 describe('a client whose server process is killed', function()
   it('learns by receiveTimeout what no send tells it', loop.run(function()
     local identity = pair.identity
-    local server = process.spawn('luajit', { '-e', ([[
+    local server = process.spawn('sh', { process.checked('', '', 'luajit', '-e', ([[
       local dtls, uv = require 'dtls', require 'luv'
       local server = assert(dtls.createServer { cert = %q, key = %q })
       server:on('connection', function(conn) conn:on('message', function(data) conn:send(data) end) end)
       assert(server:listen(0, '127.0.0.1'))
       io.stdout:setvbuf 'no'
       print('port ' .. server:address().port .. '.')
-      uv.run()]]):format(identity.cert, identity.key) })
+      uv.run()]]):format(identity.cert, identity.key)) })
     local port = tonumber((server:expect 'port (%d+)%.'))
     local conn = assert(dtls.connect { host = '127.0.0.1', port = port, fingerprint = identity.fingerprint })
     loop.event(conn, 'connection')

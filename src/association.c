@@ -102,6 +102,7 @@ void dtls_association_free(dtls_association *a) {
   }
   dtls_hold_free(a);
   dtls_flight_free(a);
+  dtls_multiplex_free(a);
   if (a->keylog) OPENSSL_clear_free(a->keylog, strlen(a->keylog));
   OPENSSL_free(a->own.groups);
   OPENSSL_free(a->own.sigalgs);
@@ -825,4 +826,5 @@ void dtls_association_init(lua_State *L) {
   dtls_register(L, TYPE, methods);
   dtls_register(L, TYPE, dtls_association_settings);
   dtls_register(L, TYPE, dtls_hold_methods);
+  dtls_register(L, TYPE, dtls_multiplex_methods);
 }

@@ -44,6 +44,7 @@ typedef struct dtls_association dtls_association;
 typedef struct dtls_endpoint dtls_endpoint;
 typedef struct dtls_path dtls_path;
 typedef struct dtls_box dtls_box;
+typedef struct dtls_other dtls_other;
 
 /* ── records: the wire format that more than one file looks at (RFC 6347 §4.1, §4.2.2) ───────────────────── */
 
@@ -150,6 +151,7 @@ enum { DTLS_ADDRESS_BYTES = 16 + 2 + 4 };
 void dtls_address_bytes(const dtls_address *address, uint8_t out[DTLS_ADDRESS_BYTES]);
 uint64_t dtls_address_hash(uint64_t seed, const dtls_address *local, const dtls_address *peer);
 void dtls_address_push(lua_State *L, const dtls_address *address); /* {ip=, port=, family=} */
+bool dtls_address_parse(const char *ip, unsigned port, int family, dtls_address *out); /* of a socket of that family */
 void dtls_address_push_host(lua_State *L, const dtls_address *address); /* bytes that say whose it is */
 BIO_ADDR *dtls_address_to_bio(const dtls_address *address);        /* NULL: out of memory; the caller frees it */
 
@@ -495,6 +497,7 @@ size_t dtls_flight_waiting_untrusted(dtls_association *a, uint8_t *out, size_t c
 /* ── screen.c: the filter BIO between libssl and the dgram BIO ───────────────────────────────────────────── */
 
 BIO *dtls_screen_new(dtls_association *a);
+ssize_t dtls_screen_put(dtls_association *a, const char *data, size_t size); /* a datagram to its peer, like send(2) */
 dtls_drop dtls_screen_reason(int number); /* what a failed system call on a socket counts as */
 bool dtls_screen_is_final(int number);    /* the socket is beyond use */
 /* The size of the first record of a datagram, or of all of it when it is none. good: libssl may see it. */
@@ -515,6 +518,15 @@ enum { DTLS_FIRST_TIMEOUT = 1000, DTLS_TIMEOUT_MAX = 60000 }; /* ms, of a wait f
 void dtls_timer_watch(dtls_association *a);
 void dtls_timer_set(dtls_association *a, const void *until); /* libssl has set its own, a timeval; zero: no longer */
 void dtls_timer_postpone(dtls_association *a); /* the timer has run out, and libssl did not repeat the flight */
+
+/* ── multiplex.c: datagrams of other protocols on the port of an association (RFC 7983) ──────────────────── */
+
+bool dtls_multiplex_is_other(const uint8_t *data, size_t size);
+dtls_association *dtls_multiplex_taker(const dtls_path *path); /* the one whose application asks for them; NULL: none */
+void dtls_multiplex_keep(dtls_association *a, const uint8_t *data, size_t size); /* a client's, until Lua takes it */
+void dtls_multiplex_free(dtls_association *a);
+const char *dtls_multiplex_check(lua_State *L, int index, size_t *size); /* what may be sent; else pushes nil, err and returns NULL */
+extern const luaL_Reg dtls_multiplex_methods[];
 
 /* ── fork.c ── */
 
@@ -543,6 +555,7 @@ struct dtls_association {
     uint64_t options;
     long modes; /* bits that were set or cleared */
   } own;           /* what was set for itself, settings.c */
+  bool takes_others;       /* the application asks for datagrams of other protocols (multiplex.c) */
   bool asks_hello;         /* the application looks at the hello: names, stored sessions */
   bool stores_sessions;    /* the application keeps sessions, which then have no tickets */
   SSL_SESSION *offered;    /* by a client. libssl, repeating the hello, reads it after it has let go of it */
@@ -550,6 +563,7 @@ struct dtls_association {
   const uint8_t *datagram; /* handed in; valid until the endpoint takes its next one */
   size_t datagram_size;
   unsigned reads_left;     /* of its socket, until it wants to read again; libssl itself goes on after a forged record */
+  dtls_other *others;      /* datagrams of other protocols, a client's (multiplex.c) */
   dtls_hold *hold;         /* while something is asked, or waits behind a question */
   dtls_flight *flight;     /* of a handshake: the datagram that is being read, and what came before its turn */
   bool identity_lost;      /* no memory for the PSK identity of its ClientKeyExchange, psk.c */
@@ -622,6 +636,7 @@ struct dtls_endpoint {
   bool owns_fd;  /* a duplicate, else borrowed */
   bool shared;   /* the shared demux strategy */
   bool asks_hello, stores_sessions; /* what its associations do */
+  bool takes_others; /* the application asks for datagrams of other protocols, of peers without an association */
   dtls_address bound;
   dtls_buffers peer_buffers; /* of the peers' sockets */
   uint32_t overflow_seen;    /* drops at its own socket that have been counted */

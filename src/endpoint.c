@@ -251,10 +251,28 @@ static int hand_to_other(lua_State *L, dtls_endpoint *ep, const dtls_path *path,
   return other && other->number != seen_by ? hand_to(L, ep, other) : 0;
 }
 
+/* The datagram in hand is of another protocol. 0: nobody asks for it. */
+static int announce_other(lua_State *L, const dtls_endpoint *ep, const dtls_path *path) {
+  const dtls_association *taker = path ? dtls_multiplex_taker(path) : NULL;
+  if (!taker && (path || !ep->takes_others)) return 0;
+  lua_pushliteral(L, "datagram");
+  if (taker)
+    lua_rawgeti(L, LUA_REGISTRYINDEX, taker->owner);
+  else
+    lua_pushnil(L);
+  lua_pushlstring(L, (const char *)ep->hand.data, ep->hand.size);
+  dtls_address_push(L, &ep->hand.peer);
+  dtls_address_push(L, &ep->hand.local);
+  lua_setfield(L, -2, "localAddress");
+  return 4;
+}
+
 /* The datagram in hand goes where it belongs; returns what next() returns, 0 when nobody needs to know. */
 static int dispatch_untrusted(lua_State *L, dtls_endpoint *ep, uint64_t seen_by) {
   dtls_path *path = dtls_paths_find(ep->paths, &ep->hand.local, &ep->hand.peer);
   if (seen_by != 0) return hand_to_other(L, ep, path, seen_by);
+  int others = dtls_multiplex_is_other(ep->hand.data, ep->hand.size) ? announce_other(L, ep, path) : 0;
+  if (others > 0) return others;
   if (!path) {
     if (ep->hand.size >= DTLS_RECORD_HEADER && ep->hand.data[0] == SSL3_RT_HANDSHAKE && dtls_record_epoch(ep->hand.data) == 0) return greet(L, ep, NULL);
     ep->counters.drops[ep->hand.size == 0 ? DTLS_DROP_EMPTY : DTLS_DROP_STRANGER]++;
@@ -273,6 +291,7 @@ static int dispatch_untrusted(lua_State *L, dtls_endpoint *ep, uint64_t seen_by)
  *                 → 'hello', host, known   a peer proved its address: accept() makes its association, ignoring it refuses.
  *                                     host: a key, the same for all addresses that have one owner. known: the peer has
  *                                     an association already, and this one is to take its place
+ *                 → 'datagram', owner or nil, data, address   of another protocol (RFC 7983); address.localAddress: where to
  *                 → nil               nothing left, or the turn is over
  * What was handed out is withdrawn by the following call.
  */
@@ -291,6 +310,34 @@ static int endpoint_next(lua_State *L) {
     results = dispatch_untrusted(L, ep, seen_by);
   }
   return results;
+}
+
+/* endpoint:take_others(boolean): whether datagrams of other protocols from whoever has no association are passed on. */
+static int endpoint_take_others(lua_State *L) {
+  dtls_endpoint *ep = check(L);
+  luaL_checktype(L, 2, LUA_TBOOLEAN);
+  ep->takes_others = lua_toboolean(L, 2);
+  return 0;
+}
+
+/*
+ * endpoint:send_datagram(data, ip, port[, local_ip]) → true | nil, err: a datagram of another protocol, as it is, to anybody.
+ * local_ip: the address that it comes from, on a wildcard socket; else the kernel chooses.
+ */
+static int endpoint_send_datagram(lua_State *L) {
+  dtls_endpoint *ep = check(L);
+  size_t size;
+  const char *data = dtls_multiplex_check(L, 2, &size), *ip = luaL_checkstring(L, 3), *local_ip = luaL_optstring(L, 5, NULL);
+  unsigned port = (unsigned)luaL_checkinteger(L, 4);
+  dtls_address peer, local = ep->bound;
+  if (!data) return 2;
+  if (!dtls_address_parse(ip, port, ep->bound.sa.sa_family, &peer)) return dtls_error(L, "EINVAL", "'%s' is not an IP address that this socket can send to", ip);
+  if (local_ip && !dtls_address_parse(local_ip, 0, ep->bound.sa.sa_family, &local)) return dtls_error(L, "EINVAL", "'%s' is not an IP address of this socket's", local_ip);
+  if (dtls_udp_send(ep->fd, &local, &peer, data, size) < 0) return dtls_error_system(L, errno, "the datagram was not sent");
+  ep->counters.datagrams_out++;
+  ep->counters.bytes_out += size;
+  lua_pushboolean(L, 1);
+  return 1;
 }
 
 /* endpoint:turn(datagrams): so many may be taken now, those that nobody needs to know of included. Before the first call: any number. */
@@ -451,6 +498,8 @@ void dtls_endpoint_init(lua_State *L) {
                                      {"turn", endpoint_turn},
                                      {"next", endpoint_next},
                                      {"pending", endpoint_pending},
+                                     {"take_others", endpoint_take_others},
+                                     {"send_datagram", endpoint_send_datagram},
                                      {"accept", endpoint_accept},
                                      {"fd", endpoint_fd},
                                      {"set_context", endpoint_set_context},

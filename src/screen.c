@@ -174,8 +174,19 @@ static void socket_error(dtls_association *a, int number) {
   if (!a->open && (reason == DTLS_DROP_REFUSED || reason == DTLS_DROP_UNREACHABLE)) dtls_association_suspect(a, -1, number);
 }
 
+/* A datagram of another protocol that somebody asks for: a server's is dispatched later, as that somebody's. */
+static bool is_other_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
+  if (!dtls_multiplex_is_other(data, size) || !dtls_multiplex_taker(a->path)) return false;
+  if (a->endpoint)
+    dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, 0);
+  else
+    dtls_multiplex_keep(a, data, size);
+  return true;
+}
+
 /* On a socket of its own a server's association may read what belongs elsewhere; a copy is dispatched later. */
 static bool is_for_me_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
+  if (is_other_untrusted(a, data, size)) return false;
   if (!a->endpoint) return true;
   switch (dtls_path_classify_untrusted(a->path, data, size)) {
     case DTLS_TO_CURRENT: return true;
@@ -286,7 +297,6 @@ void dtls_screen_collect(dtls_association *a) {
 
 /* ── writing ── */
 
-/* Like send(2). */
 static ssize_t put(dtls_association *a, const char *data, size_t size) {
   dtls_endpoint *ep = a->endpoint;
   if (a->path && a->path->fd >= 0) return BIO_write(a->dgram, data, (int)size);
@@ -299,16 +309,25 @@ static ssize_t put(dtls_association *a, const char *data, size_t size) {
   return -1;
 }
 
+/* What ICMP brought is about an earlier datagram; reporting it has cleared it, and this one has not been sent. */
+static ssize_t put_again(dtls_association *a, const char *data, size_t size, int *earlier) {
+  ssize_t sent = put(a, data, size);
+  *earlier = 0;
+  if (sent >= 0 || (errno != ECONNREFUSED && errno != EMSGSIZE)) return sent;
+  *earlier = errno;
+  socket_error(a, errno);
+  return put(a, data, size);
+}
+
+ssize_t dtls_screen_put(dtls_association *a, const char *data, size_t size) {
+  int earlier;
+  return put_again(a, data, size, &earlier);
+}
+
 /* One datagram. False only when the socket itself is beyond use. */
 static bool send_datagram(dtls_association *a, const char *data, size_t size) {
-  ssize_t sent = put(a, data, size);
-  int earlier = 0;
-  /* What ICMP brought is about an earlier datagram; reporting it has cleared it, and this one has not been sent. */
-  if (sent < 0 && (errno == ECONNREFUSED || errno == EMSGSIZE)) {
-    earlier = errno;
-    socket_error(a, earlier);
-    sent = put(a, data, size);
-  }
+  int earlier;
+  ssize_t sent = put_again(a, data, size, &earlier);
   if (sent == 0) return true;
   if ((sent > 0 || errno == EMSGSIZE) && size > a->longest) a->longest = size; /* timer.c: it may be too long for the path */
   if (sent > 0) {

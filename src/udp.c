@@ -72,6 +72,34 @@ void dtls_address_push(lua_State *L, const dtls_address *address) {
   lua_setfield(L, -2, "family");
 }
 
+/* The address behind a zone's '%', or all of it. */
+static bool parse_v6(const char *ip, struct sockaddr_in6 *out) {
+  char text[INET6_ADDRSTRLEN];
+  struct in_addr v4;
+  size_t length = strcspn(ip, "%");
+  if (length >= sizeof text) return false;
+  memcpy(text, ip, length);
+  text[length] = '\0';
+  if (ip[length] == '%' && (out->sin6_scope_id = if_nametoindex(ip + length + 1)) == 0) return false;
+  if (inet_pton(AF_INET6, text, &out->sin6_addr) == 1) return true;
+  if (ip[length] == '%' || inet_pton(AF_INET, text, &v4) != 1) return false;
+  memset(&out->sin6_addr.s6_addr[10], 0xff, 2);
+  memcpy(&out->sin6_addr.s6_addr[12], &v4, sizeof v4);
+  return true;
+}
+
+bool dtls_address_parse(const char *ip, unsigned port, int family, dtls_address *out) {
+  memset(out, 0, sizeof *out);
+  if (family == AF_INET) {
+    out->v4.sin_family = AF_INET;
+    out->v4.sin_port = htons((uint16_t)port);
+    return inet_pton(AF_INET, ip, &out->v4.sin_addr) == 1;
+  }
+  out->v6.sin6_family = AF_INET6;
+  out->v6.sin6_port = htons((uint16_t)port);
+  return parse_v6(ip, &out->v6);
+}
+
 /* IPv4, mapped or not: the address. IPv6: its /64 on its link, because whoever has one address there has 2^64. */
 void dtls_address_push_host(lua_State *L, const dtls_address *address) {
   uint8_t bytes[DTLS_ADDRESS_BYTES];

@@ -17,7 +17,8 @@ local max = math.max
 
 local SILENCES = { 'timeout', 'receiveTimeout' }
 
---- Events: `connection`, `message(data)`, `session(blob)`, `timeout`, `receiveTimeout`, `drain`, `datagram(data, address)`, `keylog(line)`, `error(err)`, `close(hadError)`.
+--- Events: `connection`, `message(data)`, `session(blob)`, `timeout`, `receiveTimeout`, `drain`,
+--- `datagram(data, address)`, `keylog(line)`, `error(err)`, `close(hadError)`.
 ---@class dtls.Connection: dtls.Emitter, dtls.Setters
 ---@field destroyed boolean? true once it has ended, however it did
 ---@field private _association userdata? the core's object; nil before there is one and once closed
@@ -61,6 +62,7 @@ local function on_ready(watch, failed, events)
   local writable = not failed and events:find('w', 1, true)
   if writable then watch.start() end
   self:_serve()
+  self:_takeDatagrams()
   if self._server then self._server:_dispatchPending() end
   -- Where a pending socket error is no event of its own it fails the poll, which libuv then stops; reading has cleared it.
   if failed then watch.start() end
@@ -104,6 +106,7 @@ function Connection:_begin(association)
   if settings.linkMtu then ok, err = association:set_link_mtu(settings.linkMtu) else ok, err = association:set_mtu(settings.mtu) end
   if not ok then return self:_fail(err) end
   self:_dropDraft()
+  if self._takesOthers then self:_askForDatagrams() end
   for _, call in ipairs(self._calls or {}) do association[call.method](association, unpack(call, 1, call.n)) end
   self:_useWait()
 end
@@ -221,6 +224,7 @@ function Connection:_ask(kind, ...)
       question.refuse(association)
     end
     self:_serve()
+    self:_takeDatagrams()
     if later and self._server then self._server:_dispatchPending() end
   end, self, ...)
   later = true
@@ -479,11 +483,52 @@ function Connection:_drained()
   if self._state == 'open' then self:fire('drain') end
 end
 
--- ── MTU ──
-
 local function not_connected()
   return nil, new_error('ENOTCONN', 'there is no association')
 end
+
+-- ── other protocols on its port (RFC 7983) ──
+
+--- Listeners of `datagram` get what comes from the peer and is not DTLS.
+function Connection:on(name, callback)
+  Emitter.on(self, name, callback)
+  if name == 'datagram' then self:_askForDatagrams() end
+  return self
+end
+
+function Connection:_askForDatagrams()
+  self._takesOthers = self:listenerCount 'datagram' > 0
+  if self._association then self._association:take_others(self._takesOthers) end
+end
+
+--- One that has come; when nobody listens any more it is dropped, and so are those after it.
+function Connection:_datagram(data, address)
+  if self:listenerCount 'datagram' == 0 then return self:_askForDatagrams() end
+  self:fire('datagram', data, address)
+end
+
+-- Those that a client's socket had. A server's come through its endpoint.
+function Connection:_takeDatagrams()
+  if self._server or not self._takesOthers then return end
+  while self._association do
+    local data = self._association:datagram()
+    if not data then return end
+    self:_datagram(data, self:remoteAddress())
+  end
+end
+
+--- Sends a datagram of another protocol to the peer: as it is, neither encrypted nor authenticated. Usable from `accept` on; of a
+--- client, once its socket is there.
+---@param data string its first byte is not one of 20 to 63, which are DTLS's (RFC 7983)
+---@return true? ok
+---@return dtls.Error? err EINVAL: DTLS's first byte, or empty; ENOTCONN; EMSGSIZE, EAGAIN, … of the system
+function Connection:sendDatagram(data)
+  if type(data) ~= 'string' then error('sendDatagram: expected a string, got ' .. type(data), 2) end
+  if not self._association then return not_connected() end
+  return self._association:send_datagram(data)
+end
+
+-- ── MTU ──
 
 --- The longest message that fits one datagram; 0 before the handshake has chosen a suite (DTLS_get_data_mtu).
 ---@return integer bytes
@@ -645,8 +690,8 @@ function Connection:exportKeyingMaterial(length, label, extra)
 end
 
 --- Counters: messagesIn messagesOut datagramsIn datagramsOut bytesIn bytesOut retransmits, drops (reason → count); times of
---- the loop's clock, in ms: createdAt, connectedAt, closedAt, and of messages lastReceivedAt, lastSentAt; and, where it has a socket of its own, recvBufferSize and
---- sendBufferSize, what the kernel gave (SO_RCVBUF, SO_SNDBUF).
+--- the loop's clock, in ms: createdAt, connectedAt, closedAt, and of messages lastReceivedAt,
+--- lastSentAt; and, where it has a socket of its own, recvBufferSize and sendBufferSize, what the kernel gave (SO_RCVBUF, SO_SNDBUF).
 ---@return table
 function Connection:stats()
   local stats = self._association and self._association:stats() or self._final and self._final.stats or { drops = {} }

@@ -25,7 +25,8 @@ local DEFAULT_RECEIVE_BUFFER = 4 * 1024 * 1024
 -- Then the host that has most of them loses its oldest; a burst of thousands of clients, as after a restart, must pass as well.
 local DEFAULT_MAX_HANDSHAKES = 4096
 
---- Events: `listening`, `accept(conn)`, `connection(conn)`, `clientError(err, conn)`, `keylog(line, conn)`, `error(err)`, `close`.
+--- Events: `listening`, `accept(conn)`, `connection(conn)`, `clientError(err, conn)`, `datagram(data, address)`,
+--- `keylog(line, conn)`, `error(err)`, `close`.
 ---@class dtls.Server: dtls.Emitter
 ---@field private _endpoint userdata? the core's object while listening
 local Server = Emitter:extend()
@@ -105,6 +106,7 @@ function Server:_start(udp)
     return nil, socket.failure('cannot watch the socket', message, name)
   end
   self._endpoint, self._poll = endpoint, poll
+  if self:listenerCount 'datagram' > 0 then self:_askForDatagrams() end
   local function ready(failed, events)
     local full = self._full
     local drained = full and not failed and events:find('w', 1, true)
@@ -176,11 +178,13 @@ function Server:_dispatch()
   local endpoint = self._endpoint
   if endpoint then endpoint:turn(DISPATCH_BUDGET) end
   while endpoint and self._endpoint == endpoint do
-    local kind, subject, known = endpoint:next()
+    local kind, subject, known, address = endpoint:next()
     if kind == 'data' then
       subject:_serve()
     elseif kind == 'hello' then
       self:_meet(subject, known)
+    elseif kind == 'datagram' then
+      (subject or self):_datagram(known, address)
     else
       -- What is left in the core no datagram announces; that the socket can be written to does.
       return self:_await((self._full or endpoint:pending()) and 'rwp' or 'rp')
@@ -256,6 +260,39 @@ function Server:_add(conn, host)
   self._admission:enter(conn, host)
   self._unclosed = self._unclosed + 1
   self._counts.accepted = self._counts.accepted + 1
+end
+
+-- ── other protocols on its port (RFC 7983) ──
+
+--- Listeners of `datagram` get what is not DTLS and comes from whoever has no connection.
+function Server:on(name, callback)
+  Emitter.on(self, name, callback)
+  if name == 'datagram' then self:_askForDatagrams() end
+  return self
+end
+
+function Server:_askForDatagrams()
+  if self._endpoint then self._endpoint:take_others(self:listenerCount 'datagram' > 0) end
+end
+
+--- One that has come; when nobody listens any more it is dropped, and so are those after it.
+function Server:_datagram(data, address)
+  if self:listenerCount 'datagram' == 0 then return self:_askForDatagrams() end
+  self:fire('datagram', data, address)
+end
+
+--- Sends a datagram of another protocol from the server's port: as it is, neither encrypted nor authenticated.
+---@param data string its first byte is not one of 20 to 63, which are DTLS's (RFC 7983)
+---@param address dtls.Address where to; what `datagram` gave is answered from the address that it came to
+---@return true? ok
+---@return dtls.Error? err EINVAL: DTLS's first byte, empty, or no such address; ENOTCONN: it does not listen; EMSGSIZE, EAGAIN, …
+function Server:sendDatagram(data, address)
+  if type(data) ~= 'string' then error('sendDatagram: expected a string, got ' .. type(data), 2) end
+  local good = type(address) == 'table' and type(address.ip) == 'string' and type(address.port) == 'number'
+  if not good then error('sendDatagram: expected an address, {ip=, port=}, got ' .. type(address), 2) end
+  if not self._endpoint then return nil, new_error('ENOTCONN', 'the server does not listen') end
+  local from = address.localAddress
+  return self._endpoint:send_datagram(data, address.ip, address.port, from and from.ip)
 end
 
 -- ── names and stored sessions ──

@@ -1,0 +1,211 @@
+--- Other protocols on the port of an association (RFC 7983).
+
+local dtls = require 'dtls'
+local loop = require 'spec.support.loop'
+local pair = require 'spec.support.pair'
+local proxy = require 'spec.support.proxy'
+local raw = require 'spec.support.raw'
+
+local STUN = '\0\1\0\0\33\18\164\66' .. ('t'):rep(12) -- a binding request, RFC 8489
+local SRTP = '\128\96' .. ('p'):rep(50)
+local TURN = '\64\0\0\4data'
+
+local function settled(server)
+  local conn = pair.open(server)
+  pair.close(conn)
+end
+
+-- For whatever reason: the bytes of other protocols look like all kinds of broken records.
+local function dropped(conn)
+  local count = 0
+  for _, of_reason in pairs(conn:stats().drops) do count = count + of_reason end
+  return count
+end
+
+pair.each(function(demux, ip)
+  describe('a port with other protocols', function()
+    local function listening(options) return pair.echo(pair.listening(pair.with(options, { demux = demux }), ip)) end
+
+    it('exchanges STUN and SRTP before, during and after a handshake', loop.run(function()
+      local server = listening()
+      local stranger, peer = pair.record(server, 'datagram'), nil
+      server:on('accept', function(accepted)
+        peer = pair.record(accepted, 'datagram')
+        accepted:on('datagram', function(data) assert(accepted:sendDatagram('\1' .. data)) end)
+      end)
+      server:on('datagram', function(data, from) assert(server:sendDatagram('\1' .. data, from)) end)
+      local first = raw.open(ip)
+      first:send(STUN, server)
+      loop.till(function() return first.inbox[1] end, 'the answer to a stranger')
+      assert.equal('\1' .. STUN, first.inbox[1])
+      assert.equal(first.port, stranger[1][3].port)
+      assert.equal(ip, stranger[1][3].ip)
+      assert.same({ ip, server.port }, { stranger[1][3].localAddress.ip, stranger[1][3].localAddress.port })
+
+      -- During: the last flight of the client is held back until the others have met.
+      local held
+      local between = proxy.new(server, { filter = function(direction, index, data)
+        if direction == 'server' and index == 3 then
+          held = data
+          return nil
+        end
+        return data
+      end })
+      local conn = pair.client(between)
+      local heard = pair.record(conn, 'datagram', 'error')
+      loop.till(function() return held end, 'the last flight')
+      assert(conn:sendDatagram(SRTP))
+      heard.wait 'datagram'
+      assert.equal('\1' .. SRTP, heard[1][2])
+      assert.same(conn:remoteAddress(), heard[1][3])
+      assert.equal(SRTP, peer[1][2])
+      between:inject('server', held)
+      loop.event(conn, 'connection')
+      for i, data in ipairs { STUN, SRTP, TURN, '\255' } do
+        assert(conn:sendDatagram(data))
+        pair.roundTrip(conn, 'between them')
+        loop.till(function() return #heard == i + 1 end, 'the answer')
+        assert.equal('\1' .. data, heard[i + 1][2])
+      end
+      assert.equal(1, #stranger)
+      assert.equal(5, #peer)
+      assert.equal('datagram datagram datagram datagram datagram', heard.names())
+      pair.close(conn, server, between, first)
+    end))
+
+    it('drops them and counts them when nobody listens, or nobody any more', loop.run(function()
+      local server = listening()
+      local client = raw.open(ip)
+      local between = proxy.new(server)
+      local conn, accepted = pair.open(server, between)
+      client:send(STUN, server)
+      between:inject('server', SRTP)
+      between:inject('client', SRTP)
+      pair.roundTrip(conn, 'first')
+      settled(server)
+      assert.equal(1, server:stats().drops.stranger)
+      assert.equal(1, dropped(accepted))
+      assert.equal(1, dropped(conn))
+      for _, each in ipairs { server, accepted, conn } do
+        local function listener() error 'nobody listens any more' end
+        each:on('datagram', listener)
+        each:removeListener('datagram', listener)
+      end
+      for _ = 1, 2 do -- the first one finds nobody, and ends it
+        client:send(STUN, server)
+        between:inject('server', SRTP)
+        between:inject('client', SRTP)
+        pair.roundTrip(conn, 'again')
+        settled(server)
+      end
+      assert.is_true(server:stats().drops.stranger >= 2)
+      assert.is_true(dropped(accepted) >= 2)
+      assert.is_true(dropped(conn) >= 2)
+      pair.close(conn, server, between, client)
+    end))
+
+    it('gives them to the association that is open while its peer starts over', loop.run(function()
+      local server = listening()
+      local between = proxy.new(server)
+      local conn, accepted = pair.open(server, between)
+      local heard = pair.record(accepted, 'datagram')
+      local port = conn:localAddress().port
+      conn:destroy()
+      loop.event(conn, 'close')
+      between.filter = function(direction, _, data)
+        if direction == 'server' or data:byte(14) == 3 then return data end -- HelloVerifyRequests alone come through
+      end
+      local met = pair.record(server, 'accept')
+      local again = pair.client(between, { localPort = port })
+      met.wait 'accept'
+      met[1][2]:on('datagram', function() end)
+      between:inject('server', STUN)
+      heard.wait 'datagram'
+      pair.close(again, server, between)
+    end))
+
+    it('carries many at once, as many as a turn may have', loop.run(function()
+      local server = listening()
+      local conn, accepted = pair.open(server)
+      local heard, back = pair.record(accepted, 'datagram'), pair.record(conn, 'datagram')
+      for i = 1, 500 do
+        assert(conn:sendDatagram(SRTP .. i))
+        if i % 50 == 0 then loop.till(function() return #heard == i end, 'the first ' .. i) end
+      end
+      for i = 1, 500 do
+        assert(accepted:sendDatagram(SRTP .. i))
+        if i % 50 == 0 then loop.till(function() return #back == i end, 'the first ' .. i) end
+      end
+      for i = 1, 500 do assert.same({ SRTP .. i, SRTP .. i }, { heard[i][2], back[i][2] }) end
+      pair.close(conn, server)
+    end))
+
+    it('has a listener that may close its connection or server', loop.run(function()
+      local server = listening()
+      local conn, accepted = pair.open(server)
+      conn:on('datagram', function() conn:destroy() end)
+      for _ = 1, 3 do accepted:sendDatagram(STUN) end
+      loop.event(conn, 'close')
+      local client = raw.open(ip)
+      server:on('datagram', function() server:destroy() end)
+      for _ = 1, 3 do client:send(STUN, server) end
+      loop.event(server, 'close')
+      pair.close(client)
+    end))
+  end)
+end)
+
+describe('sendDatagram', function()
+  it('refuses what would be taken for DTLS, or is empty', loop.run(function()
+    local server = pair.listening()
+    local conn, accepted = pair.open(server)
+    local to = accepted:remoteAddress()
+    for _, data in ipairs { '', '\20', '\22x', '\63' } do
+      for _, send in ipairs {
+        function() return conn:sendDatagram(data) end, function() return accepted:sendDatagram(data) end,
+        function() return server:sendDatagram(data, to) end,
+      } do
+        local ok, err = send()
+        assert.is_nil(ok)
+        assert.equal('EINVAL', err.code)
+      end
+    end
+    local ok, err = server:sendDatagram('\0', { ip = 'localhost', port = 7 })
+    assert.is_nil(ok)
+    assert.equal('EINVAL', err.code)
+    ok, err = conn:sendDatagram(('\0'):rep(65536))
+    assert.is_nil(ok)
+    assert.equal('EMSGSIZE', err.code)
+    pair.close(conn, server)
+    for _, each in ipairs { conn, server } do
+      ok, err = each:sendDatagram('\0', to)
+      assert.is_nil(ok)
+      assert.equal('ENOTCONN', err.code)
+    end
+  end))
+
+  it('raises for arguments of a wrong type', loop.run(function()
+    local server = pair.listening()
+    local conn = pair.open(server)
+    assert.has_error(function() conn:sendDatagram(7) end)
+    assert.has_error(function() server:sendDatagram(7, { ip = '127.0.0.1', port = 7 }) end)
+    for _, address in ipairs { false, '127.0.0.1', {}, { ip = '127.0.0.1' }, { ip = 7, port = 7 } } do
+      assert.has_error(function() server:sendDatagram('\0', address) end)
+    end
+    pair.close(conn, server)
+  end))
+
+  it('answers from the address that was written to, also where the server has several', loop.run(function()
+    local server = assert(dtls.createServer { cert = pair.identity.cert, key = pair.identity.key })
+    assert(server:listen(0, '0.0.0.0'))
+    server:on('datagram', function(data, from) assert(server:sendDatagram(data, from)) end)
+    local client = require('luv').new_udp()
+    local from
+    assert(client:bind('127.0.0.1', 0))
+    client:recv_start(function(_, data, sender) if data then from = sender end end)
+    client:try_send(STUN, '127.0.0.3', server:address().port)
+    loop.till(function() return from end, 'the answer')
+    assert.equal('127.0.0.3', from.ip)
+    pair.close(client, server)
+  end))
+end)
