@@ -221,15 +221,15 @@ matrix: ## the specs in other releases of Debian: SUITES='bookworm-old trixie si
 crossed: all ## the specs in other releases with the core that was built in this one. Needs root
 	@BUILD='$(BUILD)' SPEC='$(SPEC)' CORE='$(abspath $(CORE))' .ci/matrix trixie sid
 
-deep: ## all that is too dear for each change: coverage, valgrind, floods, hours of fuzzing, every release. Needs root
+deep: ## all that is too dear for each change: coverage, valgrind, floods, an hour of bad network and fuzzing, every release. Needs root
 	@.ci/deep
 
 -include spec/fuzz/fuzz.mk
 -include spec/interop/peers/peers.mk
 
-# readdir on a stream of one's own is as safe as readdir_r, which is obsolete.
 # .clang-tidy says what is looked for. One file at a time: what it says of one depends on those before it.
-# cppcheck reads no foreign headers; what it would have needed of them follows -D. clang-tidy's stderr only counts what
+# cppcheck reads no foreign headers; what it would have needed of them follows -D. Its readdirCalled asks for readdir_r, which is
+# obsolete: readdir on a stream of one's own is as safe. clang-tidy's stderr only counts what
 # it found in such headers.
 C_FILES = $(wildcard src/*.c spec/*/*.c)
 lint: ## luacheck, clang-tidy, cppcheck, shellcheck

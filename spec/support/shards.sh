@@ -17,7 +17,8 @@ find $paths -name '*_spec.lua' -printf '%s %p\n' | sort -k 1,1rn -k 2 | cut -d '
     shift
     "$@" "$file" >"$log" 2>&1
     status=$?
-    if [ "$status" != 0 ] && [ "${SHARDS_AGAIN-}" ] && grep -q "^[0-9]* passed, 0 failed" "$log" && grep -q "$SHARDS_AGAIN" "$log"; then
+    if [ "$status" != 0 ] && [ "${SHARDS_AGAIN-}" ] &&
+      grep -q "^[0-9]* passed, 0 failed" "$log" && grep -q "$SHARDS_AGAIN" "$log"; then
       echo "-- $file, once more" >>"$log"
       "$@" "$file" >>"$log" 2>&1
       status=$?
