@@ -166,7 +166,7 @@ memcheck: export SPEC_UNDER = $(UNDER)
 # valgrind translates all machine code anew: what LuaJIT compiles costs more there than it saves.
 memcheck: export LUA_INIT = jit.off()
 MEMCHECK = $(abspath $(BUILD))/memcheck
-memcheck: export VALGRIND_OPTS = --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite \
+memcheck: export VALGRIND_OPTS = --quiet --vgdb=no --error-exitcode=99 --leak-check=full --show-leak-kinds=definite \
   --errors-for-leak-kinds=definite --num-callers=30 --suppressions=$(CURDIR)/spec/valgrind.supp --log-file=$(MEMCHECK)/%p
 memcheck: UNDER = valgrind
 # The waits of so patient specs leave room for others.
