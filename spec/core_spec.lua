@@ -197,7 +197,8 @@ for _, demux in ipairs { 'connected', 'shared' } do
             local owner = { association = association, said = {}, known = known, displaced = displaced }
             association:set_owner(owner)
             accepted[#accepted + 1] = owner
-            if interval then association:set_retransmit(interval, 0) end
+            -- The second repetition would be read by the next client on that port, which cannot tell it from an answer.
+            if interval then association:set_retransmit(interval, 60000) end
             serve(owner)
           elseif kind == 'data' then
             serve(subject)
