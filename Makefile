@@ -167,7 +167,7 @@ memcheck: export SPEC_UNDER = $(UNDER)
 # valgrind translates all machine code anew: what LuaJIT compiles costs more there than it saves.
 memcheck: export LUA_INIT = jit.off()
 MEMCHECK = $(abspath $(BUILD))/memcheck
-memcheck: export VALGRIND_OPTS = --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite \
+memcheck: export VALGRIND_OPTS = --quiet --vgdb=no --error-exitcode=99 --leak-check=full --show-leak-kinds=definite \
   --errors-for-leak-kinds=definite --num-callers=30 --suppressions=$(CURDIR)/spec/valgrind.supp --log-file=$(MEMCHECK)/%p
 memcheck: UNDER = valgrind
 # The waits of so patient specs leave room for others.
@@ -186,7 +186,7 @@ memcheck-core: ## memcheck of the specs of what owns memory
 # luajit itself is not built with the sanitizers, so they must be loaded before it. They cannot be found by name alone.
 asan: export SPEC_PATIENCE = 4
 # About one run in ten of callbacks_spec leaks a timer of luv's, which closes while the state ends. Leaks of ours come again.
-asan: export SHARDS_AGAIN = 1
+asan: export SHARDS_AGAIN = LeakSanitizer: detected
 asan: OUT = $(BUILD)/asan
 asan: UNDER = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
   LSAN_OPTIONS=suppressions=$(CURDIR)/spec/lsan.supp:print_suppressions=0 UBSAN_OPTIONS=print_stacktrace=1
@@ -222,15 +222,15 @@ matrix: ## the specs in other releases of Debian: SUITES='bookworm-old trixie si
 crossed: all ## the specs in other releases with the core that was built in this one. Needs root
 	@BUILD='$(BUILD)' SPEC='$(SPEC)' CORE='$(abspath $(CORE))' .ci/matrix trixie sid
 
-deep: ## all that is too dear for each change: coverage, valgrind, floods, hours of fuzzing, every release. Needs root
+deep: ## all that is too dear for each change: coverage, valgrind, floods, an hour of bad network and fuzzing, every release. Needs root
 	@.ci/deep
 
 -include spec/fuzz/fuzz.mk
 -include spec/interop/peers/peers.mk
 
-# readdir on a stream of one's own is as safe as readdir_r, which is obsolete.
 # .clang-tidy says what is looked for. One file at a time: what it says of one depends on those before it.
-# cppcheck reads no foreign headers; what it would have needed of them follows -D. clang-tidy's stderr only counts what
+# cppcheck reads no foreign headers; what it would have needed of them follows -D. Its readdirCalled asks for readdir_r, which is
+# obsolete: readdir on a stream of one's own is as safe. clang-tidy's stderr only counts what
 # it found in such headers.
 C_FILES = $(wildcard src/*.c spec/*/*.c)
 lint: ## luacheck, clang-tidy, cppcheck, shellcheck

@@ -378,7 +378,13 @@ describe('a client', function()
 
     it('comes back with more patience to an address of a name that was slow', loop.run(function()
       local server = pair.listening({ demux = demux }, '127.0.0.1')
-      local between = proxy.new(server, { filter = proxy.filters.without('server', 1, 2, 3, 4, 5) })
+      local sent = {} -- random of a hello → how often it was sent
+      local between = proxy.new(server, { filter = function(direction, _, data)
+        if direction ~= 'server' or data:byte(14) ~= 1 then return data end
+        local random = data:sub(28, 59)
+        sent[random] = (sent[random] or 0) + 1
+        return sent[random] > 3 and data or nil -- an address that is left after two repetitions never answers
+      end })
       local silent = raw.open('127.0.0.2', between.port)
       resolving({ '127.0.0.2', '127.0.0.1' }, function()
         local conn = pair.open(server, { ip = 'localhost', port = between.port }, { retransmitTimeout = 30 })
@@ -459,23 +465,49 @@ describe('a client', function()
       assert.equal('127.0.0.1', conn:remoteAddress().ip)
       pair.close(conn, server)
     end)
-    resolving({ 'fe80::1' }, function()
-      local err = loop.event(pair.client { ip = 'localhost', port = 9 }, 'error')[1]
-      assert.equal('EADDRNOTAVAIL', err.code)
-      assert.truthy(err.message:find('link-local', 1, true))
-    end)
+    for _, ip in ipairs { 'fe80::1', 'FEBF::1' } do
+      resolving({ ip }, function()
+        local err = loop.event(pair.client { ip = 'localhost', port = 9 }, 'error')[1]
+        assert.equal('EADDRNOTAVAIL', err.code)
+        assert.truthy(err.message:find('link-local', 1, true))
+      end)
+    end
   end))
 
-  it('asks for addresses of one family when it is told which', loop.run(function()
+  it('asks for addresses of one family when it is told which, or from where to dial', loop.run(function()
     for family, name in pairs { [4] = 'inet', [6] = 'inet6' } do
       resolving({}, function(asked)
         loop.event(pair.client({ ip = 'localhost', port = 9 }, { family = family }), 'error')
         assert.equal(name, asked.family)
       end)
     end
+    for ip, name in pairs { ['127.0.0.1'] = 'inet', ['::1'] = 'inet6' } do
+      resolving({}, function(asked)
+        loop.event(pair.client({ ip = 'localhost', port = 9 }, { localAddress = ip }), 'error')
+        assert.equal(name, asked.family)
+      end)
+    end
     local conn, err = dtls.connect { host = 'localhost', port = 9, family = 5, fingerprint = fingerprint }
     assert.is_nil(conn)
     assert.equal('ERR_DTLS_CONFIG', err.code)
+  end))
+
+  it('tries no other address of a name once the application has destroyed it, whatever with', loop.run(function()
+    local silent = raw.open '127.0.0.2'
+    local next_one = raw.open('127.0.0.1', silent.port)
+    resolving({ '127.0.0.2', '127.0.0.1' }, function()
+      local conn = pair.client { ip = 'localhost', port = silent.port }
+      silent:hear(conn)
+      next_one:hear(conn)
+      local heard = fate(conn)
+      loop.till(function() return #silent.inbox > 0 end, 'the hello')
+      conn:destroy { code = 'ECONNREFUSED', message = 'as the system would say it' }
+      assert.is_true(conn.destroyed)
+      heard.wait 'close'
+      assert.equal('error close', heard.names())
+    end)
+    assert.equal(0, #next_one.inbox)
+    pair.close(silent, next_one)
   end))
 
   it('fails when a name has no address', loop.run(function()

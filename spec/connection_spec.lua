@@ -130,7 +130,7 @@ describe('a connection', function()
       heard.wait 'close'
       assert.equal('error close', heard.names())
       assert.equal('ECONNREFUSED', heard[1][2].code)
-      assert.equal('string', type(heard[1][2].message))
+      assert.equal('ECONNREFUSED: the application destroyed the connection', tostring(heard[1][2]))
       assert.equal(reason, heard[1][2].cause)
       local met = pair.record(server, 'clientError')
       server:once('accept', function(conn) conn:destroy(true) end)

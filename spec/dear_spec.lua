@@ -8,8 +8,8 @@ local pki = require 'spec.support.pki'
 describe('a peer\'s certificate chain', function()
   local files, authority, plain, keys
   local names = {
-    'an RSA key of 16384 bits', 'an RSA key of 8200 bits', 'an RSA key of 2048 bits with an exponent of 2047',
-    'an RSA key of 2048 bits with an exponent of 33',
+    'an RSA key of 16384 bits', 'an RSA key of 8200 bits', 'an RSA key of 2048 bits with an exponent of 2047 bits',
+    'an RSA key of 2048 bits with an exponent of 33 bits',
   }
 
   setup(function()
@@ -20,8 +20,8 @@ describe('a peer\'s certificate chain', function()
     keys = {
       ['an RSA key of 16384 bits'] = files:forged('large', 16384, '10001'),
       ['an RSA key of 8200 bits'] = files:forged('above', 8200, '10001'),
-      ['an RSA key of 2048 bits with an exponent of 2047'] = files:forged('exponent', 2048, long),
-      ['an RSA key of 2048 bits with an exponent of 33'] = files:forged('odd', 2048, '100000001'),
+      ['an RSA key of 2048 bits with an exponent of 2047 bits'] = files:forged('exponent', 2048, long),
+      ['an RSA key of 2048 bits with an exponent of 33 bits'] = files:forged('odd', 2048, '100000001'),
     }
   end)
   teardown(function() files:remove() end)

@@ -240,7 +240,7 @@ describe('a map of names', function()
       if text ~= '*' and text ~= '*.example' then assertRefused(words, compile(text)) end
     end
     for _, text in ipairs { '127.0.0.1', '::1', 'fe80::7%lo', '*.*.example', 'w*.example', '**', '*.', '*..example', '*.127.1', '*.::1' } do
-      assertRefused('sni', compile(text))
+      assertRefused(("sni: '%s': "):format(text), compile(text))
     end
   end)
 

@@ -119,7 +119,7 @@ end
 
 pair.eachStrategy(function(demux)
   -- RFC 6066 §3: who acknowledges a name has used it.
-  describe('a server acknowledges server_name', function()
+  describe('the server_name extension', function()
     local NAME = 'one.example'
     local named, store
 
@@ -147,8 +147,8 @@ pair.eachStrategy(function(demux)
     }
     for which, case in pairs(servers) do
       local expected, make, client = unpack(case)
-      it(('%s %s, and both ends know the name, in a resumed session, too'):format(expected and 'when it used the name, as one' or
-        'only when it used the name: not one', which), loop.run(function()
+      local acknowledged = expected and 'is acknowledged' or 'is not acknowledged'
+      it(('%s by a server %s, and both ends know the name, in a resumed session, too'):format(acknowledged, which), loop.run(function()
         local server = pair.listening(pair.with({ demux = demux }, make()))
         local relay = proxy.new(server)
         local how = pair.with(client or { fingerprint = { own.fingerprint, one.fingerprint } }, { servername = NAME })

@@ -434,7 +434,8 @@ local function as_error(value)
   local code = is_table and type(value.code) == 'string' and value.code
   local message = is_table and type(value.message) == 'string' and value.message
   if code and message then return value end
-  return new_error(code or 'ERR_DTLS_DESTROYED', message or Emitter.errorText(value), { cause = value })
+  message = message or type(value) == 'string' and value or 'the application destroyed the connection'
+  return new_error(code or 'ERR_DTLS_DESTROYED', message, { cause = value })
 end
 
 --- Closes without a word to the peer. `close` follows; with `err`, `error` comes before it.

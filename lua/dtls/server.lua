@@ -361,7 +361,7 @@ function Server:_lost(conn, opened, err)
   self:_awaitPending() -- what was in its socket
   self._admission:leave(conn)
   self._connections[conn] = nil
-  local code = type(err) == 'table' and err.code -- destroy() takes any value
+  local code = err and err.code
   local counted = err and not opened and (early_ends[code] or 'handshakesFailed') or code == 'ERR_DTLS_REPLACED' and 'replaced'
   if counted then self._counts[counted] = self._counts[counted] + 1 end
   -- RFC 5246 §7.2.2: a fatal alert, sent or received, ends the session, too.

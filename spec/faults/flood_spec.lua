@@ -68,9 +68,10 @@ end
 
 -- Waits until nothing is left of any handshake.
 function Server:settled()
-  local report
-  repeat report = self:report() until report.handshaking == 0 and report.unclosed == 0
-  return report
+  return loop.again(function()
+    local report = self:report()
+    return report.handshaking == 0 and report.unclosed == 0 and report
+  end, 'the end of all handshakes', LONG)
 end
 
 function Server:client(options, between)
@@ -205,7 +206,7 @@ describe('a flood', function()
       it('of handshakes from one address keeps no slow client of another one out', run(function()
         local server = serve(demux, '{ maxHandshakes = 64 }')
         local child = flood(server, 'silent', { count = 3000, hosts = 1, sockets = 500, window = 64 })
-        repeat local report = server:report() until report.evicted > 100
+        loop.again(function() return server:report().evicted > 100 end, 'evictions', LONG)
         local between = proxy.new(server, { filter = function(_, _, data) return { { data = data, delay = 100 } } end })
         local whole, times = through(child, function(text) server:visit(text, nil, between) end)
         assert.is_true(times > 0)

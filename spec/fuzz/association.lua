@@ -6,6 +6,7 @@ package.path = './?.lua'
 local contexts = require 'spec.fuzz.contexts'
 local new_input = require 'spec.fuzz.input'
 local setup = require 'spec.fuzz.setup'
+local common = require 'spec.fuzz.steps'
 local wire = require 'spec.support.wire'
 
 local record, fragment = wire.record, wire.fragment
@@ -26,17 +27,7 @@ end
 -- ── steps ──
 
 local steps = {
-  function(_, w) w:run(1) end,
-  function(_, w) w:run(20) end,
-  function(input, w) -- delivered
-    local role = input:role()
-    local data = w:take(role)
-    if data then w:deliver(role, data) end
-  end,
-  function(input, w) -- lost
-    w.harmed = true
-    w:take(input:role())
-  end,
+  common.turn, common.turns, common.deliver, common.lose,
   function(input, w) -- delayed
     w.harmed = true
     local queue = w.to[input:role()]
@@ -66,20 +57,12 @@ local steps = {
   end,
   function(input, w) w:stray(input:bytes()) end,
   function(input, w) w:stray(from_history(input, w)) end,
-  function(_, w) w:answerAll() end,
-  function(input, w)
-    w.harmed = true -- an alert that nobody contradicts for so long is believed
-    w:wait(2 ^ (input:byte() % 17))
-  end,
-  function(input, w) w:say(input:role()) end,
+  common.answer, common.wait, common.say,
   function(_, w)
     w.harmed = true
     w:dial()
   end,
-  function(input, w)
-    w.harmed = true
-    w:part(input:role())
-  end,
+  common.part,
   function(_, w)
     w.harmed = true
     w:answerAll(true)

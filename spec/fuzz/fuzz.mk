@@ -11,7 +11,7 @@
 # worth it of them and of $(BUILD)/fuzz/corpus, where a run puts what leads somewhere new. Those in spec/fuzz/kept stay,
 # whatever they reach: inputs that would show old mistakes. Finds are in $(BUILD)/fuzz/finds; the target's program with such
 # a file as its argument shows it again. `make fuzz FUZZ_ARGUMENTS=-runs=0` only runs what is checked in; FUZZ_SECONDS=0 is
-# no limit, as for libFuzzer itself, and FUZZ_JOBS=5 then lets all of them run.
+# no limit, as for libFuzzer itself, and FUZZ_JOBS=6 then lets all of them run.
 
 FUZZ_TARGETS := hello screen extensions session association insider
 FUZZ_DIR := spec/fuzz

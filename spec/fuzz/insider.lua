@@ -11,6 +11,7 @@ package.path = './?.lua'
 local contexts = require 'spec.fuzz.contexts'
 local new_input = require 'spec.fuzz.input'
 local setup = require 'spec.fuzz.setup'
+local common = require 'spec.fuzz.steps'
 local sealed = require 'spec.support.sealed'
 local wire = require 'spec.support.wire'
 
@@ -162,28 +163,9 @@ end
 -- ── steps ──
 
 local steps = {
-  function(_, w) w:run(1) end,
-  function(_, w) w:run(20) end,
-  function(input, w) -- delivered
-    local role = input:role()
-    local data = w:take(role)
-    if data then w:deliver(role, data) end
-  end,
-  function(input, w) -- lost
-    w.harmed = true
-    w:take(input:role())
-  end,
+  common.turn, common.turns, common.deliver, common.lose,
   function(input, w) split(w, input:role()) end,
-  function(_, w) w:answerAll() end,
-  function(input, w)
-    w.harmed = true
-    w:wait(2 ^ (input:byte() % 17))
-  end,
-  function(input, w) w:say(input:role()) end,
-  function(input, w)
-    w.harmed = true
-    w:part(input:role())
-  end,
+  common.answer, common.wait, common.say, common.part,
   function(_, w) -- the client starts over; which keys are whose is known only of one handshake at a time
     w.harmed = true
     w:dropHalfOpen()
