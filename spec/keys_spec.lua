@@ -151,7 +151,6 @@ describe('several keys', function()
     { { 'ed25519' }, { groups = 'X25519:P-384' }, 'ed25519' },
     { { 'ed448' }, { groups = 'P-521' }, 'ed448', { groups = 'P-521' } },
     { { 'ed448' }, { groups = 'P-384', ciphers = STRONG }, 'ed448', { ciphers = STRONG } },
-    { { 'rsa' }, { ciphers = 'AES128-GCM-SHA256:' .. RSA }, 'rsa', { ciphers = 'AES128-GCM-SHA256:' .. RSA } },
   } do
     local kinds, client, chosen, more = unpack(case)
     local what = client.sigalgs or client.ciphers or 'anything'
