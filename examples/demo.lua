@@ -76,9 +76,8 @@ end
 
 client:on('connection', function()
   local stats, cipher = server:stats(), client:getCipher()
-  local authorized, reason = client:authorized()
   if stats.cookiesAccepted < 1 then fail 'the server did not verify the client\'s address' end
-  if not authorized then fail('the server could not prove who it is: ' .. reason) end
+  if not client.authorized then fail('the server could not prove who it is: ' .. client.authorizationError) end
   say('address', 'verified by cookie: %d sent, %d came back (before that, the server keeps nothing)',
     stats.cookiesSent, stats.cookiesAccepted)
   say('protocol', '%s', client:getProtocol())

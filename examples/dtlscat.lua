@@ -241,8 +241,7 @@ end
 -- A listener that does not ask for certificates knows nobody, and has not meant to.
 local function standing(conn)
   if listening and not (options.psk or options.requestCert) then return '' end
-  local authorized, reason = conn:authorized()
-  return authorized and ', authorized' or ', not authorized: ' .. reason
+  return conn.authorized and ', authorized' or ', not authorized: ' .. conn.authorizationError
 end
 
 local function showCounts(conn)

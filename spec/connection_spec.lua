@@ -864,7 +864,7 @@ describe('a listener', function()
     ['destroy the server'] = function(_, server) server:destroy() end,
     ['setTimeout and unref and ref'] = function(conn) conn:setTimeout(5) conn:unref() conn:ref() end,
     ['ask for everything'] = function(conn)
-      conn:stats() conn:localAddress() conn:remoteAddress() conn:getCipher() conn:getProtocol() conn:authorized() conn:getDataMtu()
+      conn:stats() conn:localAddress() conn:remoteAddress() conn:getCipher() conn:getProtocol() conn:getPeerCertificate() conn:getDataMtu()
       conn:getLinkMinMtu() conn:servername() conn:pskIdentity() conn:setMtu(600) conn:setLinkMtu(600)
       conn:exportKeyingMaterial(8, 'EXPERIMENTAL')
     end,

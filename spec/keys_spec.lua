@@ -69,7 +69,7 @@ for _, kind in ipairs(KINDS) do
         local seen
         local server = with(credentials(pair.identity), { requestCert = true, ca = own[kind].cert, demux = demux })
         local outcome = pair.attempt(server, credentials(own[kind]), function(_, accepted)
-          seen = { accepted:authorized(), accepted:getPeerCertificate().fingerprint256 }
+          seen = { accepted.authorized, accepted:getPeerCertificate().fingerprint256 }
         end)
         assert.is_true(outcome.server, tostring(outcome.server))
         assert.same({ true, own[kind].fingerprint }, seen)

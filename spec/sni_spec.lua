@@ -85,6 +85,7 @@ end
 local function waiting()
   local threads, asked = {}, {}
   local function callback(name)
+    if not name then return nil end
     asked[name] = (asked[name] or 0) + 1
     threads[name] = coroutine.running()
     return coroutine.yield()
@@ -283,9 +284,15 @@ pair.eachStrategy(function(demux)
       pair.close(server)
     end))
 
-    it('is not asked when the client asks for no name', loop.run(function()
-      local server = listening(function() error 'it was asked' end)
-      assert.is_nil(gets(server, nil, own))
+    it('is asked about a client that asks for no name, too', loop.run(function()
+      local names = { n = 0 }
+      local server = listening(function(name)
+        names.n = names.n + 1
+        names[names.n] = name
+        return options(other)
+      end)
+      assert.is_nil(gets(server, nil, other))
+      assert.same({ n = 1 }, names)
       pair.close(server)
     end))
 
@@ -504,7 +511,7 @@ describe('the identity of a name brings', function()
         sni = { ['one.example'] = { cert = named.pem.cert .. between.pem.cert, key = named.pem.key } },
       }))
       visit(server, { servername = 'one.example', ca = root.pem.cert }, function(conn)
-        assert.is_true(conn:authorized())
+        assert.is_true(conn.authorized)
         local found = conn:getPeerCertificate(true)
         assert.equal(named.fingerprint, found.fingerprint256)
         assert.equal(between.fingerprint, found.issuerCertificate.fingerprint256)
@@ -513,7 +520,7 @@ describe('the identity of a name brings', function()
     end))
 
     local function showing(identity) return { cert = identity.pem.cert, key = identity.pem.key } end
-    local function authorized(_, accepted) return { accepted:authorized() } end
+    local function authorized(_, accepted) return pair.verdict(accepted) end
 
     it('the demand for a certificate of the client', loop.run(function()
       local server = listening { ca = root.pem.cert, requestCert = true }

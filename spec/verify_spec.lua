@@ -30,7 +30,7 @@ end
 local function authorized(side, serverOptions, clientOptions)
   local verdict
   assertBoth(pair.attempt(serverOptions, clientOptions, function(conn, accepted)
-    verdict = { (side == 'client' and conn or accepted):authorized() }
+    verdict = pair.verdict(side == 'client' and conn or accepted)
   end))
   return verdict
 end
@@ -392,13 +392,13 @@ describe('checkServerIdentity', function()
     }))
     local heard = pair.record(held, 'connection', 'message', 'error')
     loop.till(function() return waiting end, 'the question')
-    assert.is_false(held:authorized())
+    assert.is_false(held.authorized)
     local other = pair.open(server, nil, trusting)
     assert.is_true(pair.roundTrip(other, 'meanwhile'))
     assert.equal(0, #heard)
     assert(coroutine.resume(waiting))
     heard.wait 'connection'
-    assert.is_true(held:authorized())
+    assert.is_true(held.authorized)
     assert.is_true(pair.roundTrip(held, 'at last'))
     pair.close(held, other, server)
   end))
@@ -461,8 +461,8 @@ describe('a server', function()
     it('that requests a certificate accepts one that is good', loop.run(function()
       for _, each in ipairs { as(good), as(forClients), as(far, between) } do
         assertBoth(pair.attempt(server, with(trusting, each), function(conn, accepted)
-          assert.same({ true }, { conn:authorized() })
-          assert.same({ true }, { accepted:authorized() })
+          assert.same({ true }, pair.verdict(conn))
+          assert.same({ true }, pair.verdict(accepted))
         end))
       end
     end))
@@ -517,7 +517,7 @@ describe('a server', function()
 
   it('does not ask for a certificate unless told to', loop.run(function()
     assertBoth(pair.attempt(with(asking, { requestCert = false }), with(trusting, as(alien)), function(_, accepted)
-      assert.same({ false, 'NO_PEER_CERTIFICATE' }, { accepted:authorized() })
+      assert.same({ false, 'NO_PEER_CERTIFICATE' }, pair.verdict(accepted))
       assert.is_nil(accepted:getPeerCertificate())
     end))
   end))
@@ -578,7 +578,7 @@ describe('an identity by name', function()
       end
       local function says(...)
         local verdict = { ... }
-        return function(_, accepted) assert.same(verdict, { accepted:authorized() }) end
+        return function(_, accepted) assert.same(verdict, pair.verdict(accepted)) end
       end
       assertBoth(attempt('either.example.test', nil, says(false, 'NO_PEER_CERTIFICATE')))
       assertBoth(attempt('either.example.test', alien, says(false, 'UNABLE_TO_GET_ISSUER_CERT_LOCALLY')))

@@ -106,6 +106,7 @@ void dtls_association_free(dtls_association *a) {
   if (a->keylog) OPENSSL_clear_free(a->keylog, strlen(a->keylog));
   OPENSSL_free(a->own.groups);
   OPENSSL_free(a->own.sigalgs);
+  dtls_refusal_free(&a->refusal);
   SSL_free(a->ssl);
   SSL_SESSION_free(a->offered);
   OPENSSL_free(a);
@@ -270,14 +271,36 @@ static bool looks_like_wrong_key(const dtls_association *a) {
   return dtls_psk_suite(a->ssl) && !SSL_session_reused(a->ssl) && waits_for_finished;
 }
 
+/* nil and an error are on top: the error says who it was that had no success, where a pre-shared key has a name for that. */
+static int identify(lua_State *L, const dtls_association *a) {
+  if (a->open || !dtls_psk_suite(a->ssl)) return 2;
+  dtls_psk_push_identity(L, a->ssl);
+  lua_setfield(L, -2, "identity");
+  return 2;
+}
+
+static int refused_certificate(lua_State *L, const dtls_association *a) {
+  ERR_clear_error();
+  dtls_error_certificate(L, SSL_get_verify_result(a->ssl), a->refusal.detail);
+  int err = lua_gettop(L);
+  if (dtls_certificate_push(L, a->ssl, true)) lua_setfield(L, err, "certificate");
+  lua_settop(L, err);
+  return 2;
+}
+
+/* What came and was not believed (dtls_association_suspect) is the best guess there is when nothing else came. */
 static int timed_out(lua_State *L, const dtls_association *a, const char *what) {
   const char *unanswered = dtls_hold_unanswered(a);
-  if (unanswered) return dtls_error(L, "ERR_DTLS_HANDSHAKE_TIMEOUT", "%s: %s has not answered yet", what, unanswered);
-  /* A client whose server says nothing cannot know whether the server has looked for a key at all. */
-  if (looks_like_wrong_key(a))
-    return dtls_error(L, "ERR_DTLS_PSK_KEY", "%s; probably the two pre-shared keys are not the same%s", what,
-                      a->server ? "" : ", or the server has not found its own yet");
-  return dtls_error(L, "ERR_DTLS_HANDSHAKE_TIMEOUT", "%s", what);
+  if (unanswered)
+    dtls_error(L, "ERR_DTLS_HANDSHAKE_TIMEOUT", "%s: %s has not answered yet", what, unanswered);
+  else if (a->suspect_alert < 0 && looks_like_wrong_key(a)) /* with an alert the peer has said itself what is wrong */
+    /* A client whose server says nothing cannot know whether the server has looked for a key at all. */
+    dtls_error(L, "ERR_DTLS_PSK_KEY", "%s; probably the two pre-shared keys are not the same%s", what,
+               a->server ? "" : ", or the server has not found its own yet");
+  else
+    dtls_error(L, "ERR_DTLS_HANDSHAKE_TIMEOUT", "%s", what);
+  if (a->suspect_deadline != 0) dtls_error_add_seen(L, a->suspect_alert, a->suspect_errno);
+  return identify(L, a);
 }
 
 /* libssl has repeated a flight as often as it does, in DTLSv1_handle_timeout or while it looked for something to read. */
@@ -306,6 +329,21 @@ static int open_failed(lua_State *L, const dtls_association *a, const char *what
   }
 }
 
+/* Nobody has a key for the identity of a client, or this client has none for its server, which may have sent a hint. */
+static int no_key(lua_State *L, const dtls_association *a, const char *what) {
+  dtls_error_openssl(L, "ERR_DTLS_PSK_IDENTITY", what); /* with OpenSSL's reason */
+  int err = lua_gettop(L);
+  if (a->server) dtls_psk_push_identity(L, a->ssl); else lua_pushstring(L, SSL_get_psk_identity_hint(a->ssl));
+  size_t size = 0;
+  const char *text = lua_tolstring(L, -1, &size);
+  lua_pushstring(L, a->server ? "there is no key for the identity " : text ? "there is no key for a server with the hint " : "there is no key for this server");
+  if (text) dtls_error_push_text(L, text, size); else lua_pushliteral(L, "");
+  lua_concat(L, 2);
+  lua_setfield(L, err, "message");
+  lua_settop(L, err);
+  return identify(L, a);
+}
+
 /* nil, err for an SSL call that failed for good. number: errno after it. */
 static int failed(lua_State *L, dtls_association *a, int error, int number, const char *what) {
   if (error == SSL_ERROR_SYSCALL && ERR_peek_error() == 0) {
@@ -314,11 +352,11 @@ static int failed(lua_State *L, dtls_association *a, int error, int number, cons
   }
   if (a->open) return open_failed(L, a, what);
   switch (ERR_GET_REASON(ERR_peek_last_error())) {
-    case SSL_R_CERTIFICATE_VERIFY_FAILED: ERR_clear_error(); return dtls_error_certificate(L, SSL_get_verify_result(a->ssl));
+    case SSL_R_CERTIFICATE_VERIFY_FAILED: return refused_certificate(L, a);
     case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: return dtls_error_openssl(L, "ERR_DTLS_CERTIFICATE", what);
-    case SSL_R_PSK_IDENTITY_NOT_FOUND: return dtls_error_openssl(L, "ERR_DTLS_PSK_IDENTITY", what);
+    case SSL_R_PSK_IDENTITY_NOT_FOUND: return no_key(L, a, what);
     case SSL_R_READ_TIMEOUT_EXPIRED: return gave_up(L, a);
-    default: return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", what);
+    default: dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", what); return identify(L, a);
   }
 }
 
@@ -408,7 +446,7 @@ static int association_handshake(lua_State *L) {
   if (result != 1) return unfinished(L, a, result, "handshake");
   /* A client's setVerify may have come between the offer and here; a server asks again what it binds to. */
   if (!a->server && a->reject && SSL_session_reused(a->ssl) && SSL_get_verify_result(a->ssl) != X509_V_OK)
-    return dtls_error_certificate(L, SSL_get_verify_result(a->ssl));
+    return refused_certificate(L, a);
   if (!a->open) completed(a);
   lua_pushboolean(L, 1);
   return 1;
@@ -564,8 +602,9 @@ static int association_handle_timeout(lua_State *L) {
   /* What was in the way may be gone when the flight is repeated; that one must have the time to be answered. */
   bool again = due && a->suspect_alert < 0 && a->repeat_at != 0 && !a->suspect_repeated;
   if (due && !again) {
-    if (a->suspect_alert >= 0) return dtls_error_alert(L, a->suspect_alert);
-    return dtls_error_system(L, a->suspect_errno, "no answer from the peer");
+    if (a->suspect_alert < 0) return dtls_error_system(L, a->suspect_errno, "no answer from the peer");
+    dtls_error_alert(L, a->suspect_alert);
+    return identify(L, a);
   }
   ERR_clear_error();
   errno = 0;
@@ -704,6 +743,8 @@ static int association_servername(lua_State *L) {
   const dtls_association *a = check(L);
   const char *asked = SSL_get_servername(a->ssl, TLSEXT_NAMETYPE_host_name);
   dtls_name name = {.size = 0};
+  const dtls_name *held = a->server && !asked ? dtls_hold_name(a) : NULL;
+  if (held) asked = held->text;
   if (asked && a->server && dtls_name_of_client_untrusted(asked, strlen(asked), &name)) asked = name.text;
   if (!asked || (a->server && name.size == 0)) return 0;
   lua_pushstring(L, asked);
@@ -744,10 +785,11 @@ static int association_extended_master_secret(lua_State *L) {
   return 1;
 }
 
-/* association:peer_certificate([chain]) → table | nil, certificate.c. Once open or asked about it: before, an offered session has one, too. */
+/* association:peer_certificate([chain]) → table | nil, certificate.c. Once open, asked about it or refused: before, an offered session has one, too. */
 static int association_peer_certificate(lua_State *L) {
   dtls_association *a = check(L);
-  return (a->open || dtls_hold_asks(a)) && dtls_certificate_push(L, a->ssl, lua_toboolean(L, 2));
+  bool known = a->open || dtls_hold_asks(a) || a->refusal.chain;
+  return known && dtls_certificate_push(L, a->ssl, lua_toboolean(L, 2));
 }
 
 /*

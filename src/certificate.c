@@ -91,24 +91,22 @@ static void write_alt_text(BIO *scratch, const ASN1_STRING *string) {
   BIO_puts(scratch, "\"");
 }
 
-/* "DNS:a.example, IP Address:192.0.2.1" */
-static void set_alt_names(lua_State *L, BIO *scratch, const X509 *cert) {
+bool dtls_certificate_write_alt_names(BIO *out, const X509 *cert) {
   GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
-  bool first = true;
-  for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+  int count = sk_GENERAL_NAME_num(names);
+  for (int i = 0; i < count; i++) {
     GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
-    if (!first) BIO_puts(scratch, ", ");
-    first = false;
+    if (i > 0) BIO_puts(out, ", ");
     switch (name->type) {
-      case GEN_DNS: BIO_puts(scratch, "DNS:"); write_alt_text(scratch, name->d.dNSName); break;
-      case GEN_URI: BIO_puts(scratch, "URI:"); write_alt_text(scratch, name->d.uniformResourceIdentifier); break;
-      case GEN_EMAIL: BIO_puts(scratch, "email:"); write_alt_text(scratch, name->d.rfc822Name); break;
-      case GEN_IPADD: case GEN_RID: GENERAL_NAME_print(scratch, name); break;
-      default: BIO_puts(scratch, "othername:<unsupported>"); break;
+      case GEN_DNS: BIO_puts(out, "DNS:"); write_alt_text(out, name->d.dNSName); break;
+      case GEN_URI: BIO_puts(out, "URI:"); write_alt_text(out, name->d.uniformResourceIdentifier); break;
+      case GEN_EMAIL: BIO_puts(out, "email:"); write_alt_text(out, name->d.rfc822Name); break;
+      case GEN_IPADD: case GEN_RID: GENERAL_NAME_print(out, name); break;
+      default: BIO_puts(out, "othername:<unsupported>"); break;
     }
   }
   GENERAL_NAMES_free(names);
-  if (!first) dtls_certificate_set_written(L, scratch, "subjectaltname");
+  return count > 0;
 }
 
 bool dtls_certificate_fingerprint(const X509 *cert, const EVP_MD *digest, char out[DTLS_FINGERPRINT_SIZE]) {
@@ -159,7 +157,7 @@ static bool push_one(lua_State *L, BIO *scratch, X509 *cert) {
   lua_createtable(L, 0, 16);
   set_name(L, scratch, X509_get_subject_name(cert), "subject");
   set_name(L, scratch, X509_get_issuer_name(cert), "issuer");
-  set_alt_names(L, scratch, cert);
+  if (dtls_certificate_write_alt_names(scratch, cert)) dtls_certificate_set_written(L, scratch, "subjectaltname");
   ASN1_TIME_print(scratch, X509_get0_notBefore(cert));
   dtls_certificate_set_written(L, scratch, "valid_from");
   ASN1_TIME_print(scratch, X509_get0_notAfter(cert));
@@ -190,16 +188,19 @@ static bool ran_out_of_memory(void) {
   return found;
 }
 
-/* The peer's chain after the leaf: as it was verified, or as it was sent. */
+/* The peer's chain, with or without the leaf: as it was verified, or as it was sent. */
 static STACK_OF(X509) *chain_of(const SSL *ssl) {
+  STACK_OF(X509) *refused = dtls_association_of(ssl)->refusal.chain;
+  if (refused) return refused;
   STACK_OF(X509) *verified = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
   return verified ? verified : SSL_get_peer_cert_chain(ssl);
 }
 
 bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool whole) {
   STACK_OF(X509) *chain = chain_of(ssl);
-  X509 *leaf = SSL_get0_peer_certificate(ssl);
-  if (!leaf && !SSL_is_server(ssl)) leaf = sk_X509_value(chain, 0); /* while a client verifies it */
+  bool refused = dtls_association_of(ssl)->refusal.chain != NULL;
+  X509 *leaf = refused ? NULL : SSL_get0_peer_certificate(ssl);
+  if (!leaf && (refused || !SSL_is_server(ssl))) leaf = sk_X509_value(chain, 0); /* or while a client verifies it */
   if (!leaf) return false;
   ERR_clear_error();
   BIO *scratch = dtls_certificate_push_scratch(L);

@@ -116,12 +116,18 @@ void dtls_counters_push(lua_State *L, const dtls_counters *counters); /* pushes 
 /* ── error.c: OpenSSL's queue and errno as error objects ─────────────────────────────────────────────────── */
 
 void dtls_error_init(lua_State *L);
-/* Each pushes nil and an error object {code, message[, reason][, alert]} and returns 2. */
+/* Each pushes nil and an error object {code, message[, reason][, alert]} and returns 2. The message is bounded: what comes
+   from the network may be in it, as dtls_error_push_text makes it. */
 int dtls_error(lua_State *L, const char *code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 int dtls_error_system(lua_State *L, int number, const char *what);
 int dtls_error_alert(lua_State *L, int description);
 int dtls_error_warning(lua_State *L, int description); /* an alert that should not, but did end an association */
-int dtls_error_certificate(lua_State *L, long verify_result);
+/* detail: what was wanted and what came, or NULL. */
+int dtls_error_certificate(lua_State *L, long verify_result, const char *detail);
+/* The error on top also tells of an alert (≥ 0), else of an errno, that nobody has authenticated and that was not believed. */
+void dtls_error_add_seen(lua_State *L, int alert, int number);
+/* Pushes bytes of anybody for a message: in quotes, without anything that is not printable, cut where they are long. */
+void dtls_error_push_text(lua_State *L, const char *bytes, size_t size);
 int dtls_error_openssl(lua_State *L, const char *code, const char *what); /* the oldest entry of the queue; clears it */
 const char *dtls_error_verify_name(long verify_result);
 int dtls_error_new(lua_State *L); /* core.error(code, message[, fields]) */
@@ -309,6 +315,11 @@ void dtls_verify_free(dtls_config *c);
 /* What a client calls its server: SNI unless it is an IP address; with check, the name that its certificate must have.
    No name (size 0) is one that no certificate has. */
 bool dtls_verify_name(SSL *ssl, const dtls_name *name, bool check);
+typedef struct {
+  STACK_OF(X509) *chain; /* as the peer sent it; NULL: none was refused */
+  char *detail;          /* what was wanted and what came, as ASCII; NULL: there is nothing to say, or no memory */
+} dtls_refusal;
+void dtls_refusal_free(dtls_refusal *refusal);
 
 /* ── system_store.c: the authorities that this machine trusts ────────────────────────────────────────────── */
 
@@ -365,8 +376,10 @@ BIO *dtls_certificate_push_scratch(lua_State *L);
 void dtls_certificate_set_written(lua_State *L, BIO *scratch, const char *field);
 enum { DTLS_FINGERPRINT_SIZE = EVP_MAX_MD_SIZE * 3 + 1 };
 bool dtls_certificate_fingerprint(const X509 *cert, const EVP_MD *digest, char out[DTLS_FINGERPRINT_SIZE]);
-/* Pushes a table with Node's fields; whole: with issuerCertificate as far as the peer's chain goes.
-   False: there is none, or no memory for all of it. */
+/* Writes "DNS:a.example, IP Address:192.0.2.1", ASCII whatever is in the names. False: there are none. */
+bool dtls_certificate_write_alt_names(BIO *out, const X509 *cert);
+/* Pushes a table with Node's fields, of the one that was refused if one was; whole: with issuerCertificate as far as the
+   peer's chain goes. False: there is none, or no memory for all of it. */
 bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool whole);
 
 /* ── cookie.c: stateless cookies (RFC 6347 §4.2.1) ───────────────────────────────────────────────────────── */
@@ -471,6 +484,9 @@ dtls_answer dtls_hold_ask_verify(dtls_association *a);
 /* What psk was answered with. NULL: no key; failed: there was no answer, because the application's function failed. */
 const dtls_psk *dtls_hold_psk(const dtls_association *a, bool *failed);
 const char *dtls_hold_unanswered(const dtls_association *a); /* names what has not answered yet; NULL: nothing was asked */
+/* What a server's client said of itself before libssl took it in, or would not take it in. NULL: nothing, or nothing was asked. */
+const dtls_name *dtls_hold_name(const dtls_association *a);
+const char *dtls_hold_identity(const dtls_association *a, size_t *size);
 SSL_SESSION *dtls_hold_take_session(dtls_association *a, const uint8_t *id, size_t size); /* what the store answered, or NULL */
 int dtls_hold_push(lua_State *L, dtls_association *a); /* nil, kind, subject… of the question */
 extern const luaL_Reg dtls_hold_methods[];
@@ -567,6 +583,7 @@ struct dtls_association {
   dtls_hold *hold;         /* while something is asked, or waits behind a question */
   dtls_flight *flight;     /* of a handshake: the datagram that is being read, and what came before its turn */
   bool identity_lost;      /* no memory for the PSK identity of its ClientKeyExchange, psk.c */
+  dtls_refusal refusal;    /* of the peer's certificate, verify.c */
   bool wants_certificate;  /* its CertificateRequest has been sent */
   struct {
     uint8_t type; /* SSL3_MT_… */

@@ -50,6 +50,18 @@ int dtls_error(lua_State *L, const char *code, const char *format, ...) {
   return wrap(L, code);
 }
 
+void dtls_error_push_text(lua_State *L, const char *bytes, size_t size) {
+  enum { SHOWN_MAX = 64, ESCAPED = 4 };
+  char shown[SHOWN_MAX * ESCAPED + 1] = "";
+  size_t length = 0;
+  for (size_t i = 0; i < size && i < SHOWN_MAX; i++) {
+    unsigned char byte = (unsigned char)bytes[i];
+    bool plain = byte >= ' ' && byte <= '~' && byte != '\\';
+    length += (size_t)snprintf(shown + length, sizeof shown - length, plain ? "%c" : "\\x%02x", byte);
+  }
+  lua_pushfstring(L, "'%s%s'", shown, size > SHOWN_MAX ? "..." : "");
+}
+
 /* core.error(code, message[, {reason=, alert=}]) → an error object */
 int dtls_error_new(lua_State *L) {
   const char *code = luaL_checkstring(L, 1);
@@ -136,11 +148,22 @@ const char *dtls_error_verify_name(long verify_result) {
   }
 }
 
-int dtls_error_certificate(lua_State *L, long verify_result) {
+void dtls_error_add_seen(lua_State *L, int alert, int number) {
+  int err = lua_gettop(L);
+  lua_getfield(L, err, "message");
+  lua_pushstring(L, alert >= 0 ? "; unauthenticated, and therefore not believed, came the alert " : "; the system said ");
+  if (alert >= 0) push_alert_name(L, alert); else lua_pushstring(L, errno_name(number));
+  lua_pushvalue(L, -1);
+  lua_setfield(L, err, alert >= 0 ? "alert" : "reason");
+  lua_concat(L, 3);
+  lua_setfield(L, err, "message");
+}
+
+int dtls_error_certificate(lua_State *L, long verify_result, const char *detail) {
   const char *text = X509_verify_cert_error_string(verify_result);
-  if (verify_result == X509_V_ERR_APPLICATION_VERIFICATION) text = "its fingerprint is not one of those pinned";
+  if (verify_result == X509_V_ERR_APPLICATION_VERIFICATION) text = "fingerprint mismatch";
   if (verify_result == DTLS_VERIFY_KEY_TOO_LARGE) text = "a key of its chain is larger than 8192 bits, or has an RSA exponent of more than 32";
-  dtls_error(L, "ERR_DTLS_CERTIFICATE", "the peer's certificate was refused: %s", text);
+  dtls_error(L, "ERR_DTLS_CERTIFICATE", "the peer's certificate was refused: %s%s%s", text, detail ? ": " : "", detail ? detail : "");
   lua_pushstring(L, dtls_error_verify_name(verify_result));
   lua_setfield(L, -2, "reason");
   return 2;

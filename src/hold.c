@@ -260,6 +260,16 @@ const char *dtls_hold_unanswered(const dtls_association *a) {
   }
 }
 
+const dtls_name *dtls_hold_name(const dtls_association *a) {
+  return a->hold && a->hold->name.size > 0 ? &a->hold->name : NULL;
+}
+
+const char *dtls_hold_identity(const dtls_association *a, size_t *size) {
+  if (!a->server || !a->hold || !is_complete(a->hold)) return NULL;
+  *size = dtls_u16(a->hold->identity);
+  return (const char *)a->hold->identity + IDENTITY_PREFIX;
+}
+
 int dtls_hold_push(lua_State *L, dtls_association *a) {
   dtls_hold *h = a->hold;
   const char *hint = SSL_get_psk_identity_hint(a->ssl);

@@ -34,6 +34,7 @@ static const char *identity_of(const SSL *ssl, const char *up_to_nul, size_t *si
 int dtls_psk_push_identity(lua_State *L, const SSL *ssl) {
   size_t size;
   const char *identity = identity_of(ssl, SSL_get_psk_identity(ssl), &size);
+  if (!identity) identity = dtls_hold_identity(dtls_association_of(ssl), &size);
   if (identity) lua_pushlstring(L, identity, size); else lua_pushnil(L);
   return 1;
 }

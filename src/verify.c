@@ -40,6 +40,83 @@ static bool has_dear_key(X509_STORE_CTX *store) {
   return dear;
 }
 
+/* ── what a refusal says ── */
+
+/* RFC 2606 §2: no certificate has it. Stands for a name that the application did not give. */
+static const char NOBODY[] = "invalid";
+
+static void write_subject(BIO *out, const X509_NAME *name) {
+  if (X509_NAME_entry_count(name) == 0) BIO_puts(out, "nobody");
+  X509_NAME_print_ex(out, name, 0, XN_FLAG_RFC2253); /* whose escapes leave printable ASCII */
+}
+
+static void write_names(BIO *out, const char *wanted, const X509 *cert) {
+  BIO_printf(out, "%s is not among ", wanted && strcmp(wanted, NOBODY) != 0 ? wanted : "no name");
+  if (!dtls_certificate_write_alt_names(out, cert)) BIO_puts(out, "its names, of which it has none (subjectAltName)");
+}
+
+static void write_fingerprints(BIO *out, const dtls_config *c, const X509 *cert) {
+  char came[DTLS_FINGERPRINT_SIZE];
+  if (!dtls_certificate_fingerprint(cert, EVP_sha256(), came)) return;
+  BIO_printf(out, "it is %s and not ", came);
+  if (c->pins > 1) BIO_printf(out, "one of the %zu that are pinned", c->pins);
+  for (size_t i = 0; c->pins == 1 && i < DTLS_DIGEST_SIZE; i++) BIO_printf(out, "%s%02X", i > 0 ? ":" : "", c->pin[0][i]);
+}
+
+/* Of the certificate in the chain that is at fault: whose it is, and what the verdict is about. */
+static void write_fault(BIO *out, int verdict, const X509 *cert) {
+  write_subject(out, X509_get_subject_name(cert));
+  if (verdict == X509_V_ERR_CERT_HAS_EXPIRED || verdict == X509_V_ERR_CERT_NOT_YET_VALID) {
+    bool expired = verdict == X509_V_ERR_CERT_HAS_EXPIRED;
+    BIO_puts(out, expired ? " was valid until " : " is valid from ");
+    ASN1_TIME_print(out, expired ? X509_get0_notAfter(cert) : X509_get0_notBefore(cert));
+  } else if (X509_NAME_cmp(X509_get_subject_name(cert), X509_get_issuer_name(cert)) != 0) {
+    BIO_puts(out, ", issued by ");
+    write_subject(out, X509_get_issuer_name(cert));
+  }
+}
+
+static void describe(BIO *out, X509_STORE_CTX *store, const dtls_config *c) {
+  X509_VERIFY_PARAM *wanted = X509_STORE_CTX_get0_param(store);
+  X509 *leaf = X509_STORE_CTX_get0_cert(store), *fault = X509_STORE_CTX_get_current_cert(store);
+  int verdict = X509_STORE_CTX_get_error(store);
+  char *ip = NULL;
+  switch (verdict) {
+    case X509_V_ERR_HOSTNAME_MISMATCH: write_names(out, X509_VERIFY_PARAM_get0_host(wanted, 0), leaf); break;
+    case X509_V_ERR_IP_ADDRESS_MISMATCH:
+      ip = X509_VERIFY_PARAM_get1_ip_asc(wanted);
+      write_names(out, ip, leaf);
+      OPENSSL_free(ip);
+      break;
+    case X509_V_ERR_APPLICATION_VERIFICATION: write_fingerprints(out, c, leaf); break;
+    default: write_fault(out, verdict, fault ? fault : leaf); break;
+  }
+}
+
+/* Keeps what libssl lets go of when it refuses: a server has the certificate nowhere else. */
+static void refuse(dtls_association *a, X509_STORE_CTX *store) {
+  enum { DETAIL_MAX = 320 }; /* a peer may have as many names as it likes */
+  BIO *out = BIO_new(BIO_s_mem());
+  char *text;
+  dtls_refusal_free(&a->refusal);
+  a->refusal.chain = X509_chain_up_ref(X509_STORE_CTX_get0_untrusted(store));
+  if (!out || !X509_STORE_CTX_get0_cert(store)) goto done;
+  describe(out, store, dtls_config_of_ssl(a->ssl));
+  long size = BIO_get_mem_data(out, &text);
+  if (size > DETAIL_MAX) memcpy(text + DETAIL_MAX - 3, "...", 3);
+  a->refusal.detail = size > 0 ? OPENSSL_strndup(text, size < DETAIL_MAX ? (size_t)size : DETAIL_MAX) : NULL;
+done:
+  BIO_free(out);
+}
+
+void dtls_refusal_free(dtls_refusal *refusal) {
+  sk_X509_pop_free(refusal->chain, X509_free);
+  OPENSSL_free(refusal->detail);
+  *refusal = (dtls_refusal){0};
+}
+
+/* ── the verdict ── */
+
 /* Here and not in the X509_STORE, which may be another context's as well, nor in the SSL, which a name may give another context. */
 static bool verify_chain(X509_STORE_CTX *store, const dtls_config *c) {
   if (c->partial_chain) X509_STORE_CTX_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
@@ -56,6 +133,7 @@ static int verify(X509_STORE_CTX *store, void *argument) {
   (void)argument;
   if (has_dear_key(store)) { /* whoever may be accepted unauthorized: libssl would use the key next */
     X509_STORE_CTX_set_error(store, DTLS_VERIFY_KEY_TOO_LARGE);
+    refuse(a, store);
     SSL_set_verify(ssl, SSL_get_verify_mode(ssl) | SSL_VERIFY_PEER, NULL); /* a client with SSL_VERIFY_NONE takes no verdict */
     return 0;
   }
@@ -72,13 +150,14 @@ static int verify(X509_STORE_CTX *store, void *argument) {
     if (!good) X509_STORE_CTX_set_error(store, X509_V_ERR_HOSTNAME_MISMATCH);
   }
   bool accepted = good || !a->reject;
+  if (!accepted) refuse(a, store);
   if (accepted) ERR_clear_error(); /* what the chain left there would pass for the failure of a handshake that goes on */
   return accepted;
 }
 
 bool dtls_verify_name(SSL *ssl, const dtls_name *name, bool check) {
   X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
-  if (name->size == 0) return !check || X509_VERIFY_PARAM_set1_host(param, "invalid", 0) == 1; /* RFC 2606 §2: nobody's */
+  if (name->size == 0) return !check || X509_VERIFY_PARAM_set1_host(param, NOBODY, 0) == 1;
   if (name->family != AF_UNSPEC) return !check || X509_VERIFY_PARAM_set1_ip_asc(param, name->text) == 1;
   X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT); /* RFC 9525 §6 */
   return (!check || X509_VERIFY_PARAM_set1_host(param, name->text, name->size) == 1) && SSL_set_tlsext_host_name(ssl, name->text) == 1;

@@ -21,10 +21,15 @@ local SILENCES = { 'timeout', 'receiveTimeout' }
 --- `datagram(data, address)`, `keylog(line)`, `error(err)`, `close(hadError)`.
 ---@class dtls.Connection: dtls.Emitter, dtls.Setters
 ---@field destroyed boolean? true once it has ended, however it did
+---@field authorized boolean whether the peer proved who it is: a good certificate, a pinned one, or a pre-shared key; set before
+---  `connection`, false until then, kept when it has closed
+---@field authorizationError string? why not: OpenSSL's and Node's name of what is wrong (HANDSHAKE_NOT_COMPLETE,
+---  NO_PEER_CERTIFICATE, …), or what checkServerIdentity said
 ---@field private _association userdata? the core's object; nil before there is one and once closed
 ---@field private _retry (fun(err: dtls.Error): boolean, dtls.Error)? a client's: tries another address, or tells of all
 ---@field private _calls {method: string, n: integer}[]? a client's setters before it is open, for each association that it makes
 ---@field private _draft userdata? the core's object that they are tried on before the first of these
+---@field private _known table? what the association knew when it was closed, by the names of its methods
 ---@field private _leave (fun(): boolean)? a client's: leaves a silent address for another one
 ---@field private _patience number? the time at which _leave leaves it at the latest
 ---@field private _watch table? {poll=, connection=}: the descriptor it reads; moves on when the peer starts over
@@ -42,6 +47,7 @@ function Connection.new(made, settings, server)
   self._server = server
   self._state = 'connecting'
   self._wait = settings.retransmitTimeout
+  self.authorized, self.authorizationError = false, 'HANDSHAKE_NOT_COMPLETE'
   self._closing = 0 -- handles that are being closed
   self._timer = uv.new_timer()
   self._createdAt = now()
@@ -93,6 +99,15 @@ function Connection:_giveWatch()
   local watch = self._watch
   self._watch = nil
   return watch
+end
+
+--- The peer has started over: another association has its addresses now, and the descriptor that was this one's.
+---@param successor dtls.Connection
+function Connection:_replacedBy(successor)
+  successor:_takeWatch(self:_giveWatch())
+  self._successor = successor
+  self:_fail(new_error('ERR_DTLS_REPLACED', 'the peer started over with a new association'))
+  self._successor = nil
 end
 
 -- ── handshake ──
@@ -183,16 +198,20 @@ function Connection:_tick()
   if self._state == 'open' then self:_silenceTick() else self:_handshakeTick() end
 end
 
+function Connection:_authorize()
+  local good, reason = self._association:authorized()
+  self.authorized = good
+  self.authorizationError = reason == 'HOSTNAME_MISMATCH' and self._refusal or reason
+end
+
 function Connection:_completed()
   self._state = 'open'
   self._calls = nil -- there is no other address to try any more
   self._connectedAt = now()
   self._timer:stop()
   local displaced = self._association:promote()
-  if displaced then
-    self:_takeWatch(displaced:_giveWatch())
-    displaced:_fail(new_error('ERR_DTLS_REPLACED', 'the peer started over with a new association'))
-  end
+  self:_authorize()
+  if displaced then displaced:_replacedBy(self) end
   if self._state ~= 'open' then return end
   for _, event in ipairs(SILENCES) do self:_limitSilence(event, self._limits and self._limits[event] or self._settings[event] or 0) end
   self._limits = nil
@@ -238,6 +257,14 @@ function Connection:_logKeys()
   end
 end
 
+-- Where the application said no, libssl knows only that somebody did.
+function Connection:_explained(err)
+  local answer = self._answerError
+  if not answer then return err end
+  answer.identity, answer.certificate = err.identity, err.certificate
+  return answer
+end
+
 -- ── reading ──
 
 --- Something to read: a datagram was handed in, or the descriptor is readable.
@@ -258,7 +285,7 @@ function Connection:_serve()
     elseif err == 'want_answer' then
       return
     else
-      return self:_fail(self._answerError or err) -- libssl only knows that the answer was no
+      return self:_fail(self:_explained(err))
     end
   end
   while self._state == 'open' do
@@ -362,15 +389,25 @@ function Connection:_close(any)
   handle.close(any, self._onClosed)
 end
 
+-- What stays known of a peer: methods of the core's object, which are asked once more when it is closed.
+local lasting = {
+  'protocol', 'cipher', 'servername', 'psk_identity', 'alpn', 'srtp_profile', 'extended_master_secret', 'session_reused', 'stats',
+}
+
+local function read_all(association, successor)
+  local known = { peer_certificate = association:peer_certificate(true) or nil }
+  for _, name in ipairs(lasting) do known[name] = association[name](association) end
+  local addressed = successor and successor._association or association -- a replaced one has no addresses any more
+  known.local_address, known.remote_address = addressed:local_address(), addressed:remote_address()
+  return known
+end
+
 --- Lets go of the association, the descriptor and, for a client, the socket.
 function Connection:_letGo()
   local association, watch, heir = self._association, self:_giveWatch(), nil
   if watch then handle.stop(watch.poll) end -- before the descriptor goes with the association
   if association then
-    self._final = {
-      localAddress = association:local_address(), remoteAddress = association:remote_address(),
-      stats = association:stats(), authorized = { self:authorized() },
-    }
+    self._known = read_all(association, self._successor)
     self._association = nil
     heir = association:close()
   end
@@ -392,6 +429,7 @@ function Connection:_finish(err)
   self.destroyed = true
   self._closedAt = now()
   self._error = err
+  if not opened and err and err.code == 'ERR_DTLS_CERTIFICATE' then self.authorizationError = err.reason end
   self:_dropDraft()
   self:_letGo()
   self:_close(self._timer)
@@ -588,82 +626,68 @@ function Connection:_set(method, ...)
   return ok, err
 end
 
--- ── what is known about it ──
+-- ── what is known about it, also when it has closed ──
 
----@return dtls.Address?
-function Connection:localAddress()
-  if self._association then return self._association:local_address() end
-  return self._final and self._final.localAddress
+-- What a method of the core's says, or said when the association was closed.
+local function recall(self, method)
+  local association, known = self._association, self._known
+  if association then return (association[method](association)) end
+  return known and known[method]
 end
 
 ---@return dtls.Address?
-function Connection:remoteAddress()
-  if self._association then return self._association:remote_address() end
-  return self._final and self._final.remoteAddress
-end
+function Connection:localAddress() return recall(self, 'local_address') end
+
+---@return dtls.Address?
+function Connection:remoteAddress() return recall(self, 'remote_address') end
 
 Connection.address = Connection.localAddress
 
 ---@return string? 'DTLSv1.2'
-function Connection:getProtocol()
-  return self._association and self._association:protocol()
-end
+function Connection:getProtocol() return recall(self, 'protocol') end
 
 ---@return {name: string, standardName: string, version: string, bits: integer}?
-function Connection:getCipher()
-  return self._association and self._association:cipher()
-end
-
---- Whether the peer proved who it is: a good certificate, a pinned one, or a pre-shared key.
----@return boolean
----@return string? reason OpenSSL's and Node's name of what is wrong, or what checkServerIdentity said
-function Connection:authorized()
-  if self._association then
-    local good, reason = self._association:authorized()
-    return good, reason == 'HOSTNAME_MISMATCH' and self._refusal or reason
-  end
-  if self._final then return unpack(self._final.authorized) end
-  return false, 'HANDSHAKE_NOT_COMPLETE'
-end
+function Connection:getCipher() return recall(self, 'cipher') end
 
 --- The host name that the client asked for (SNI), on a server in lower case and without a final dot.
 ---@return string?
-function Connection:servername()
-  return self._association and self._association:servername()
-end
+function Connection:servername() return recall(self, 'servername') end
 
---- Who a peer with a pre-shared key is.
+--- Who a peer with a pre-shared key is, or says to be as long as `authorized` is false.
 ---@return string?
-function Connection:pskIdentity()
-  return self._association and self._association:psk_identity()
-end
+function Connection:pskIdentity() return recall(self, 'psk_identity') end
 
---- The peer's certificate with Node's fields: subject, issuer, subjectaltname, valid_from, valid_to, serialNumber,
---- fingerprint (SHA-1), fingerprint256, fingerprint512, ext_key_usage, ca, bits, keyType ('EC', 'RSA', 'ED25519', …), pem, raw (DER).
+--- The peer's certificate, the one that was refused if it was, with Node's fields: subject, issuer, subjectaltname, valid_from,
+--- valid_to, serialNumber, fingerprint (SHA-1), fingerprint256, fingerprint512, ext_key_usage, ca, bits, keyType ('EC', 'RSA',
+--- 'ED25519', …), pem, raw (DER).
 ---@param chain boolean? with issuerCertificate, the next one of its chain, in each
 ---@return table? nil when the peer has sent none
 function Connection:getPeerCertificate(chain)
-  return self._association and self._association:peer_certificate(chain) or nil
+  if self._association then return self._association:peer_certificate(chain) or nil end
+  local known = self._known and self._known.peer_certificate
+  if chain or not known then return known end
+  local alone = {}
+  for field, value in pairs(known) do alone[field] = value end
+  alone.issuerCertificate = nil
+  return alone
 end
 
 --- The application protocol that both sides have agreed on (ALPN, RFC 7301).
 ---@return string?
-function Connection:alpnProtocol()
-  return self._association and self._association:alpn()
-end
+function Connection:alpnProtocol() return recall(self, 'alpn') end
 
 --- The SRTP profile that both sides have agreed on (RFC 5764), by OpenSSL's name. The keys:
 --- exportKeyingMaterial(length, 'EXTRACTOR-dtls_srtp').
 ---@return string?
-function Connection:srtpProfile()
-  return self._association and self._association:srtp_profile()
-end
+function Connection:srtpProfile() return recall(self, 'srtp_profile') end
 
 --- Whether both sides bound the master secret to the handshake (RFC 7627); it is always asked for.
 ---@return boolean
-function Connection:extendedMasterSecret()
-  return self._association ~= nil and self._association:extended_master_secret()
-end
+function Connection:extendedMasterSecret() return recall(self, 'extended_master_secret') or false end
+
+--- Whether the handshake resumed an earlier session instead of proving identities anew.
+---@return boolean
+function Connection:isSessionReused() return recall(self, 'session_reused') or false end
 
 --- What resumes this session (`options.session`). It holds the master secret: keep it as you would keep a key.
 ---@return string? blob nil before `connection`, and when the server gave nothing to resume with
@@ -671,12 +695,6 @@ function Connection:getSession()
   if not self._association then return nil end
   local _, blob = self._association:session()
   return blob
-end
-
---- Whether the handshake resumed an earlier session instead of proving identities anew.
----@return boolean
-function Connection:isSessionReused()
-  return self._association ~= nil and self._association:session_reused()
 end
 
 --- RFC 5705.
@@ -695,7 +713,7 @@ end
 --- lastSentAt; and, where it has a socket of its own, recvBufferSize and sendBufferSize, what the kernel gave (SO_RCVBUF, SO_SNDBUF).
 ---@return table
 function Connection:stats()
-  local stats = self._association and self._association:stats() or self._final and self._final.stats or { drops = {} }
+  local stats = recall(self, 'stats') or { drops = {} }
   stats.createdAt, stats.connectedAt, stats.closedAt = self._createdAt, self._connectedAt, self._closedAt
   stats.lastReceivedAt, stats.lastSentAt = self._receivedAt, self._sentAt
   return stats

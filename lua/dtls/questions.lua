@@ -32,7 +32,7 @@ end
 
 questions.ask_psk = {
   name = 'psk',
-  ask = function(conn, subject) return conn._context.callbacks.psk(subject) end,
+  ask = function(conn, subject) return conn._context.callbacks.psk(subject, conn) end,
   answer = function(conn, association, first, second)
     if first == nil then return association:answer_psk() or true end
     local identity, key = first, second
@@ -65,10 +65,12 @@ questions.ask_verify = {
 
 -- The name of a hello has an identity, and its session id may have a session; server.lua knows both, and which of them failed.
 questions.ask_hello = {
-  ask = function(conn, name, id) return conn._server:_identify(name, id) end,
+  ask = function(conn, name, id) return conn._server:_identify(name, id, conn) end,
   answer = function(conn, association, chosen, blob, id)
     if chosen == false then
-      conn._answerError = core.error('ERR_DTLS_SERVERNAME', 'there is no identity for the name that the client asked for', {
+      local name = conn:servername()
+      local text = name and ("there is no identity for the name '%s', which the client asked for"):format(name)
+      conn._answerError = core.error('ERR_DTLS_SERVERNAME', text or 'what the client asked for is no host name', {
         reason = 'UNRECOGNIZED_NAME',
       })
       association:refuse_hello('unrecognized_name')

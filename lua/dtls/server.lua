@@ -241,8 +241,7 @@ function Server:_meet(host, known)
   conn._association = association -- from here on whoever closes the connection closes it, too
   self:_add(conn, host)
   if displaced then
-    conn:_takeWatch(displaced:_giveWatch())
-    displaced:_fail(new_error('ERR_DTLS_REPLACED', 'the peer started over with a new association'))
+    displaced:_replacedBy(conn)
   elseif association:fd() then
     local ok, err = conn:_watchDescriptor(association:fd())
     if not ok then return conn:_fail(err) end
@@ -304,21 +303,20 @@ local function passed(name, ok, ...)
 end
 
 -- The context of a name; nil: the server's own; false: refused. May yield.
-local function context_of(self, name)
+local function context_of(self, name, conn)
   local own = self._options
   if name == false and (own.sni or own.SNICallback) then return false end -- it is no host name
-  if not name then return nil end
-  if own.sni then return sni.find(own.sni, name) end
+  if own.sni then return name and sni.find(own.sni, name) end
   if not own.SNICallback then return nil end
-  local answer = passed('SNICallback', pcall(own.SNICallback, name))
+  local answer = passed('SNICallback', pcall(own.SNICallback, name, conn))
   if answer == nil or answer == false then return answer end
   local made, err = passed('SNICallback', pcall(context.coerce, 'server', answer, 0))
   return made or error('SNICallback: ' .. err.message, 0)
 end
 
 --- What a hello gets: its context (see context_of), the stored session of its id, and the id. May yield.
-function Server:_identify(name, id)
-  local chosen = context_of(self, name)
+function Server:_identify(name, id, conn)
+  local chosen = context_of(self, name, conn)
   local store = self._options.sessionStore
   if not (store and id) or chosen == false then return chosen end
   local blob = passed('sessionStore.get', pcall(store.get, id))

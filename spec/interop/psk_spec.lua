@@ -31,7 +31,7 @@ describe('with a pre-shared key', function()
           assert.equal('alice', conn:pskIdentity())
           assert.equal(suite, peer:cipher())
           assert.equal(suite, conn:getCipher().name)
-          assert.is_true(conn:authorized())
+          assert.is_true(conn.authorized)
           peer:send 'from alice'
           assert.equal('from alice\n', its:take 'message')
           assert(conn:send 'to alice\n')
@@ -71,7 +71,7 @@ describe('with a pre-shared key', function()
         its:take 'connection'
         assert.equal(suite, conn:getCipher().name)
         assert.equal('alice', conn:pskIdentity())
-        assert.is_true(conn:authorized())
+        assert.is_true(conn.authorized)
         assert(conn:send 'from alice\n')
         peer:receive 'from alice'
         if tool == 'openssl' then peer:send 'from alice' end
@@ -215,7 +215,7 @@ describe('an identity with NULs', function()
             for _, reused in ipairs { false, true } do
               local conn, its = events:take 'connection'
               assert.equal(identity, conn:pskIdentity())
-              assert.is_true(conn:authorized())
+              assert.is_true(conn.authorized)
               assert.equal(reused, conn:isSessionReused())
               assert.equal('hello', its:take 'message')
               assert(conn:send 'back')

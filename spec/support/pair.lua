@@ -131,6 +131,11 @@ function pair.attempt(serverOptions, clientOptions, inspect)
   return outcome
 end
 
+--- Whether it is authorized, and why not.
+function pair.verdict(conn)
+  return { conn.authorized, conn.authorizationError }
+end
+
 --- Closes connections, servers, proxies and sockets in this order, each once the one before is closed.
 function pair.close(...)
   for i = 1, select('#', ...) do
