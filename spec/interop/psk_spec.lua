@@ -46,7 +46,7 @@ describe('with a pre-shared key', function()
         local peer = peers.client(tool, { ip = '127.0.0.1', port = port, psk = { identity = 'mallory', key = KEY } })
         local err = events:take 'clientError'
         assert.equal('ERR_DTLS_PSK_IDENTITY', err.code)
-        assert.matches('identity not found', err.message)
+        assert.equal("there is no key for the identity 'mallory'", err.message)
         peer:refused()
         assert.equal(0, events:count 'connection')
         assert.equal(0, server:stats().active)
@@ -121,7 +121,7 @@ describe('with keys that a function knows', function()
             psk = asking.ask, pskIdentityHint = 'which-one', ciphers = suite, demux = demux,
           })
           local peer = peers.client(tool, { ip = '127.0.0.1', port = port, psk = ALICE, ciphers = theirs })
-          assert.same({ n = 1, 'alice' }, question(asking))
+          assert.equal('alice', question(asking)[1])
           -- A repetition by the client is no second question.
           loop.till(function() return server:stats().datagramsIn >= 4 end, 'a repetition by the client')
           assert.equal(0, events:count 'connection')
@@ -147,7 +147,7 @@ describe('with keys that a function knows', function()
               ip = '127.0.0.1', port = port, psk = ALICE, hint = hint or nil, pki = files, ciphers = theirs,
             })
             local conn, its = interop.client { host = '127.0.0.1', port = port, psk = asking.ask, ciphers = suite }
-            assert.same({ n = 1, hint or nil }, question(asking))
+            assert.equal(hint or nil, question(asking)[1])
             local flight = conn:stats().datagramsIn
             loop.till(function() return conn:stats().datagramsIn > flight end, 'a repetition by the server')
             asking.answer(1, 'alice', KEY)
