@@ -434,6 +434,7 @@ struct dtls_path {
   bool owns_fd;                /* and closes it */
   unsigned fork_generation;    /* of the process that opened it, fork.c */
   uint64_t seed;               /* of the table that it is in */
+  dtls_path *before, *after;   /* in the list of that table's */
   dtls_association *current;   /* reads the socket, if there is one of its own */
   dtls_association *successor; /* a parallel handshake (RFC 6347 §4.2.8) */
   uint32_t overflow_seen;      /* drops at the socket that have been counted */
@@ -462,7 +463,7 @@ dtls_paths *dtls_paths_new(void);
 void dtls_paths_free(dtls_paths *paths);
 bool dtls_paths_add(dtls_paths *paths, dtls_path *path);
 void dtls_paths_remove(dtls_paths *paths, dtls_path *path);
-void dtls_paths_count_overflow(dtls_paths *paths); /* of each */
+void dtls_paths_count_overflow(const dtls_paths *paths); /* of each */
 dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, const dtls_address *peer);
 
 /* ── hold.c: what only the application can answer; the handshake is held meanwhile ───────────────────────── */

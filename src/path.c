@@ -121,6 +121,7 @@ void dtls_path_silence(dtls_path *path) {
 
 struct dtls_paths {
   OPENSSL_LHASH *table;
+  dtls_path *first; /* of the same in a list: a table without types of its own cannot be walked in OpenSSL 3.4 and later */
   uint64_t seed; /* whoever has many addresses could choose them to collide */
 };
 
@@ -152,15 +153,24 @@ void dtls_paths_free(dtls_paths *paths) {
 bool dtls_paths_add(dtls_paths *paths, dtls_path *path) {
   path->seed = paths->seed;
   OPENSSL_LH_insert(paths->table, path);
-  return !OPENSSL_LH_error(paths->table);
+  if (OPENSSL_LH_error(paths->table)) return false;
+  path->after = paths->first;
+  if (path->after) path->after->before = path;
+  paths->first = path;
+  return true;
 }
 
-void dtls_paths_remove(dtls_paths *paths, dtls_path *path) { OPENSSL_LH_delete(paths->table, path); }
+void dtls_paths_remove(dtls_paths *paths, dtls_path *path) {
+  OPENSSL_LH_delete(paths->table, path);
+  if (path->before) path->before->after = path->after; else paths->first = path->after;
+  if (path->after) path->after->before = path->before;
+}
 
 dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, const dtls_address *peer) {
   dtls_path key = {.local = *local, .peer = *peer, .seed = paths->seed};
   return OPENSSL_LH_retrieve(paths->table, &key);
 }
 
-static void count_overflow(void *path) { dtls_path_count_overflow(path); }
-void dtls_paths_count_overflow(dtls_paths *paths) { OPENSSL_LH_doall(paths->table, count_overflow); }
+void dtls_paths_count_overflow(const dtls_paths *paths) {
+  for (dtls_path *path = paths->first; path; path = path->after) dtls_path_count_overflow(path);
+}
