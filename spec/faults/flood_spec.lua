@@ -421,7 +421,8 @@ describe('a turn of the event loop', function()
 end)
 
 describe('the connections of a host', function()
-  -- In a network namespace, where any address may be ours. Says who of a list of addresses is let in.
+  -- In a network namespace, where any address may be ours. Says who of a list of addresses is let in; does not wait long for
+  -- those with a minus sign, whom nobody should answer.
   local SCRIPT = [[
     local dtls, uv = require 'dtls', require 'luv'
     local identity = assert(dtls.selfSigned())
@@ -429,11 +430,11 @@ describe('the connections of a host', function()
     assert(server:listen(0, '::'))
     local addresses, last = { unpack(arg, 2) }, nil
     local function visit(i)
-      local ip = addresses[i]
-      if not ip then return os.exit(0) end
+      if not addresses[i] then return os.exit(0) end
+      local unwanted, ip = addresses[i]:match '^(%%-?)(.+)$'
       local conn = assert(dtls.connect {
         host = ip:find ':' and '::1' or '127.0.0.1', port = server:address().port, localAddress = ip,
-        fingerprint = identity.fingerprint, retransmitTimeout = 50, handshakeTimeout = 150 * %d,
+        fingerprint = identity.fingerprint, retransmitTimeout = 50, handshakeTimeout = unwanted == '-' and 150 * %d or nil,
       })
       conn:on('connection', function() print(ip, 'in') visit(i + 1) end)
       conn:on('error', function(err) print(ip, err.code) visit(i + 1) end)
@@ -452,8 +453,8 @@ describe('the connections of a host', function()
       file:write((SCRIPT:format(loop.patience)))
       file:close()
       local addresses = table.concat({
-        '2001:db8:0:1::1', '2001:db8:0:1::2', '2001:db8:0:1:ffff:ffff:ffff:ffff', '2001:db8:0:2::1', '::1',
-        '127.0.0.1', '127.0.0.2', '127.0.0.1',
+        '2001:db8:0:1::1', '-2001:db8:0:1::2', '-2001:db8:0:1:ffff:ffff:ffff:ffff', '2001:db8:0:2::1', '::1',
+        '127.0.0.1', '127.0.0.2', '-127.0.0.1',
       }, ' ')
       -- os.exit leaves a state behind; whether something leaks is for others to say.
       local command = "LD_PRELOAD='%s' ASAN_OPTIONS=detect_leaks=0 luajit %s %s %s"

@@ -16,7 +16,11 @@ local raw = {}
 ---@param port integer? any free one
 function raw.open(ip, port)
   local self = setmetatable({ udp = uv.new_udp(), inbox = {}, peers = {}, ip = ip or '127.0.0.1' }, Raw)
-  assert(self.udp:bind(self.ip, port or 0))
+  local ok, err = self.udp:bind(self.ip, port or 0)
+  if not ok then
+    self.udp:close()
+    error(err, 2)
+  end
   self.port = self.udp:getsockname().port
   self.udp:recv_start(function(_, data, from)
     if from and self:_hears(from) then self.inbox[#self.inbox + 1] = data or '' end
