@@ -36,7 +36,7 @@ describe('connect', function()
   end)
 
   it('raises for an option of the wrong type, by name', function()
-    local wrong = { host = 7, port = '9', servername = true, hostname = {}, localAddress = 7, localPort = '7', handle = 7, context = {} }
+    local wrong = { host = 7, port = {}, servername = true, hostname = {}, localAddress = 7, localPort = true, handle = 7, context = {} }
     for name, value in pairs(wrong) do
       local options = with { host = '127.0.0.1', port = 9 }
       options[name] = value

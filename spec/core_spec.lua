@@ -54,7 +54,7 @@ describe('core.fd', function()
   it('is nil and EBADF for what is closed or has no socket yet', function()
     local udp = socket '127.0.0.1'
     udp:close()
-    for _, value in ipairs { udp, { _handle = udp }, {}, socket() } do
+    for _, value in ipairs { udp, { _handle = udp }, { recvStart = print }, socket() } do
       local fd, err = core.fd(value)
       assert.is_nil(fd)
       assert.equal('EBADF', err.code)
@@ -65,7 +65,7 @@ describe('core.fd', function()
   it('raises for anything else', function()
     local tcp, timer = uv.new_tcp(), uv.new_timer()
     open[1], open[2] = tcp, timer
-    for _, value in ipairs { 7, 'udp', true, print, tcp, timer, io.stdout, newproxy(true), { _handle = tcp }, { _handle = 7 },
+    for _, value in ipairs { 7, 'udp', true, print, tcp, timer, io.stdout, newproxy(true), { _handle = tcp }, { _handle = 7 }, {},
       coroutine.create(print) } do
       local ok, err = pcall(core.fd, value)
       assert.is_false(ok)

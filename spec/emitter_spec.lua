@@ -137,6 +137,59 @@ describe('an emitter', function()
     assert.has_no.errors(function() emitter:emit('error', 'oops') end)
   end)
 
+  it('makes a method a callback whose error is emitted', function()
+    function emitter:onOpen(...) calls[#calls + 1] = self == emitter and table.concat({ ... }, ' ') end
+    emitter:on('error', function(err) calls[#calls + 1] = 'error ' .. err end)
+    emitter:wrap 'onOpen'
+    emitter.onOpen(nil, 'one', 'two')
+    emitter.onOpen 'oops'
+    assert.same({ 'one two', 'error oops' }, calls)
+  end)
+
+  it('propagates an event to another emitter', function()
+    local other = setmetatable({}, getmetatable(emitter))
+    other:on('a', function(...) calls[#calls + 1] = table.concat({ ... }, ' ') end)
+    assert.equal(other, emitter:propagate('a', other))
+    emitter:emit('a', 'one', 'two')
+    emitter:emit('b', 'three')
+    assert.same({ 'one two' }, calls)
+  end)
+
+  it('asks missingHandlerType of what nobody listens to, also when the last listener has gone', function()
+    function emitter:missingHandlerType(name, ...) calls[#calls + 1] = self == emitter and name .. ' ' .. table.concat({ ... }, ' ') end
+    emitter:emit('a', 'one')
+    local heard = function() end
+    emitter:on('a', heard)
+    emitter:emit('a', 'two')
+    emitter:removeListener('a', heard)
+    emitter:fire('a', 'three')
+    assert.same({ 'a one', 'a three' }, calls)
+  end)
+
+  it('in luvit gives an error that nobody hears to the process, is an instance of core.Emitter, and sets the exit code', function()
+    local stdout, stderr = child.run [[
+      local core = { Emitter = {} }
+      core.Emitter.meta = { __index = core.Emitter }
+      package.loaded.core = core
+      local process = { exitCode = 0, heard = 0 }
+      function process:listenerCount(name) return name == 'error' and self.heard or 0 end
+      function process:emit(name, err, emitter) print(name, err, emitter == self.expected) end
+      _G.process = process
+      local Emitter = require 'dtls.emitter'
+      local class = Emitter:extend()
+      local emitter = setmetatable({}, class)
+      print(class.meta.super == Emitter, Emitter.meta.super == core.Emitter, emitter.meta.__index == class)
+      emitter:fire('error', 'unheard')
+      process.heard, process.expected = 1, emitter
+      emitter:fire('error', 'oops')
+      print(process.exitCode)
+      emitter:on('x', function() error 'thrown' end)
+      emitter:fire 'x'
+      print(process.exitCode)]]
+    assert.equal('true\ttrue\ttrue\nerror\toops\ttrue\n0\n255\n', stdout)
+    assert.truthy(stderr:find 'thrown')
+  end)
+
   describe('that fires', function()
     it('writes a listener\'s error to stderr with its traceback, and goes on', function()
       local stdout, stderr, status = child.run [[

@@ -154,7 +154,7 @@ pair.each(function(demux, ip)
       refused('EBADF', udp)
       udp:close()
       refused('EBADF', udp)
-      refused('EBADF', {})
+      refused('EBADF', { recvStart = print })
       local connected = uv.new_udp()
       connected:connect(ip, 9)
       refused('EISCONN', connected)
@@ -984,7 +984,7 @@ describe('listen', function()
   before_each(function() server = pair.server() end)
 
   it('raises for what is neither a port nor a socket', function()
-    for _, value in ipairs { '4433', true, -1, 65536, 1.5 } do
+    for _, value in ipairs { '4433x', '', ' 4433', '65536', true, -1, 65536, 1.5, {} } do
       assert.has_error(function() server:listen(value) end)
     end
     assert.has_error(function() server:listen() end)

@@ -1,6 +1,6 @@
 /*
  * Failures as Lua values: nil and an error object {code=, message=[, reason=][, alert=]} whose tostring is
- * "code: message". Translates errno, OpenSSL's error queue, alerts and certificate verification results.
+ * "code: message", which concatenates with texts. Translates errno, OpenSSL's error queue, alerts and certificate verification results.
  */
 #include "core.h"
 
@@ -20,8 +20,18 @@ static int error_tostring(lua_State *L) {
   return 1;
 }
 
+/* 'x: ' .. err, as if the error were its text. */
+static int error_concat(lua_State *L) {
+  for (int i = 1; i <= 2; i++) {
+    if (luaL_callmeta(L, i, "__tostring")) lua_replace(L, i);
+    if (!lua_isstring(L, i)) return luaL_error(L, "attempt to concatenate a %s value with an error", luaL_typename(L, i));
+  }
+  lua_concat(L, 2);
+  return 1;
+}
+
 void dtls_error_init(lua_State *L) {
-  static const luaL_Reg methods[] = {{"__tostring", error_tostring}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"__tostring", error_tostring}, {"__concat", error_concat}, {NULL, NULL}};
   dtls_register(L, TYPE, methods);
 }
 

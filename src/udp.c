@@ -141,10 +141,13 @@ static void call_method(lua_State *L, int index, const char *name) {
 int dtls_udp_fd(lua_State *L, int index) {
   luaL_checkany(L, index);
   lua_pushvalue(L, index);
-  if (lua_istable(L, -1)) { /* luvit's dgram socket keeps its luv handle in _handle */
+  if (lua_istable(L, -1)) { /* luvit's dgram socket keeps its luv handle in _handle, until it is closed */
     lua_getfield(L, -1, "_handle");
+    lua_getfield(L, -2, "recvStart");
+    bool is_closed_dgram = lua_isnil(L, -2) && !lua_isnil(L, -1);
+    lua_pop(L, 1);
     lua_replace(L, -2);
-    if (lua_isnil(L, -1)) {
+    if (is_closed_dgram) {
       lua_pop(L, 1);
       dtls_error(L, "EBADF", "the UDP socket is closed");
       return -1;

@@ -1,6 +1,7 @@
 --- The way to a server: name → address, socket, association. What comes then is connection.lua's.
 
 local uv = require 'dtls.uv'
+local arguments = require 'dtls.arguments'
 local core = require 'dtls.core'
 local context = require 'dtls.context'
 local failure = require('dtls.options').failure
@@ -189,6 +190,12 @@ function Client:_retry(err)
   return true
 end
 
+-- luv gives the resolver's errors by their names alone.
+local lookup_failures = {
+  EAI_NONAME = 'there is no such name', EAI_NODATA = 'it has no address', EAI_ADDRFAMILY = 'it has no address of that family',
+  EAI_AGAIN = 'the resolver has no answer for now', EAI_FAIL = 'the resolver has failed', EAI_MEMORY = 'the resolver has no memory',
+}
+
 function Client:_start()
   local conn, options = self.conn, self.options
   local host = options.host
@@ -201,7 +208,8 @@ function Client:_start()
   local function resolved(failed, found)
     if conn._state == 'closed' then return end
     if failed or #found == 0 then
-      return conn:_fail(socket.failure('cannot resolve ' .. host, failed or 'it has no address', failed and failed:match '^EAI_%u+'))
+      local why = lookup_failures[failed] or failed or 'it has no address'
+      return conn:_fail(socket.failure('cannot resolve ' .. host, why, failed and failed:match '^EAI_%u+'))
     end
     for _, each in ipairs(found) do
       -- The resolver gives no interface with a link-local address (RFC 4007 §6), and without one it leads nowhere.
@@ -226,13 +234,13 @@ end
 ---@return dtls.Connection? conn
 ---@return dtls.Error? err ERR_DTLS_CONFIG, EBADF
 local function open(options, on_connection)
+  arguments.callback('connect', on_connection, 'onConnection')
   local made, settings, own = context.resolve('client', options)
   if not made then return nil, settings end
   local handle = own.handle
   if handle then
-    local called, err
-    called, handle, err = pcall(socket.given, handle)
-    if not called then error("option 'handle': expected a luv UDP handle or a dgram socket", 2) end
+    local err
+    handle, err = socket.given(handle)
     if not handle then return nil, err end
     for _, option in ipairs { 'localAddress', 'localPort', 'udpTTL', 'recvBufferSize', 'sendBufferSize' } do
       if own[option] then return failure(option .. ': a handle of yours has its own') end

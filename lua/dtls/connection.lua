@@ -2,6 +2,7 @@
 --- 'connecting' (a client looks for its server) → 'handshaking' → 'open' → 'closed'.
 
 local uv = require 'dtls.uv'
+local arguments = require 'dtls.arguments'
 local core = require 'dtls.core'
 local Emitter = require 'dtls.emitter'
 local handle = require 'dtls.handle'
@@ -345,9 +346,8 @@ end
 
 -- For the setters, which call it as their last act: it raises at their caller's line.
 local function set_silence(self, method, event, ms, callback)
-  if type(ms) ~= 'number' or ms < 0 or ms % 1 ~= 0 then
-    error(method .. ': expected a whole number of milliseconds, 0 for none', 2)
-  end
+  arguments.insist(method, 'ms', options.settings.timeout, ms)
+  arguments.callback(method, callback)
   self:_limitSilence(event, ms)
   if callback then self:once(event, callback) end
   return self
@@ -375,9 +375,7 @@ function Connection:setReceiveTimeout(ms, callback) return set_silence(self, 'se
 ---@param wait integer|fun(previousMs: integer): integer 1 to 60000 ms, then doubling; or what gives each wait, asked first with 0
 ---@return self
 function Connection:setRetransmitTimeout(wait)
-  local good, expected = options.settings.retransmitTimeout(wait)
-  if not good then error('setRetransmitTimeout: expected ' .. expected, 2) end
-  self._wait = good
+  self._wait = arguments.insist('setRetransmitTimeout', 'wait', options.settings.retransmitTimeout, wait)
   if self._state == 'handshaking' and not self._asking then self:_useWait() end -- else what it asks next is the new one
   return self
 end
@@ -459,6 +457,7 @@ end
 --- Tells the peer (close_notify) and closes. `close` follows, and `callback`.
 ---@param callback function?
 function Connection:close(callback)
+  arguments.callback('close', callback)
   if callback then
     if self._state == 'closed' and self._closing == 0 then tick(callback) else self:once('close', callback) end
   end
@@ -495,8 +494,9 @@ local is_full = { EAGAIN = true, ENOBUFS = true }
 ---@return dtls.Error? err ENOTCONN; EMSGSIZE: longer than getDataMtu() (or than 16384 with allowFragments); EINVAL: empty;
 ---  EAGAIN, ENOBUFS: dropped by the system, the connection is well; `drain` follows
 function Connection:send(data, callback)
-  if type(data) ~= 'string' then error('send: expected a string, got ' .. type(data), 2) end
-  if callback ~= nil and type(callback) ~= 'function' then error('send: expected a function to call back, got ' .. type(callback), 2) end
+  if getmetatable(self) ~= Connection then arguments.object('send', Connection, 'Connection', self) end
+  if type(data) ~= 'string' then arguments.insist('send', 'data', options.ofType 'string', data) end
+  if callback ~= nil then arguments.callback('send', callback) end
   local ok, err, fatal
   if self._state == 'open' then
     ok, err, fatal = self._association:write(data, self._settings.allowFragments)
@@ -530,6 +530,8 @@ end
 
 --- Listeners of `datagram` get what comes from the peer and is not DTLS.
 function Connection:on(name, callback)
+  arguments.event('on', name)
+  arguments.listener('on', callback)
   Emitter.on(self, name, callback)
   if name == 'datagram' then self:_askForDatagrams() end
   return self
@@ -562,7 +564,7 @@ end
 ---@return true? ok
 ---@return dtls.Error? err EINVAL: DTLS's first byte, or empty; ENOTCONN; EMSGSIZE, EAGAIN, … of the system
 function Connection:sendDatagram(data)
-  if type(data) ~= 'string' then error('sendDatagram: expected a string, got ' .. type(data), 2) end
+  arguments.insist('sendDatagram', 'data', options.ofType 'string', data)
   if not self._association then return not_connected() end
   return self._association:send_datagram(data)
 end
@@ -579,13 +581,21 @@ end
 ---@param bytes integer
 ---@return true? ok
 ---@return dtls.Error? err ERR_DTLS_CONFIG: out of range; ENOTCONN: it has closed
-function Connection:setMtu(bytes) return self:_set('set_mtu', bytes) end
+function Connection:setMtu(bytes)
+  local good, err = arguments.check('setMtu', 'bytes', options.settings.mtu, bytes)
+  if not good then return nil, err end
+  return self:_set('set_mtu', good)
+end
 
 --- Caps the IP packet, headers included, of every datagram from now on (DTLS_set_link_mtu).
 ---@param bytes integer
 ---@return true? ok
 ---@return dtls.Error? err ERR_DTLS_CONFIG: out of range; ENOTCONN: it has closed
-function Connection:setLinkMtu(bytes) return self:_set('set_link_mtu', bytes) end
+function Connection:setLinkMtu(bytes)
+  local good, err = arguments.check('setLinkMtu', 'bytes', options.settings.linkMtu, bytes)
+  if not good then return nil, err end
+  return self:_set('set_link_mtu', good)
+end
 
 --- The smallest link MTU that OpenSSL works with (DTLS_get_link_min_mtu).
 ---@return integer? bytes nil when closed
@@ -663,6 +673,7 @@ function Connection:pskIdentity() return recall(self, 'psk_identity') end
 ---@param chain boolean? with issuerCertificate, the next one of its chain, in each
 ---@return table? nil when the peer has sent none
 function Connection:getPeerCertificate(chain)
+  if chain ~= nil then arguments.insist('getPeerCertificate', 'chain', options.ofType 'boolean', chain) end
   if self._association then return self._association:peer_certificate(chain) or nil end
   local known = self._known and self._known.peer_certificate
   if chain or not known then return known end
@@ -704,6 +715,9 @@ end
 ---@return string? bytes
 ---@return dtls.Error? err
 function Connection:exportKeyingMaterial(length, label, extra)
+  arguments.insist('exportKeyingMaterial', 'length', options.wholeNumber(1, 65536), length)
+  arguments.insist('exportKeyingMaterial', 'label', options.ofType 'string', label)
+  if extra ~= nil then arguments.insist('exportKeyingMaterial', 'context', options.ofType 'string', extra) end
   if not self._association then return not_connected() end
   return self._association:export_keying_material(length, label, extra)
 end
@@ -732,5 +746,9 @@ function Connection:ref() return each_handle(self, 'ref') end
 
 --- Lets the event loop end although this connection is open.
 function Connection:unref() return each_handle(self, 'unref') end
+
+arguments.methods(Connection, 'Connection', function(value) return getmetatable(value) == Connection end, {
+  new = true, extend = true, send = true, -- which is called for every message, and checks by itself
+})
 
 return Connection

@@ -1,6 +1,7 @@
 --- Options → core context. The secure profile is here; what an option may be says options.lua, and OpenSSL's side of it
 --- is src/context.c.
 
+local arguments = require 'dtls.arguments'
 local core = require 'dtls.core'
 local options = require 'dtls.options'
 local setters = require 'dtls.setters'
@@ -62,6 +63,8 @@ local function check_context(value)
   if getmetatable(value) == Context then return value end
   return nil, 'a Context'
 end
+
+local check_role_name = options.oneOf('server', 'client')
 
 local function check_versions(given)
   for _, name in ipairs { 'minVersion', 'maxVersion' } do
@@ -193,8 +196,8 @@ local function new_context(role, given)
   }, Context)
 end
 
-local function create(role, given, level)
-  local checked, err = options.check(given, level, options.credentials, options.settings)
+local function create(prefix, role, given, level)
+  local checked, err = options.check(prefix, given, level, options.credentials, options.settings)
   if not checked then return nil, err end
   return new_context(role, checked)
 end
@@ -205,15 +208,15 @@ end
 ---@return dtls.Context? context
 ---@return dtls.Error? err ERR_DTLS_CONFIG: a value of the right type but with the wrong content
 function context.create(role, given)
-  if role ~= 'server' and role ~= 'client' then error("role: expected 'server' or 'client'", 2) end
-  return create(role, given, 3) -- a tail call, which is no level
+  arguments.insist('createContext', 'role', check_role_name, role)
+  return create('createContext: ', role, given, 3) -- a tail call, which is no level
 end
 
-local function check_given(made, checked, role, level)
-  if made.role ~= role then error(("option 'context': it is one for a %s"):format(made.role), level) end
+local function check_given(prefix, made, checked, role, level)
+  if made.role ~= role then error(("%soption 'context': it is one for a %s"):format(prefix, made.role), level) end
   for name in pairs(checked) do
     local twice = options.credentials[name] or made.given[name] ~= nil
-    if twice then error(("option '%s' belongs to the context that is given, too"):format(name), level) end
+    if twice then error(("%soption '%s' belongs to the context that is given, too"):format(prefix, name), level) end
   end
 end
 
@@ -237,25 +240,29 @@ end
 ---@return table? own
 ---@return table? given the connection settings among the options
 function context.resolve(role, all)
-  local checked, err = options.check(all, 4, options.credentials, options.settings, options.roles[role], { context = check_context })
+  local prefix = role == 'server' and 'createServer: ' or 'connect: '
+  local checked, err = options.check(prefix, all, 4, options.credentials, options.settings, options.roles[role], {
+    context = check_context,
+  })
   if not checked then return nil, err end
   local made = checked.context
-  if made then check_given(made, checked, role, 4) else made, err = new_context(role, checked) end
+  if made then check_given(prefix, made, checked, role, 4) else made, err = new_context(role, checked) end
   if not made then return nil, err end
   local given = pick(checked, options.settings)
   return made, context.settle(given, made.settings), pick(checked, options.roles[role]), given
 end
 
-local function check_same_role(made, role, level)
-  if made.role ~= role then error(('context: it is one for a %s'):format(made.role), level) end
+local function check_same_role(prefix, made, role, level)
+  if made.role ~= role then error(('%scontext: it is one for a %s'):format(prefix, made.role), level) end
   return made
 end
 
---- A server context from a Context or from options, for `sni` and `SNICallback`. Raises at `level`; 0: nowhere.
-function context.coerce(role, value, level)
+--- A server context from a Context or from options, for `sni` and `SNICallback`. Raises at `level`; 0: nowhere. The text begins
+--- with `prefix`.
+function context.coerce(prefix, role, value, level)
   local made = check_context(value)
-  if not made then return create(role, value, level > 0 and level + 1 or 0) end
-  return check_same_role(made, role, level) -- a tail call, which is no level
+  if not made then return create(prefix, role, value, level > 0 and level + 1 or 0) end
+  return check_same_role(prefix, made, role, level) -- a tail call, which is no level
 end
 
 -- What a setter changed counts until the option that says the same is given anew.
@@ -270,15 +277,15 @@ local function repeat_calls(made, calls, given)
   return made
 end
 
---- A Context as it is, or options laid over those of another context: what is not given stays. Raises at `level`.
+--- For setContext: a Context as it is, or options laid over those of another context: what is not given stays. Raises at `level`.
 ---@param base dtls.Context
 ---@param value dtls.Context|table
 ---@return dtls.Context? context
 ---@return dtls.Error? err
 function context.overlay(base, value, level)
   local made = check_context(value)
-  if made then return check_same_role(made, base.role, level) end -- a tail call, too
-  local given, err = options.check(value, level + 1, options.credentials, options.settings)
+  if made then return check_same_role('setContext: ', made, base.role, level) end -- a tail call, too
+  local given, err = options.check('setContext: ', value, level + 1, options.credentials, options.settings)
   if not given then return nil, err end
   local all = pick(base.given, options.credentials, options.settings)
   if given.mtu or given.linkMtu then all.mtu, all.linkMtu = nil, nil end -- they say the same
@@ -323,7 +330,7 @@ function Context:_get(method) return self.core[method](self.core) end
 ---@return true? ok
 ---@return dtls.Error? err
 function Context:setTicketKeys(keys)
-  local list, err = options.argument('setTicketKeys', 'ticketKeys', keys)
+  local list, err = arguments.check('setTicketKeys', 'keys', options.ticketKeys, keys)
   if not list then return nil, err end
   if self.role ~= 'server' then return options.failure('ticketKeys: a client has none') end
   return self:_set('set_ticket_keys', list)
@@ -338,5 +345,7 @@ function Context:info()
     verify = { mode = mode, depth = depth >= 0 and depth or nil }, minVersion = 'DTLSv1.2', maxVersion = 'DTLSv1.2',
   }
 end
+
+arguments.methods(Context, 'Context', function(value) return getmetatable(value) == Context end, {})
 
 return context

@@ -1,18 +1,36 @@
 --- luvit's core.Emitter, method for method, so that servers and connections feel at home there. Adds `fire`, which
 --- keeps a listener's error away from the code that announces the event.
 
+local arguments = require 'dtls.arguments'
+
 local traceback = debug.traceback
 local stderr = io.stderr
 
+-- luvit's process object; nil elsewhere.
+local function process_of_luvit()
+  local process = rawget(_G, 'process')
+  if type(process) == 'table' and process.listenerCount then return process end
+end
+
+-- luvit's core.Emitter, for its `instanceof`; nil elsewhere, where a module named 'core' would be anybody's.
+local function emitter_of_luvit()
+  if not process_of_luvit() then return end
+  local found, core = pcall(require, 'core')
+  return found and type(core) == 'table' and core.Emitter or nil
+end
+
 ---@class dtls.Emitter
 ---@field private handlers table<string, table>?
+---@field package meta {__index: table, super: table?} what luvit's `instanceof` goes by
 local Emitter = {}
 Emitter.__index = Emitter
+Emitter.meta = { __index = Emitter, super = emitter_of_luvit() }
 
 --- A class that inherits from this one; instances are made with setmetatable.
 function Emitter:extend()
   local class = setmetatable({}, self)
   class.__index = class
+  class.meta = { __index = class, super = self }
   return class
 end
 
@@ -27,6 +45,8 @@ end
 ---@param callback function
 ---@return self
 function Emitter:on(name, callback)
+  arguments.event('on', name)
+  arguments.listener('on', callback)
   local handlers = self.handlers
   if not handlers then
     handlers = {}
@@ -46,6 +66,8 @@ end
 ---@param callback function
 ---@return self
 function Emitter:once(name, callback)
+  arguments.event('once', name)
+  arguments.listener('once', callback)
   return self:on(name, setmetatable({ emitter = self, name = name, callback = callback }, once_meta))
 end
 
@@ -62,7 +84,10 @@ end
 -- Calls call(listener, ...) for the listeners of `name`, in the order in which they were added.
 local function each(self, name, call, ...)
   local list = self.handlers and self.handlers[name]
-  if not list then return end
+  if not list or not list[1] and self:listenerCount(name) == 0 then
+    call(self.missingHandlerType, self, name, ...)
+    return
+  end
   local holes = false
   for i = 1, #list do
     local handler = list[i]
@@ -81,6 +106,7 @@ end
 ---@param name string
 ---@return self?
 function Emitter:emit(name, ...)
+  arguments.event('emit', name)
   return each(self, name, plainly, ...)
 end
 
@@ -89,6 +115,8 @@ end
 ---@param callback function?
 ---@return integer? removed how many, nil when none
 function Emitter:removeListener(name, callback)
+  arguments.event('removeListener', name)
+  if callback ~= nil then arguments.listener('removeListener', callback) end
   local list = self.handlers and self.handlers[name]
   if not list then return end
   local removed = 0
@@ -106,6 +134,7 @@ end
 --- Removes every listener, of `name` when one is given.
 ---@param name string?
 function Emitter:removeAllListeners(name)
+  if name ~= nil then arguments.event('removeAllListeners', name) end
   if not name then
     self.handlers = nil
   else
@@ -116,17 +145,52 @@ end
 ---@param name string
 ---@return table
 function Emitter:listeners(name)
+  arguments.event('listeners', name)
   return self.handlers and self.handlers[name] or {}
 end
 
 ---@param name string
 ---@return integer
 function Emitter:listenerCount(name)
+  arguments.event('listenerCount', name)
   local count = 0
   for _, handler in ipairs(self:listeners(name)) do
     if handler then count = count + 1 end
   end
   return count
+end
+
+--- What happens to an event that nobody listens to. luvit gives an `error` to the listeners of its process object, with the
+--- emitter behind it; a class may do something else.
+---@param name string
+function Emitter:missingHandlerType(name, ...)
+  local process = process_of_luvit()
+  if name ~= 'error' or not process or self == process or process:listenerCount 'error' == 0 then return end
+  local err = ...
+  process:emit('error', err, self)
+end
+
+--- Makes the method `name` of this object a callback: an error that it is called with is emitted, else the method gets
+--- what is behind it.
+---@param name string
+function Emitter:wrap(name)
+  local method = self[name]
+  if type(method) ~= 'function' then error(("wrap: name: expected that of a method, got '%s'"):format(tostring(name)), 2) end
+  self[name] = function(err, ...)
+    if err then return self:emit('error', err) end
+    return method(self, ...)
+  end
+end
+
+--- Emits every `name` of this object on another emitter, too.
+---@param name string
+---@param target table
+---@return table target
+function Emitter:propagate(name, target)
+  arguments.event('propagate', name)
+  if type(target) ~= 'table' or not target.emit then error('propagate: target: expected an emitter, got ' .. type(target), 2) end
+  self:on(name, function(...) target:emit(name, ...) end)
+  return target
 end
 
 --- What an error of the application's says; it may be any value, also a table whose __tostring fails.
@@ -142,16 +206,18 @@ local function caught(err)
   return { err = err, trace = traceback('', 2) }
 end
 
--- Where errors go that nobody catches: luvit's process object when it listens for them, else stderr. With plain luv
--- an error that leaves a callback would end the process. `failure` is a string when the handler itself failed.
+-- Where errors go that nobody catches: luvit's process object when it listens for them, else stderr, and then luvit's exit
+-- status is that of a program that such an error has ended. With plain luv an error that leaves a callback would end the
+-- process. `failure` is a string when the handler itself failed.
 local function report(failure)
-  local process = rawget(_G, 'process')
+  local process = process_of_luvit()
   local err = failure
   if type(failure) == 'table' then err = failure.err end
-  if type(process) == 'table' and process.listenerCount and process:listenerCount('uncaughtException') > 0 then
+  if process and process:listenerCount('uncaughtException') > 0 then
     local ok = pcall(process.emit, process, 'uncaughtException', err)
     if ok then return end
   end
+  if process then process.exitCode = 255 end
   stderr:write('Uncaught error in a dtls listener: ', Emitter.errorText(err), failure.trace or '', '\n')
 end
 
@@ -169,5 +235,9 @@ end
 function Emitter:fire(name, ...)
   each(self, name, Emitter.protect, ...)
 end
+
+arguments.methods(Emitter, 'emitter', function(value) return type(value) == 'table' end, {
+  extend = true, errorText = true, protect = true, fire = true,
+})
 
 return Emitter

@@ -2,7 +2,9 @@
 
 if _VERSION ~= 'Lua 5.1' then error(('dtls: this module needs LuaJIT, and cannot run in %s'):format(_VERSION), 0) end
 
+local arguments = require 'dtls.arguments'
 local core = require 'dtls.core'
+local options = require 'dtls.options'
 local client = require 'dtls.client'
 local context = require 'dtls.context'
 local server = require 'dtls.server'
@@ -19,25 +21,27 @@ local server = require 'dtls.server'
 ---@field port integer
 ---@field family 'inet'|'inet6'
 
-local selfSignedOptions = { type = 'string', commonName = 'string', altNames = 'table', days = 'number' }
-local keyTypes = { ec = true, ed25519 = true, ed448 = true, rsa = true, ['rsa-pss'] = true }
+local selfSignedOptions = {
+  type = options.oneOf('ec', 'ed25519', 'ed448', 'rsa', 'rsa-pss'), commonName = options.ofType 'string', altNames = options.ofType 'table',
+  days = options.wholeNumber(1, 36500),
+}
 
 --- A private key and a certificate that it signed itself, for tests and for peers that pin each other.
----@param options? {type?: 'ec'|'ed25519'|'ed448'|'rsa'|'rsa-pss', commonName?: string, altNames?: string[], days?: integer}
+---@param given? {type?: 'ec'|'ed25519'|'ed448'|'rsa'|'rsa-pss', commonName?: string, altNames?: string[], days?: integer}
 ---   defaults: P-256, 'localhost', the common name, 365
 ---@return {cert: string, key: string, fingerprint: string}? pair PEM texts, and the SHA-256 of the certificate
 ---@return dtls.Error? err
-local function selfSigned(options)
-  options = options or {}
-  for name, value in pairs(options) do
-    local expected = selfSignedOptions[name]
-    if not expected then error(("unknown option '%s'"):format(tostring(name)), 2) end
-    if type(value) ~= expected then error(("option '%s': expected a %s, got %s"):format(name, expected, type(value)), 2) end
+local function selfSigned(given)
+  given = given == nil and {} or given
+  arguments.insist('selfSigned', 'options', options.ofType 'table', given)
+  for name, value in pairs(given) do
+    local check = selfSignedOptions[name]
+    if not check then error(("selfSigned: unknown option '%s'"):format(tostring(name)), 2) end
+    arguments.insist('selfSigned', ("option '%s'"):format(name), check, value)
   end
-  local kind, common_name = options.type or 'ec', options.commonName or 'localhost'
-  if not keyTypes[kind] then error("option 'type': expected 'ec', 'ed25519', 'ed448', 'rsa' or 'rsa-pss'", 2) end
+  local common_name = given.commonName or 'localhost'
   return core.self_signed {
-    type = kind, common_name = common_name, alt_names = options.altNames or { common_name }, days = options.days,
+    type = given.type or 'ec', common_name = common_name, alt_names = given.altNames or { common_name }, days = given.days,
   }
 end
 

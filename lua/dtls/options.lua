@@ -18,7 +18,7 @@ end
 -- ── checkers ──
 -- Each returns the value as it is used, or nil and what was expected; then also true when the type was right.
 
-local function of_type(...)
+function options.ofType(...)
   local types = { ... }
   return function(value)
     for _, each in ipairs(types) do
@@ -27,6 +27,8 @@ local function of_type(...)
     return nil, 'a ' .. table.concat(types, ' or a ')
   end
 end
+
+local of_type = options.ofType
 
 -- A text for OpenSSL or the system, which would read it up to a zero byte and take the rest for granted.
 local function without_zero(text)
@@ -39,7 +41,7 @@ function options.text(value)
 end
 local c_text = options.text
 
-local function whole_number(min, max)
+function options.wholeNumber(min, max)
   return function(value)
     local number = type(value) == 'number'
     if number and value % 1 == 0 and value >= min and value <= max then return value end
@@ -47,7 +49,19 @@ local function whole_number(min, max)
   end
 end
 
-local function one_of(...)
+local whole_number = options.wholeNumber
+
+-- A port, also as text: command lines and configuration files have it so.
+function options.portFrom(min)
+  return function(value)
+    local number = type(value) == 'string' and value:find '^%d+$' and tonumber(value) or value
+    local expected = ('a port from %d to 65535'):format(min)
+    if type(number) == 'number' and number % 1 == 0 and number >= min and number <= 65535 then return number end
+    return nil, expected, type(value) == 'number' or type(value) == 'string'
+  end
+end
+
+function options.oneOf(...)
   local values = { ... }
   return function(value)
     for _, each in ipairs(values) do
@@ -56,6 +70,8 @@ local function one_of(...)
     return nil, "'" .. table.concat(values, "' or '") .. "'", type(value) == 'string'
   end
 end
+
+local one_of = options.oneOf
 
 -- PEM text, an object that exports it, or a list of either: as a list of texts.
 local function pem_list(value)
@@ -156,8 +172,18 @@ local function verify_time(value)
 end
 
 local function udp_handle(value)
-  if type(value) == 'userdata' or type(value) == 'table' then return value end
+  if pcall(core.fd, value) then return value end -- it raises for anything else, and says no to what is closed
   return nil, 'a luv UDP handle or a dgram socket'
+end
+
+local any_port = options.portFrom(0)
+
+--- What a server listens on: a port as a number, or a handle.
+function options.portOrHandle(value)
+  local port, expected, right_type = any_port(value)
+  if port or right_type then return port, expected, right_type end
+  local handle, other = udp_handle(value)
+  return handle, ('%s, or %s'):format(expected, other)
 end
 
 -- ── the options ──
@@ -196,35 +222,26 @@ options.roles = {
     recvBufferSize = whole_number(1, 2 ^ 30), sendBufferSize = whole_number(1, 2 ^ 30), udpTTL = whole_number(1, 255),
   },
   client = {
-    host = of_type 'string', port = whole_number(1, 65535), servername = of_type 'string', hostname = of_type 'string',
-    family = ip_family, localAddress = c_text, localPort = whole_number(0, 65535), handle = udp_handle, session = session,
+    host = of_type 'string', port = options.portFrom(1), servername = of_type 'string', hostname = of_type 'string',
+    family = ip_family, localAddress = c_text, localPort = options.portFrom(0), handle = udp_handle, session = session,
     recvBufferSize = whole_number(1, 2 ^ 30), sendBufferSize = whole_number(1, 2 ^ 30), udpTTL = whole_number(1, 255),
   },
 }
 
---- Checks what `method` was given for `option`, the name of a checker here. Raises for a wrong type, where the method was called.
----@return any? value as it is used
----@return dtls.Error? err ERR_DTLS_CONFIG
-function options.argument(method, option, value)
-  local good, expected, right_type = options[option](value)
-  if good ~= nil then return good end
-  if not right_type then error(('%s: expected %s'):format(method, expected), 3) end
-  return options.failure(('%s: expected %s'):format(option, expected))
-end
-
---- Checks every option against the given tables of checkers. Raises, at `level`, for an unknown name or a wrong type.
+--- Checks every option against the given tables of checkers. Raises, at `level`, for an unknown name or a wrong type; the
+--- text then begins with `prefix`, which ends with the function that was called.
 ---@return table? checked
 ---@return dtls.Error? err ERR_DTLS_CONFIG: a value that cannot be
-function options.check(given, level, ...)
-  if type(given) ~= 'table' then error('options: expected a table, got ' .. type(given), level) end
+function options.check(prefix, given, level, ...)
+  if type(given) ~= 'table' then error(('%soptions: expected a table, got %s'):format(prefix, type(given)), level) end
   local checked = {}
   for name, value in pairs(given) do
     local checker
     for i = 1, select('#', ...) do checker = checker or select(i, ...)[name] end
-    if not checker then error(("unknown option '%s'"):format(tostring(name)), level) end
+    if not checker then error(("%sunknown option '%s'"):format(prefix, tostring(name)), level) end
     local good, expected, right_type = checker(value)
     if right_type and good == nil then return options.failure(('%s: expected %s'):format(name, expected)) end
-    if good == nil then error(("option '%s': expected %s, got %s"):format(name, expected, type(value)), level) end
+    if good == nil then error(("%soption '%s': expected %s, got %s"):format(prefix, name, expected, type(value)), level) end
     checked[name] = good
   end
   if checked.mtu and checked.linkMtu then return options.failure('mtu and linkMtu say the same thing: give one') end

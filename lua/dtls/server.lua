@@ -3,6 +3,7 @@
 local uv = require 'dtls.uv'
 local core = require 'dtls.core'
 local admission = require 'dtls.admission'
+local arguments = require 'dtls.arguments'
 local context = require 'dtls.context'
 local options = require 'dtls.options'
 local Connection = require 'dtls.connection'
@@ -37,6 +38,7 @@ local Server = Emitter:extend()
 ---@return dtls.Server? server
 ---@return dtls.Error? err ERR_DTLS_CONFIG
 local function create(all, on_connection)
+  arguments.callback('createServer', on_connection, 'onConnection')
   local made, settings, own, given = context.resolve('server', all)
   if not made then return nil, settings end
   if own.sni and own.SNICallback then return options.failure('sni and SNICallback answer the same question: give one') end
@@ -128,24 +130,25 @@ end
 
 --- listen(port[, host[, callback]]) binds a socket; listen(handle[, callback]) uses a bound luv UDP handle or dgram
 --- socket, which stays the caller's and is handed back open.
----@param port integer|userdata|table 0: any free port, see address()
+---@param port integer|string|userdata|table 0: any free port, see address()
 ---@param host string|fun()|nil an IP address, default '0.0.0.0'
 ---@param callback fun()? listens to `listening`, once
 ---@return dtls.Server? self
 ---@return dtls.Error? err EADDRINUSE, EACCES, EADDRNOTAVAIL, EINVAL, …
 function Server:listen(port, host, callback)
   if type(host) == 'function' then host, callback = nil, host end
+  local target = arguments.insist('listen', 'port', options.portOrHandle, port)
+  if host ~= nil then arguments.insist('listen', 'host', options.ofType 'string', host) end
+  arguments.callback('listen', callback)
   if self._state ~= 'new' then
     return nil, new_error('ERR_DTLS_STATE', self._state == 'listening' and 'the server listens already' or 'the server is closed')
   end
   local udp, err
-  if type(port) == 'number' then
-    if port % 1 ~= 0 or port < 0 or port > 65535 then error('listen: expected a port from 0 to 65535', 2) end
-    if host ~= nil and type(host) ~= 'string' then error('listen: expected an IP address, got ' .. type(host), 2) end
-    udp, err = bound_socket(self._options, port, host or '0.0.0.0')
+  if type(target) == 'number' then
+    udp, err = bound_socket(self._options, target, host or '0.0.0.0')
     self._ownsUdp = true
   else
-    udp, err = given_socket(port)
+    udp, err = given_socket(target)
     self._ownsUdp = false
   end
   if not udp then return nil, err end
@@ -265,6 +268,8 @@ end
 
 --- Listeners of `datagram` get what is not DTLS and comes from whoever has no connection.
 function Server:on(name, callback)
+  arguments.event('on', name)
+  arguments.listener('on', callback)
   Emitter.on(self, name, callback)
   if name == 'datagram' then self:_askForDatagrams() end
   return self
@@ -286,9 +291,9 @@ end
 ---@return true? ok
 ---@return dtls.Error? err EINVAL: DTLS's first byte, empty, or no such address; ENOTCONN: it does not listen; EMSGSIZE, EAGAIN, …
 function Server:sendDatagram(data, address)
-  if type(data) ~= 'string' then error('sendDatagram: expected a string, got ' .. type(data), 2) end
+  arguments.insist('sendDatagram', 'data', options.ofType 'string', data)
   local good = type(address) == 'table' and type(address.ip) == 'string' and type(address.port) == 'number'
-  if not good then error('sendDatagram: expected an address, {ip=, port=}, got ' .. type(address), 2) end
+  if not good then error('sendDatagram: address: expected {ip=, port=}, got ' .. type(address), 2) end
   if not self._endpoint then return nil, new_error('ENOTCONN', 'the server does not listen') end
   local from = address.localAddress
   return self._endpoint:send_datagram(data, address.ip, address.port, from and from.ip)
@@ -310,7 +315,7 @@ local function context_of(self, name, conn)
   if not own.SNICallback then return nil end
   local answer = passed('SNICallback', pcall(own.SNICallback, name, conn))
   if answer == nil or answer == false then return answer end
-  local made, err = passed('SNICallback', pcall(context.coerce, 'server', answer, 0))
+  local made, err = passed('SNICallback', pcall(context.coerce, '', 'server', answer, 0))
   return made or error('SNICallback: ' .. err.message, 0)
 end
 
@@ -418,6 +423,7 @@ end
 --- No new peers; close_notify to all; `close` after the last of them has closed.
 ---@param callback function?
 function Server:close(callback)
+  arguments.callback('close', callback)
   if callback then
     if self._state == 'closed' then tick(callback) else self:once('close', callback) end
   end
@@ -449,7 +455,7 @@ end
 ---@return true? ok
 ---@return dtls.Error? err ERR_DTLS_CONFIG: too short
 function Server:setCookieSecret(secret)
-  local list, err = options.argument('setCookieSecret', 'cookieSecret', secret)
+  local list, err = arguments.check('setCookieSecret', 'secret', options.cookieSecret, secret)
   if not list then return nil, err end
   self._options.cookieSecret = list
   if self._endpoint then return self._endpoint:set_cookie_secret(list[1], list[2]) end
@@ -468,6 +474,7 @@ end
 ---@param busy boolean
 ---@return self
 function Server:setBusy(busy)
+  arguments.insist('setBusy', 'busy', options.ofType 'boolean', busy)
   self._admission:setBusy(busy)
   return self
 end
@@ -509,5 +516,7 @@ function Server:unref()
   self._unreferenced = true
   return each_handle(self, 'unref')
 end
+
+arguments.methods(Server, 'Server', function(value) return getmetatable(value) == Server end, { extend = true })
 
 return { create = create }

@@ -22,15 +22,17 @@ end
 function sni.compile(given)
   local names = {}
   for name, value in pairs(given) do
-    if type(name) ~= 'string' then error('sni: expected names, got a ' .. type(name), 3) end
-    if type(value) ~= 'table' then error(("sni: '%s': expected a Context or options, got %s"):format(name, type(value)), 3) end
+    if type(name) ~= 'string' then error('createServer: sni: expected names, got a ' .. type(name), 3) end
+    if type(value) ~= 'table' then
+      error(("createServer: sni: '%s': expected a Context or options, got %s"):format(name, type(value)), 3)
+    end
     local lower, wrong = key_of(name)
     if not lower then
       local shown = name:find '[%z\1-\31\127]' and '' or ("'%s': "):format(name)
       return options.failure(('sni: %s%s'):format(shown, wrong))
     end
     if names[lower] then return options.failure(("sni: '%s' is there twice; case does not count"):format(lower)) end
-    local made, err = context.coerce('server', value, 4)
+    local made, err = context.coerce(("createServer: sni: '%s': "):format(name), 'server', value, 4)
     if not made then return options.failure(("sni: '%s': %s"):format(name, err.message)) end
     names[lower] = made
   end

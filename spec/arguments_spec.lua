@@ -1,0 +1,236 @@
+-- Every public function, and what it says to wrong arguments: at the caller's line, with its name, the argument and the type.
+
+local core = require 'dtls.core'
+local dtls = require 'dtls'
+local loop = require 'spec.support.loop'
+local pair = require 'spec.support.pair'
+
+local identity = pair.identity
+
+-- Of each function the wrong calls: the arguments, and what the text says behind the function's name. No list: it takes
+-- none, or any.
+local calls = {
+  dtls = {
+    createServer = {
+      { 7, says = 'options: expected a table, got number' }, { { hots = 1 }, says = "unknown option 'hots'" },
+      { { cert = 7 }, says = "option 'cert': expected PEM text" },
+      { { psk = { a = 'b' } }, 7, says = 'onConnection: expected a function, got number' },
+    },
+    connect = {
+      { nil, says = 'options: expected a table, got nil' }, { { cert = true }, says = "option 'cert': expected PEM text" },
+      { { port = {} }, says = "option 'port': expected a port from 1 to 65535, got table" },
+      { { handle = io.stdout }, says = "option 'handle': expected a luv UDP handle or a dgram socket, got userdata" },
+      { {}, 'x', says = 'onConnection: expected a function, got string' },
+    },
+    createContext = {
+      { 'peer', {}, says = "role: expected 'server' or 'client', got \"peer\"" }, { 7, {}, says = 'role: expected' },
+      { 'client', 7, says = 'options: expected a table, got number' }, { 'client', { host = 'x' }, says = "unknown option 'host'" },
+    },
+    selfSigned = {
+      { 7, says = 'options: expected a table, got number' }, { { bits = 1 }, says = "unknown option 'bits'" },
+      { { days = '7' }, says = "option 'days': expected a whole number from 1 to 36500, got string" },
+    },
+  },
+  emitter = {
+    on = { { 7, print, says = 'name: expected the name of an event, got number' }, { 'x', says = 'callback: expected a function, got nil' },
+      { 'x', {}, says = 'callback: expected a function, got table' } },
+    once = { { nil, print, says = 'name: expected' }, { 'x', 7, says = 'callback: expected a function, got number' } },
+    emit = { { 7, says = 'name: expected the name of an event, got number' } },
+    removeListener = { { says = 'name: expected' }, { 'x', 7, says = 'callback: expected a function, got number' } },
+    removeAllListeners = { { 7, says = 'name: expected the name of an event, got number' } },
+    listeners = { { says = 'name: expected the name of an event, got nil' } },
+    listenerCount = { { says = 'name: expected the name of an event, got nil' } },
+    wrap = { { 'nothing', says = "name: expected that of a method, got 'nothing'" } },
+    propagate = { { 7, {}, says = 'name: expected' }, { 'x', {}, says = 'target: expected an emitter, got table' } },
+    missingHandlerType = {},
+  },
+  server = {
+    listen = {
+      { {}, says = 'port: expected a port from 0 to 65535, or a luv UDP handle or a dgram socket, got table' },
+      { { _handle = io.stdout }, says = 'port: expected' }, { '4433x', says = 'port: expected a port from 0 to 65535' },
+      { 70000, says = 'got 70000' }, { says = 'got nil' }, { 0, 7, says = 'host: expected a string, got number' },
+      { 0, '127.0.0.1', 'x', says = 'callback: expected a function, got string' },
+    },
+    address = {}, close = { { 7, says = 'callback: expected a function, got number' } }, destroy = {},
+    setContext = { { 7, says = 'options: expected a table, got number' }, { { hots = 1 }, says = "unknown option 'hots'" } },
+    setCookieSecret = { { 7, says = 'secret: expected a string of at least 32 bytes, or {current, previous}, got number' } },
+    setTicketKeys = { { 7, says = 'keys: expected a string of 80 bytes, or {current, previous}, got number' } },
+    setBusy = { { says = 'busy: expected a boolean, got nil' } },
+    sendDatagram = { { 7, {}, says = 'data: expected a string, got number' }, { 'x', says = 'address: expected {ip=, port=}, got nil' } },
+    connections = {}, stats = {}, ref = {}, unref = {},
+  },
+  setters = {
+    setOptions = { { 7, says = 'names: expected a list of names, got number' } },
+    clearOptions = { { 7, says = 'names: expected a list of names, got number' } }, options = {},
+    setModes = { { 7, says = 'names: expected a list of names, got number' } }, modes = {},
+    setVerify = { { 7, says = 'given: expected {mode=, depth=}, got number' }, { { mode = 7 }, says = 'mode: expected a list of names' },
+      { { depth = 'x' }, says = 'depth: expected a whole number from 0 to 100, got string' }, { { mod = 7 }, says = "there is no 'mod'" } },
+    setCiphers = { { 7, says = 'list: expected a string, got number' } },
+    setGroups = { { 7, says = 'list: expected a string, got number' } },
+    setSigalgs = { { 7, says = 'list: expected a string, got number' } },
+  },
+  context = { setTicketKeys = { { 7, says = 'keys: expected a string of 80 bytes' } }, info = {} },
+  connection = {
+    send = { { 42, says = 'data: expected a string, got number' }, { 'data', 42, says = 'callback: expected a function, got number' } },
+    sendDatagram = { { 7, says = 'data: expected a string, got number' } },
+    close = { { {}, says = 'callback: expected a function, got table' } }, destroy = {},
+    setTimeout = { { '7', says = 'ms: expected a whole number from 0' }, { -1, says = 'got -1' },
+      { 7, 7, says = 'callback: expected a function, got number' } },
+    setReceiveTimeout = { { '7', says = 'ms: expected a whole number from 0' },
+      { 7, 7, says = 'callback: expected a function, got number' } },
+    setRetransmitTimeout = { { 'x', says = 'wait: expected a function, or a whole number from 1 to 60000, got string' } },
+    setMtu = { { '700', says = 'bytes: expected a whole number' } }, setLinkMtu = { { says = 'bytes: expected a whole number' } },
+    getPeerCertificate = { { 7, says = 'chain: expected a boolean, got number' } },
+    exportKeyingMaterial = { { 'x', 'y', says = 'length: expected a whole number from 1 to 65536, got string' },
+      { 7, 7, says = 'label: expected a string, got number' }, { 7, 'x', 7, says = 'context: expected a string, got number' } },
+  },
+}
+
+-- Fails like a test whose function did not raise as said; the caller's line is this file's.
+local function refuses(name, call, case)
+  local ok, err = pcall(call)
+  assert.is_false(ok, name .. ' took it: ' .. tostring(case.says))
+  assert.truthy(tostring(err):find(name .. ': ' .. case.says, 1, true) or tostring(err):find(case.says, 1, true), err)
+  assert.truthy(tostring(err):find('^[^:]*arguments_spec%.lua:%d+: ' .. name .. ': '), err)
+end
+
+local function refusesAll(object, list)
+  for name, cases in pairs(list) do
+    for _, case in ipairs(cases) do
+      refuses(name, function()
+        local called = object[name](object, unpack(case, 1, 3))
+        return called
+      end, case)
+    end
+  end
+end
+
+-- The public functions of an object's class, and not those that it inherits.
+local function own(class, into)
+  into = into or {}
+  for name, value in pairs(class) do
+    if type(name) == 'string' and type(value) == 'function' and not name:find '^_' then into[name] = true end
+  end
+  return into
+end
+
+describe('a wrong argument', function()
+  it('of a function of the module raises where that was called', function()
+    for name, cases in pairs(calls.dtls) do
+      for _, case in ipairs(cases) do
+        refuses(name, function()
+          local called = dtls[name](unpack(case, 1, 3))
+          return called
+        end, case)
+      end
+    end
+    local ok, err = pcall(function() return (dtls.fd(7)) end)
+    assert.is_false(ok)
+    assert.truthy(err:find "arguments_spec%.lua:%d+: bad argument #1 to 'fd' %(expected a luv UDP handle .*got number%)", err)
+  end)
+
+  it('of a method raises where that was called, also before there is a socket and after the end', loop.run(function()
+    local made = assert(dtls.createContext('server', { cert = identity.cert, key = identity.key }))
+    refusesAll(made, calls.setters)
+    refusesAll(made, calls.context)
+    local server = pair.server()
+    local function all(conn)
+      refusesAll(conn, calls.connection)
+      refusesAll(conn, calls.setters)
+      refusesAll(conn, calls.emitter)
+    end
+    refusesAll(server, calls.server)
+    refusesAll(server, calls.emitter)
+    assert(server:listen('0', '127.0.0.1'))
+    server.ip, server.port = '127.0.0.1', server:address().port
+    local early = pair.client(server)
+    all(early)
+    pair.close(early)
+    local conn, accepted = pair.open(server)
+    all(conn)
+    all(accepted)
+    pair.close(conn, server)
+    all(conn)
+    all(accepted)
+    refusesAll(server, calls.server)
+  end))
+
+  it('before a colon that is no colon raises where that was called', loop.run(function()
+    local made = assert(dtls.createContext('server', { cert = identity.cert, key = identity.key }))
+    local server = pair.listening()
+    local conn = pair.open(server)
+    for class, object in pairs { Server = server, Connection = conn, Context = made } do
+      for name in pairs(own(getmetatable(object))) do
+        if name ~= 'new' and name ~= 'extend' then
+          for _, wrong in ipairs { 'x', 7, {}, made == object and server or made } do
+            local ok, err = pcall(function()
+              local called = object[name](wrong)
+              return called
+            end)
+            assert.is_false(ok, class .. '.' .. name)
+            local expected = ('%s: self: expected a %s before a colon, got %s'):format(name, class, type(wrong))
+            assert.truthy(err:find('^[^:]*arguments_spec%.lua:%d+: ' .. expected), err)
+          end
+        end
+      end
+    end
+    pair.close(conn, server)
+  end))
+
+  it('is told for every public function, and for none that there is not', loop.run(function()
+    local made = assert(dtls.createContext('server', { cert = identity.cert, key = identity.key }))
+    local server = pair.listening()
+    local conn = pair.open(server)
+    local emitter = require 'dtls.emitter'
+    local internal = { new = true, extend = true, fire = true, protect = true, errorText = true }
+    local function compare(class, ...)
+      local there, told = own(class), {}
+      for name in pairs(internal) do there[name] = nil end
+      for i = 1, select('#', ...) do
+        for name in pairs((select(i, ...))) do told[name] = true end
+      end
+      -- Getters have no arguments but self, which another test gives them.
+      for name in pairs(there) do
+        if not told[name] and debug.getinfo(class[name], 'u').isvararg then told[name] = true end
+      end
+      assert.same(there, told)
+    end
+    compare(emitter, calls.emitter)
+    compare(getmetatable(server), calls.server)
+    compare(getmetatable(made), calls.context, calls.setters)
+    for name in pairs(calls.connection) do assert.is_function(conn[name], name) end
+    for name, value in pairs(dtls) do
+      if type(value) == 'function' and value ~= core.fd then assert.is_table(calls.dtls[name], name) end
+    end
+    pair.close(conn, server)
+  end))
+end)
+
+describe('a port', function()
+  it('may be a text of digits, for a server and for a client', loop.run(function()
+    local server = pair.echo(pair.server())
+    assert(server:listen('0', '127.0.0.1'))
+    server.ip, server.port = '127.0.0.1', tostring(server:address().port)
+    local conn = pair.open(server, nil, { localPort = '0' })
+    pair.roundTrip(conn, 'hello')
+    pair.close(conn, server)
+  end))
+end)
+
+describe('an error', function()
+  it('concatenates like its text, on either side', function()
+    local err = core.error('ERR_DTLS_X', 'it did not work')
+    assert.equal('x: ERR_DTLS_X: it did not work', 'x: ' .. err)
+    assert.equal('ERR_DTLS_X: it did not work!', err .. '!')
+    assert.equal('ERR_DTLS_X: it did not work7', err .. 7)
+    assert.equal('ERR_DTLS_X: it did not workERR_DTLS_X: it did not work', err .. err)
+    assert.is_false((pcall(function() return err .. {} end)))
+  end)
+
+  it('of the resolver says in words what is wrong', loop.run(function()
+    local conn = pair.client({ ip = 'no-such-host.invalid', port = 1 })
+    local err = loop.event(conn, 'error')[1]
+    assert.truthy(err.code:find '^EAI_', err.code)
+    assert.is_nil(err.message:find 'EAI_', err.message)
+  end))
+end)
