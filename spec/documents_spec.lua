@@ -51,3 +51,41 @@ describe('each test that is named', function()
     end)
   end
 end)
+
+describe('the README', function()
+  local readme = contents 'README.md'
+
+  -- The names in the first cells of the rows of a table.
+  local function named(heading)
+    local found = {}
+    local rows = readme:match('\n| ' .. heading .. ' |[^\n]*\n|[- |]+\n(.-)\n\n')
+    for cell in rows:gmatch '[^\n]+' do
+      for name in cell:match('^| (.-) |'):gmatch '`([%w]+)`' do found[name] = true end
+    end
+    return found
+  end
+
+  local function keys(...)
+    local found = {}
+    for i = 1, select('#', ...) do
+      for name in pairs((select(i, ...))) do found[name] = true end
+    end
+    return found
+  end
+
+  it('lists the options that the code takes, and no others', function()
+    local options = require 'dtls.options'
+    assert.same(keys(options.credentials, options.settings, { context = true }), named 'option')
+    assert.same(keys(options.roles.server), named "server's option")
+    assert.same(keys(options.roles.client), named "client's option")
+  end)
+
+  it('lists every error code of the code, and no others', function()
+    local coded, listed = {}, {}
+    local pipe = assert(io.popen "grep -ohE 'ERR_DTLS_[A-Z_]*[A-Z]' src/*.c lua/dtls/*.lua")
+    for code in pipe:lines() do coded[code] = true end
+    pipe:close()
+    for code in readme:match('\n### Error codes\n(.-)\n### '):gmatch '| `(ERR_DTLS_[%u_]+)` |' do listed[code] = true end
+    assert.same(coded, listed)
+  end)
+end)
