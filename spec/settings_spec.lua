@@ -301,8 +301,8 @@ describe('what a setter does not take', function()
     { 'setCiphers', 'ECDHE+AESGCM:@SECLEVEL=1', '@SECLEVEL' }, { 'setCiphers', '@SECLEVEL=0:ALL', '@SECLEVEL' },
     { 'setGroups', 'P-255', 'groups:' }, { 'setGroups', 'P-256:P-255', 'groups:' },
     { 'setSigalgs', 'ECDSA+MD7', 'sigalgs:' }, { 'setSigalgs', 'ECDSA+SHA384:ECDSA+MD7', 'sigalgs:' },
-    { 'setTicketKeys', ('k'):rep(79), 'ticketKeys:' }, { 'setTicketKeys', {}, 'ticketKeys:' },
-    { 'setTicketKeys', { ('k'):rep(80), ('k'):rep(81) }, 'ticketKeys:' },
+    { 'setTicketKeys', ('k'):rep(79), 'setTicketKeys:' }, { 'setTicketKeys', {}, 'setTicketKeys:' },
+    { 'setTicketKeys', { ('k'):rep(80), ('k'):rep(81) }, 'setTicketKeys:' },
   }
 
   local function refuse(target, setter, argument, words)
@@ -387,7 +387,7 @@ describe('what a setter does not take', function()
     for name, value in pairs { options = 7, modes = { 7 } } do
       local ok, err = pcall(function() serverContext { [name] = value } end)
       assert.is_false(ok)
-      assert.truthy(err:find(("settings_spec.lua:%%d+: option '%s'"):format(name)), err)
+      assert.truthy(err:find(("settings_spec.lua:%%d+: createContext: option '%s'"):format(name)), err)
     end
     local server = pair.listening { context = made }
     server:on('accept', function(conn) assertRaised(conn) end)

@@ -229,7 +229,7 @@ function Client:_start()
 end
 
 --- Connects to a server. Events tell how it goes: `connection`, or `error` and `close`.
----@param options table host and port (or a connected `handle`), and what makes the context
+---@param options dtls.ClientOptions host and port (or a connected `handle`), and what makes the context
 ---@param on_connection fun()? listens to `connection`
 ---@return dtls.Connection? conn
 ---@return dtls.Error? err ERR_DTLS_CONFIG, EBADF

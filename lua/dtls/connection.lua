@@ -528,7 +528,17 @@ end
 
 -- ── other protocols on its port (RFC 7983) ──
 
---- Listeners of `datagram` get what comes from the peer and is not DTLS.
+--- Adds a listener. Those of `datagram` get what comes from the peer and is not DTLS.
+---@overload fun(self: dtls.Connection, name: 'connection', callback: fun()): dtls.Connection
+---@overload fun(self: dtls.Connection, name: 'message', callback: fun(data: string)): dtls.Connection
+---@overload fun(self: dtls.Connection, name: 'session', callback: fun(blob: string)): dtls.Connection
+---@overload fun(self: dtls.Connection, name: 'timeout', callback: fun()): dtls.Connection
+---@overload fun(self: dtls.Connection, name: 'receiveTimeout', callback: fun()): dtls.Connection
+---@overload fun(self: dtls.Connection, name: 'drain', callback: fun()): dtls.Connection
+---@overload fun(self: dtls.Connection, name: 'datagram', callback: fun(data: string, address: dtls.Address)): dtls.Connection
+---@overload fun(self: dtls.Connection, name: 'keylog', callback: fun(line: string)): dtls.Connection
+---@overload fun(self: dtls.Connection, name: 'error', callback: fun(err: dtls.Error)): dtls.Connection
+---@overload fun(self: dtls.Connection, name: 'close', callback: fun(hadError: boolean)): dtls.Connection
 function Connection:on(name, callback)
   arguments.event('on', name)
   arguments.listener('on', callback)
@@ -671,7 +681,7 @@ function Connection:pskIdentity() return recall(self, 'psk_identity') end
 --- valid_to, serialNumber, fingerprint (SHA-1), fingerprint256, fingerprint512, ext_key_usage, ca, bits, keyType ('EC', 'RSA',
 --- 'ED25519', …), pem, raw (DER).
 ---@param chain boolean? with issuerCertificate, the next one of its chain, in each
----@return table? nil when the peer has sent none
+---@return dtls.PeerCertificate? nil when the peer has sent none
 function Connection:getPeerCertificate(chain)
   if chain ~= nil then arguments.insist('getPeerCertificate', 'chain', options.ofType 'boolean', chain) end
   if self._association then return self._association:peer_certificate(chain) or nil end
@@ -725,7 +735,7 @@ end
 --- Counters: messagesIn messagesOut datagramsIn datagramsOut bytesIn bytesOut retransmits, drops (reason → count); times of
 --- the loop's clock, in ms: createdAt, connectedAt, closedAt, and of messages lastReceivedAt,
 --- lastSentAt; and, where it has a socket of its own, recvBufferSize and sendBufferSize, what the kernel gave (SO_RCVBUF, SO_SNDBUF).
----@return table
+---@return dtls.ConnectionStats
 function Connection:stats()
   local stats = recall(self, 'stats') or { drops = {} }
   stats.createdAt, stats.connectedAt, stats.closedAt = self._createdAt, self._connectedAt, self._closedAt

@@ -204,7 +204,7 @@ end
 
 --- A reusable SSL_CTX for `options.context`, `sni` or `server:setContext`.
 ---@param role 'server'|'client'
----@param given table the options that server, client and context share
+---@param given dtls.ContextOptions the options that server, client and context share
 ---@return dtls.Context? context
 ---@return dtls.Error? err ERR_DTLS_CONFIG: a value of the right type but with the wrong content
 function context.create(role, given)

@@ -14,6 +14,8 @@ local server = require 'dtls.server'
 ---@field message string one sentence
 ---@field reason string? why a certificate was refused
 ---@field alert string? the alert that the peer sent, by its RFC name
+---@field identity string? the pre-shared key's, in an error of its handshake
+---@field certificate dtls.PeerCertificate? the one that was refused
 ---@field cause any what destroy() was given, if that was no error object
 
 ---@class dtls.Address

@@ -33,7 +33,7 @@ local DEFAULT_MAX_HANDSHAKES = 4096
 local Server = Emitter:extend()
 
 --- A server, not yet listening.
----@param all table options
+---@param all dtls.ServerOptions
 ---@param on_connection fun(conn: dtls.Connection)? listens to `connection`
 ---@return dtls.Server? server
 ---@return dtls.Error? err ERR_DTLS_CONFIG
@@ -266,7 +266,15 @@ end
 
 -- ── other protocols on its port (RFC 7983) ──
 
---- Listeners of `datagram` get what is not DTLS and comes from whoever has no connection.
+--- Adds a listener. Those of `datagram` get what is not DTLS and comes from whoever has no connection.
+---@overload fun(self: dtls.Server, name: 'listening', callback: fun()): dtls.Server
+---@overload fun(self: dtls.Server, name: 'accept', callback: fun(conn: dtls.Connection)): dtls.Server
+---@overload fun(self: dtls.Server, name: 'connection', callback: fun(conn: dtls.Connection)): dtls.Server
+---@overload fun(self: dtls.Server, name: 'clientError', callback: fun(err: dtls.Error, conn: dtls.Connection?)): dtls.Server
+---@overload fun(self: dtls.Server, name: 'keylog', callback: fun(line: string, conn: dtls.Connection)): dtls.Server
+---@overload fun(self: dtls.Server, name: 'datagram', callback: fun(data: string, address: dtls.Address)): dtls.Server
+---@overload fun(self: dtls.Server, name: 'error', callback: fun(err: dtls.Error)): dtls.Server
+---@overload fun(self: dtls.Server, name: 'close', callback: fun()): dtls.Server
 function Server:on(name, callback)
   arguments.event('on', name)
   arguments.listener('on', callback)
@@ -491,7 +499,7 @@ function Server:connections()
 end
 
 --- Counters; README lists them.
----@return table
+---@return dtls.ServerStats
 function Server:stats()
   local stats = self._endpoint and self._endpoint:stats() or self._finalStats or { drops = {} }
   for name, value in pairs(self._counts) do stats[name] = value end

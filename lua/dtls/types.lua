@@ -1,0 +1,162 @@
+---@meta dtls.types
+--- What the tables are that go in and come out, for editors (LuaCATS). The README says what each of them does.
+
+-- ── options ──
+
+--- May yield. A server's gets the client's identity and gives its key, a client's gets the hint and gives identity and key;
+--- nil refuses.
+---@alias dtls.PskFunction fun(subject: string?, conn: dtls.Connection): string?, string?
+
+--- May yield. nil: the server's own identity; false: the client is refused.
+---@alias dtls.SNIFunction fun(name: string?, conn: dtls.Connection): dtls.Context|dtls.ContextOptions|false|nil
+
+--- What makes a context, and the settings of connections that may come with it.
+---@class dtls.ContextOptions
+---@field cert? string|string[]|{export: fun(self): string} PEM, leaf first; lists go in pairs with `key`
+---@field key? string|string[]|{export: fun(self): string} PEM
+---@field passphrase? string of `key`
+---@field ca? string|string[] PEM; default for clients: the system's store
+---@field crl? string|string[] PEM
+---@field allowPartialTrustChain? boolean default false; not together with `crl`
+---@field verifyTime? false|integer Unix seconds, false: dates are not checked; default: now
+---@field fingerprint? string|string[] SHA-256 of the peer's certificate, 64 hexadecimal digits, with or without colons
+---@field requestCert? boolean server; default false
+---@field rejectUnauthorized? boolean default true
+---@field checkServerIdentity? fun(host: string, cert: dtls.PeerCertificate): string? client; a string refuses; may yield
+---@field psk? table<string, string>|{identity: string, key: string}|dtls.PskFunction
+---@field pskIdentityHint? string server
+---@field ciphers? string OpenSSL's list; default: the secure profile
+---@field groups? string OpenSSL's list; default 'X25519:P-256:P-384'
+---@field sigalgs? string OpenSSL's list
+---@field minVersion? 'DTLSv1.2'
+---@field maxVersion? 'DTLSv1.2'
+---@field ALPNProtocols? string|string[] names of 1 to 255 bytes (RFC 7301)
+---@field srtpProfiles? string|string[] OpenSSL's names (RFC 5764)
+---@field maxFragmentLength? 512|1024|2048|4096 client; bytes (RFC 6066 §4)
+---@field ticketKeys? string|string[] server; 80 bytes, or {current, previous}; default: random ones
+---@field sessionTimeout? integer ms, 1000 to 86400000; default 300000
+---@field sessionIdContext? string
+---@field keylog? true|string true: events; a file's name; 'env': what SSLKEYLOGFILE names
+---@field options? string[] SSL_OP_… without the prefix
+---@field modes? string[] SSL_MODE_… without the prefix
+---@field mtu? integer bytes of UDP payload, 228 to 18445; default 1228
+---@field linkMtu? integer bytes of an IP packet, 256 to 18493; instead of `mtu`
+---@field handshakeTimeout? integer ms; default 30000
+---@field retransmitTimeout? integer|fun(previousMs: integer): integer ms, 1 to 60000; default 1000, doubling
+---@field timeout? integer ms, 0: never; default 0
+---@field receiveTimeout? integer ms, 0: never; default 0
+---@field allowFragments? boolean default false
+
+---@class dtls.ServerOptions: dtls.ContextOptions
+---@field context? dtls.Context instead of what makes one
+---@field sni? table<string, dtls.Context|dtls.ContextOptions> 'host', '*.domain' or '*'
+---@field SNICallback? dtls.SNIFunction
+---@field sessionStore? {get: (fun(id: string): string?), set: fun(id: string, blob: string), remove: fun(id: string)} may yield
+---@field demux? 'shared'|'connected' default 'shared'
+---@field cookieSecret? string|string[] at least 32 bytes, or {current, previous}; default: random ones
+---@field maxConnections? integer default: no limit
+---@field maxConnectionsPerHost? integer default: no limit
+---@field maxHandshakes? integer default 4096
+---@field reusePort? boolean SO_REUSEPORT; default false
+---@field ipv6Only? boolean IPV6_V6ONLY; default false
+---@field udpTTL? integer hops, 1 to 255
+---@field recvBufferSize? integer bytes, SO_RCVBUF; default 4194304 for the socket that listens
+---@field sendBufferSize? integer bytes, SO_SNDBUF
+
+---@class dtls.ClientOptions: dtls.ContextOptions
+---@field context? dtls.Context instead of what makes one
+---@field host? string a name or an IP address
+---@field port? integer|string 1 to 65535
+---@field servername? string default: `host`; '': none
+---@field hostname? string an alias of `servername`
+---@field family? 4|6 default: both
+---@field localAddress? string
+---@field localPort? integer|string default 0: any free one
+---@field handle? uv_udp_t|table a UDP handle of luv's or a dgram socket of luvit's
+---@field session? string what getSession() gave
+---@field udpTTL? integer hops, 1 to 255
+---@field recvBufferSize? integer bytes, SO_RCVBUF
+---@field sendBufferSize? integer bytes, SO_SNDBUF
+
+-- ── what is known ──
+
+--- Datagrams, records or messages that were dropped, by reason (src/core.h says what each is). What never happened is nil.
+---@class dtls.Drops
+---@field empty? integer
+---@field short? integer
+---@field type? integer
+---@field version? integer
+---@field length? integer
+---@field undersized? integer
+---@field unprotected? integer
+---@field handshake? integer
+---@field alert? integer
+---@field early? integer
+---@field epoch? integer
+---@field replay? integer
+---@field invalid? integer
+---@field hello? integer
+---@field pace? integer
+---@field stranger? integer
+---@field stash? integer
+---@field overflow? integer
+---@field EAGAIN? integer
+---@field ENOBUFS? integer
+---@field EMSGSIZE? integer
+---@field ECONNREFUSED? integer
+---@field EHOSTUNREACH? integer
+
+---@class dtls.Stats
+---@field messagesIn integer
+---@field messagesOut integer
+---@field bytesIn integer of UDP payload
+---@field bytesOut integer of UDP payload
+---@field datagramsIn integer
+---@field datagramsOut integer
+---@field retransmits integer flights that were repeated
+---@field drops dtls.Drops
+---@field recvBufferSize? integer bytes, of a socket of its own
+---@field sendBufferSize? integer bytes, of a socket of its own
+
+--- Times are of the loop's clock, in ms; nil: it has not happened.
+---@class dtls.ConnectionStats: dtls.Stats
+---@field createdAt number
+---@field connectedAt? number
+---@field closedAt? number
+---@field lastReceivedAt? number of a message
+---@field lastSentAt? number of a message
+
+---@class dtls.ServerStats: dtls.Stats
+---@field hellos integer
+---@field cookiesSent integer
+---@field cookiesAccepted integer
+---@field cookiesRefused integer
+---@field accepted integer handshakes that began
+---@field connections integer handshakes that were completed
+---@field handshakesFailed integer
+---@field handshakesTimedOut integer
+---@field evicted integer
+---@field refused integer
+---@field replaced integer
+---@field active integer connections there are, half-open ones included
+---@field handshaking integer half-open ones
+---@field unhandledErrors integer that no listener heard of
+
+--- Node's fields.
+---@class dtls.PeerCertificate
+---@field subject table<string, string|string[]>
+---@field issuer table<string, string|string[]>
+---@field subjectaltname? string 'DNS:a.example, IP Address:192.0.2.1'
+---@field valid_from string
+---@field valid_to string
+---@field serialNumber string hexadecimal digits
+---@field fingerprint string SHA-1
+---@field fingerprint256 string
+---@field fingerprint512 string
+---@field ext_key_usage? string[] OIDs
+---@field ca boolean
+---@field bits? integer
+---@field keyType string 'EC', 'RSA', 'ED25519', …
+---@field pem string
+---@field raw string DER
+---@field issuerCertificate? dtls.PeerCertificate
