@@ -56,7 +56,10 @@ local calls = {
     setCookieSecret = { { 7, says = 'secret: expected a string of at least 32 bytes, or {current, previous}, got number' } },
     setTicketKeys = { { 7, says = 'keys: expected a string of 80 bytes, or {current, previous}, got number' } },
     setBusy = { { says = 'busy: expected a boolean, got nil' } },
-    sendDatagram = { { 7, {}, says = 'data: expected a string, got number' }, { 'x', says = 'address: expected {ip=, port=}, got nil' } },
+    sendDatagram = {
+      { 7, {}, says = 'data: expected a string, got number' },
+      { 'x', says = 'address: expected an address, {ip=, port=} with a port from 1 to 65535, got nil' },
+    },
     connections = {}, stats = {}, ref = {}, unref = {},
   },
   setters = {

@@ -30,6 +30,11 @@ describe('a send that the system has no room for', function()
               assert(got[2][2] == 'after')
               pair.roundTrip(pair.echo(server) and pair.open(server), 'others are served')
               assert(heard.names() == 'drain', heard.names()) -- once for three sends
+              fault.set('send', 1, 1, errno)
+              local ok, err = one:sendDatagram '\0lost'
+              assert(not ok and err.code == errno, err and err.code)
+              loop.till(function() return #heard == 2 end, 'drain after sendDatagram')
+              assert(heard.names() == 'drain drain', heard.names())
               pair.close(one, other, server)
             end)()
           end, demux, role, code)

@@ -189,7 +189,11 @@ describe('sendDatagram', function()
     local conn = pair.open(server)
     assert.has_error(function() conn:sendDatagram(7) end)
     assert.has_error(function() server:sendDatagram(7, { ip = '127.0.0.1', port = 7 }) end)
-    for _, address in ipairs { false, '127.0.0.1', {}, { ip = '127.0.0.1' }, { ip = 7, port = 7 } } do
+    for _, address in ipairs {
+      false, '127.0.0.1', {}, { ip = '127.0.0.1' }, { ip = 7, port = 7 }, { ip = '127.0.0.1\0', port = 7 },
+      { ip = '127.0.0.1', port = 0 }, { ip = '127.0.0.1', port = -1 }, { ip = '127.0.0.1', port = 65536 + 7 },
+      { ip = '127.0.0.1', port = 7.5 }, { ip = '127.0.0.1', port = 0 / 0 }, { ip = '127.0.0.1', port = 7, localAddress = 7 },
+    } do
       assert.has_error(function() server:sendDatagram('\0', address) end)
     end
     pair.close(conn, server)

@@ -576,7 +576,9 @@ end
 function Connection:sendDatagram(data)
   arguments.insist('sendDatagram', 'data', options.ofType 'string', data)
   if not self._association then return not_connected() end
-  return self._association:send_datagram(data)
+  local ok, err = self._association:send_datagram(data)
+  if err and is_full[err.code] then self:_awaitDrain() end
+  return ok, err
 end
 
 -- ── MTU ──

@@ -186,6 +186,17 @@ function options.portOrHandle(value)
   return handle, ('%s, or %s'):format(expected, other)
 end
 
+local function is_ip(value) return type(value) == 'string' and not value:find '%z' end
+
+--- Where a datagram goes to, and what it comes from if that is given: {ip=, port=[, localAddress={ip=}]}.
+function options.address(value)
+  local from = type(value) == 'table' and value.localAddress
+  local good = type(value) == 'table' and is_ip(value.ip) and type(value.port) == 'number' and whole_number(1, 65535)(value.port)
+    and (not from or type(from) == 'table' and is_ip(from.ip))
+  if good then return value end
+  return nil, 'an address, {ip=, port=} with a port from 1 to 65535'
+end
+
 -- ── the options ──
 
 --- What makes an SSL_CTX.

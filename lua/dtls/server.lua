@@ -300,8 +300,7 @@ end
 ---@return dtls.Error? err EINVAL: DTLS's first byte, empty, or no such address; ENOTCONN: it does not listen; EMSGSIZE, EAGAIN, …
 function Server:sendDatagram(data, address)
   arguments.insist('sendDatagram', 'data', options.ofType 'string', data)
-  local good = type(address) == 'table' and type(address.ip) == 'string' and type(address.port) == 'number'
-  if not good then error('sendDatagram: address: expected {ip=, port=}, got ' .. type(address), 2) end
+  arguments.insist('sendDatagram', 'address', options.address, address)
   if not self._endpoint then return nil, new_error('ENOTCONN', 'the server does not listen') end
   local from = address.localAddress
   return self._endpoint:send_datagram(data, address.ip, address.port, from and from.ip)
