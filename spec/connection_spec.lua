@@ -84,6 +84,32 @@ describe('a connection', function()
       assert.equal(0, server:stats().unhandledErrors)
     end))
 
+    it('gives an error that nobody hears to missingHandlerType, at either end, but not that of a handshake at a server', loop.run(function()
+      local server = pair.listening({ demux = demux }, ip)
+      local missing = {}
+      local function watched(emitter, who)
+        function emitter:missingHandlerType(name, err)
+          if name == 'error' then missing[#missing + 1] = who .. ' ' .. err.message .. (self == emitter and '' or ' of another') end
+        end
+      end
+      local conn, accepted = pair.open(server)
+      watched(conn, 'client')
+      watched(accepted, 'server')
+      conn:destroy 'one'
+      accepted:destroy 'two'
+      server:on('accept', function(refused)
+        watched(refused, 'handshake')
+        refused:destroy 'three'
+      end)
+      local refused = pair.record(server, 'clientError')
+      local again = pair.client(server)
+      watched(again, 'again')
+      refused.wait 'clientError'
+      again:destroy 'four'
+      pair.close(conn, accepted, again, server)
+      assert.same({ 'client one', 'server two', 'again four' }, missing)
+    end))
+
     it('that is destroyed says nothing to its peer', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local between = proxy.new(server)

@@ -60,6 +60,50 @@ describe('a send that the system has no room for', function()
       end, demux)
     end)
 
+    it('is followed by drain also during the handshake', function()
+      child(function(strategy)
+        local fault, loop, pair = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.pair'
+        loop.run(function()
+          local server = pair.listening { demux = strategy }
+          local heard
+          server:on('accept', function(accepted)
+            heard = pair.record(accepted, 'drain', 'connection')
+            fault.set('send', 1, 1, 'EAGAIN')
+            assert(not accepted:sendDatagram '\0lost')
+          end)
+          local client = require('spec.support.raw').open()
+          require('spec.support.hello').halfOpen(client, server)
+          loop.till(function() return heard and heard.find 'drain' end, 'drain')
+          assert(heard.names() == 'drain', heard.names())
+          pair.close(client, server)
+        end)()
+      end, demux)
+    end)
+
+    it('is followed by drain also when the poll has failed in between', function()
+      child(function(strategy)
+        local fault, loop, pair = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.pair'
+        local handle = require 'dtls.handle'
+        local start, callbacks = handle.start, {}
+        function handle.start(poll, events, callback)
+          callbacks[poll] = callback
+          return start(poll, events, callback)
+        end
+        loop.run(function()
+          local server = pair.listening { demux = strategy }
+          local conn, accepted = pair.open(server)
+          for _, one in ipairs { conn, accepted } do
+            local heard = pair.record(one, 'drain')
+            fault.set('send', 1, 1, 'EAGAIN')
+            assert(not one:send 'lost')
+            for _, callback in pairs(callbacks) do callback 'EBADF' end -- libuv's word for a socket error that it stops a poll for
+            heard.wait 'drain'
+          end
+          pair.close(conn, accepted, server)
+        end)()
+      end, demux)
+    end)
+
     it('is not followed by drain when the connection or its server has closed', function()
       child(function(strategy)
         local fault, loop, pair = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.pair'

@@ -67,7 +67,7 @@ end
 local function on_ready(watch, failed, events)
   local self = watch.connection
   local writable = not failed and events:find('w', 1, true)
-  if writable then watch.start() end
+  if writable then watch.start 'rp' end
   self:_serve()
   self:_takeDatagrams()
   if self._server then self._server:_dispatchPending() end
@@ -82,7 +82,7 @@ function Connection:_watchDescriptor(fd)
   if not poll then return nil, new_error('ERR_DTLS_SYSTEM', err) end
   local watch = { poll = poll, connection = self }
   local function callback(failed, events) on_ready(watch, failed, events) end
-  watch.start = function(events) handle.start(poll, events or 'rp', callback) end
+  watch.start = function(events) handle.start(poll, events or watch.connection._full and 'rwp' or 'rp', callback) end
   self:_takeWatch(watch)
   watch.start()
   if self._unreferenced then poll:unref() end
@@ -450,7 +450,7 @@ function Connection:_fail(err)
   end
   self:_finish(err)
   local heard = self:listenerCount('error') > 0
-  if heard then self:fire('error', err) end
+  if heard or not (early and self._server) then self:fire('error', err) end -- unheard: missingHandlerType's
   if self._server then self._server:_failed(self, err, early, heard) end
 end
 
@@ -512,14 +512,14 @@ end
 function Connection:_awaitDrain()
   if self._full then return end
   self._full = true
-  if self._watch then self._watch.start 'rwp' elseif self._server then self._server:_awaitDrain(self) end
+  if self._watch then self._watch.start() elseif self._server then self._server:_awaitDrain(self) end
 end
 
 --- The socket takes datagrams again.
 function Connection:_drained()
   if not self._full then return end
   self._full = nil
-  if self._state == 'open' then self:fire('drain') end
+  if self._state ~= 'closed' then self:fire('drain') end
 end
 
 local function not_connected()
