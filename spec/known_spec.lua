@@ -421,6 +421,30 @@ pair.eachStrategy(function(demux)
     end))
   end)
 
+  describe('what stays known', function()
+    local function snapshot(value)
+      local own = type(value) == 'table' and {} or value
+      if own ~= value then for name, inner in pairs(value) do own[name] = snapshot(inner) end end
+      return own
+    end
+
+    it('is not changed by what its reader does with it', loop.run(function()
+      local server = pair.listening { demux = demux }
+      local conn, accepted = pair.open(server)
+      pair.close(conn, accepted, server)
+      for _, method in ipairs { 'stats', 'getCipher', 'getPeerCertificate', 'remoteAddress', 'localAddress' } do
+        for _, each in ipairs(method == 'getPeerCertificate' and { conn } or { conn, accepted }) do
+          local given = each[method](each)
+          local before = snapshot(given)
+          if given.drops then given.drops.stranger = 99 end
+          if given.subject then given.subject.CN = 'mallory' end
+          for name in pairs(given) do given[name] = nil end
+          assert.same(before, each[method](each), method)
+        end
+      end
+    end))
+  end)
+
   describe('authorized', function()
     it('is false with a reason until connection, on both sides', loop.run(function()
       local server = pair.listening(with(proofs.certificates.server, { demux = demux }))

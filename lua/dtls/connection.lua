@@ -610,7 +610,7 @@ function Connection:setLinkMtu(bytes)
 end
 
 --- The smallest link MTU that OpenSSL works with (DTLS_get_link_min_mtu).
----@return integer? bytes nil when closed
+---@return integer? bytes nil before a client has a socket, and when closed
 function Connection:getLinkMinMtu()
   return self._association and self._association:link_min_mtu()
 end
@@ -650,11 +650,18 @@ end
 
 -- ── what is known about it, also when it has closed ──
 
--- What a method of the core's says, or said when the association was closed.
+local function copy(value)
+  if type(value) ~= 'table' then return value end
+  local own = {}
+  for name, each in pairs(value) do own[name] = copy(each) end
+  return own
+end
+
+-- What a method of the core's says, or said when the association was closed; a table is the caller's in either case.
 local function recall(self, method)
   local association, known = self._association, self._known
   if association then return (association[method](association)) end
-  return known and known[method]
+  return known and copy(known[method])
 end
 
 ---@return dtls.Address?
@@ -687,12 +694,9 @@ function Connection:pskIdentity() return recall(self, 'psk_identity') end
 function Connection:getPeerCertificate(chain)
   if chain ~= nil then arguments.insist('getPeerCertificate', 'chain', options.ofType 'boolean', chain) end
   if self._association then return self._association:peer_certificate(chain) or nil end
-  local known = self._known and self._known.peer_certificate
-  if chain or not known then return known end
-  local alone = {}
-  for field, value in pairs(known) do alone[field] = value end
-  alone.issuerCertificate = nil
-  return alone
+  local known = recall(self, 'peer_certificate')
+  if known and not chain then known.issuerCertificate = nil end
+  return known
 end
 
 --- The application protocol that both sides have agreed on (ALPN, RFC 7301).
