@@ -15,11 +15,14 @@ BIO *dtls_certificate_push_scratch(lua_State *L) {
   return box->object;
 }
 
-static int scratch_gc(lua_State *L) {
-  dtls_box *box = dtls_box_test(L, 1, TYPE);
-  if (!box) return 0;
+static void free_scratch(dtls_box *box) {
   BIO_free(box->object);
   box->object = NULL;
+}
+
+static int scratch_gc(lua_State *L) {
+  dtls_box *box = dtls_box_test(L, 1, TYPE);
+  if (box) free_scratch(box);
   return 0;
 }
 
@@ -220,6 +223,7 @@ bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool whole) {
     lua_remove(L, -2);
   }
   lua_pop(L, 1);
+  free_scratch(lua_touserdata(L, box)); /* and not when Lua collects it: a peer decides how many certificates are shown */
   lua_remove(L, box);
   return !ran_out_of_memory() && ok;
 }
