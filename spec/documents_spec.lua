@@ -1,6 +1,7 @@
 --- The documents name tests: spec ("a name", "the beginning of one …") or spec: “a name”, “…”. They must be there.
 
 local contents = require 'spec.support.contents'
+local keys = require 'spec.support.keys'
 
 -- Whether a test or a group of tests has that name, or one that begins with it.
 local function stands(source, name)
@@ -61,14 +62,6 @@ describe('the README', function()
     local rows = readme:match('\n| ' .. heading .. ' |[^\n]*\n|[- |]+\n(.-)\n\n')
     for cell in rows:gmatch '[^\n]+' do
       for name in cell:match('^| (.-) |'):gmatch '`([%w]+)`' do found[name] = true end
-    end
-    return found
-  end
-
-  local function keys(...)
-    local found = {}
-    for i = 1, select('#', ...) do
-      for name in pairs((select(i, ...))) do found[name] = true end
     end
     return found
   end

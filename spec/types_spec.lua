@@ -2,6 +2,7 @@
 
 local dtls = require 'dtls'
 local contents = require 'spec.support.contents'
+local keys = require 'spec.support.keys'
 local loop = require 'spec.support.loop'
 local options = require 'dtls.options'
 local pair = require 'spec.support.pair'
@@ -46,14 +47,6 @@ local function fields(name, into)
   for field in pairs(class.fields) do into[field] = true end
   for parent in class.parents:gmatch '[%w_.]+' do fields(parent, into) end
   return into
-end
-
-local function keys(...)
-  local found = {}
-  for i = 1, select('#', ...) do
-    for name in pairs((select(i, ...))) do found[name] = true end
-  end
-  return found
 end
 
 -- Whether all names of one table are in the other.

@@ -453,6 +453,8 @@ void dtls_path_count_overflow(dtls_path *path);
 void dtls_path_attach(dtls_path *path, dtls_association *a);
 /* Takes an association off its path. Returns the one that now is the current one because of it, or NULL. */
 dtls_association *dtls_path_detach(dtls_association *a);
+/* The parallel handshake if there is one, else the current association. */
+static inline dtls_association *dtls_path_newest(const dtls_path *path) { return path->successor ? path->successor : path->current; }
 /* A flight leaves: the peer may begin no handshake for so many ms. */
 void dtls_path_pace(dtls_path *path, unsigned interval);
 /* The peer has begun another handshake before it may: what the unfinished one would repeat could only disturb that one. */

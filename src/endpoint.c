@@ -247,7 +247,7 @@ static int greet(lua_State *L, dtls_endpoint *ep, dtls_path *path) {
 
 /* The datagram in hand was for both associations of its path, and one has had it. The other one may have taken its place. */
 static int hand_to_other(lua_State *L, dtls_endpoint *ep, const dtls_path *path, uint64_t seen_by) {
-  dtls_association *other = path && path->successor ? path->successor : path ? path->current : NULL;
+  dtls_association *other = path ? dtls_path_newest(path) : NULL;
   return other && other->number != seen_by ? hand_to(L, ep, other) : 0;
 }
 

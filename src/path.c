@@ -113,7 +113,7 @@ void dtls_path_count_overflow(dtls_path *path) {
 void dtls_path_pace(dtls_path *path, unsigned interval) { path->paced_until = dtls_now() + interval; }
 
 void dtls_path_silence(dtls_path *path) {
-  dtls_association *newest = path->successor ? path->successor : path->current;
+  dtls_association *newest = dtls_path_newest(path);
   if (!newest->open) newest->silent = true;
 }
 
