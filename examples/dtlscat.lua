@@ -261,13 +261,13 @@ local function showHandshake(conn)
   if certificate then
     detail('certificate: %s, for %s, valid from %s to %s, fingerprint %s', certificate.subject.CN or 'without a common name',
       certificate.subjectaltname or 'no name', certificate.valid_from, certificate.valid_to, certificate.fingerprint256)
-  elseif conn:pskIdentity() then
-    detail('pre-shared key: %s', conn:pskIdentity())
+  elseif conn.pskIdentity then
+    detail('pre-shared key: %s', conn.pskIdentity)
   else
     detail('certificate: none')
   end
-  if conn:servername() then detail('name asked for: %s', conn:servername()) end
-  if conn:alpnProtocol() then detail('application protocol: %s', conn:alpnProtocol()) end
+  if conn.servername then detail('name asked for: %s', conn.servername) end
+  if conn.alpnProtocol then detail('application protocol: %s', conn.alpnProtocol) end
   detail('MTU: messages of up to %d bytes', conn:getDataMtu())
   showCounts(conn)
 end

@@ -45,7 +45,7 @@ end
 local server = check(dtls.createServer { psk = find_key })
 
 server:on('connection', function(conn)
-  local identity = conn:pskIdentity()
+  local identity = conn.pskIdentity
   print('connected: ' .. identity)
   conn:on('message', function(data) conn:send(('%s said %s'):format(identity, data)) end)
   conn:on('close', function() print('closed: ' .. identity) end)

@@ -102,11 +102,11 @@ describe('a client', function()
       local server = pair.listening({ demux = demux }, ip)
       for name, expected in pairs { ['example.org'] = 'example.org', [ip] = false } do
         local conn, accepted = pair.open(server, nil, { servername = name })
-        assert.equal(expected or nil, accepted:servername())
+        assert.equal(expected or nil, accepted.servername)
         pair.close(conn)
       end
       local conn, accepted = pair.open(server, nil, { hostname = 'luvit.io' })
-      assert.equal('luvit.io', accepted:servername())
+      assert.equal('luvit.io', accepted.servername)
       pair.close(conn, server)
     end))
 
@@ -541,7 +541,7 @@ describe('a client', function()
     local server = pair.listening { cert = own.cert, key = own.key }
     resolving({ '127.0.0.1' }, function()
       local conn, accepted = pair.open(server, { ip = 'good.example', port = server.port }, { ca = own.cert })
-      assert.equal('good.example', accepted:servername())
+      assert.equal('good.example', accepted.servername)
       pair.close(conn)
       local heard = fate(pair.client({ ip = 'bad.example', port = server.port }, { ca = own.cert }))
       heard.wait 'close'

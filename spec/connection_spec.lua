@@ -891,7 +891,7 @@ describe('a listener', function()
     ['setTimeout and unref and ref'] = function(conn) conn:setTimeout(5) conn:unref() conn:ref() end,
     ['ask for everything'] = function(conn)
       conn:stats() conn:localAddress() conn:remoteAddress() conn:getCipher() conn:getProtocol() conn:getPeerCertificate() conn:getDataMtu()
-      conn:getLinkMinMtu() conn:servername() conn:pskIdentity() conn:setMtu(600) conn:setLinkMtu(600)
+      conn:getMtu() conn:getLinkMinMtu() conn:setMtu(600) conn:setLinkMtu(600)
       conn:exportKeyingMaterial(8, 'EXPERIMENTAL')
     end,
   }

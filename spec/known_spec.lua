@@ -40,13 +40,16 @@ local proofs = {
 }
 
 local getters = {
-  'localAddress', 'remoteAddress', 'address', 'getProtocol', 'getCipher', 'servername', 'pskIdentity', 'alpnProtocol', 'srtpProfile',
-  'extendedMasterSecret', 'isSessionReused', 'getPeerCertificate',
+  'localAddress', 'remoteAddress', 'address', 'getProtocol', 'getCipher', 'isSessionReused', 'getPeerCertificate',
+}
+local fields = {
+  'authorized', 'authorizationError', 'servername', 'pskIdentity', 'alpnProtocol', 'srtpProfile', 'extendedMasterSecret',
 }
 
 -- All that a connection says of its peer.
 local function facts(conn)
-  local found = { authorized = conn.authorized, authorizationError = conn.authorizationError, chain = conn:getPeerCertificate(true) }
+  local found = { chain = conn:getPeerCertificate(true) }
+  for _, name in ipairs(fields) do found[name] = conn[name] end
   for _, name in ipairs(getters) do found[name] = conn[name](conn) end
   found.messagesIn = conn:stats().messagesIn
   return found
@@ -230,11 +233,11 @@ pair.eachStrategy(function(demux)
       local heard = pair.record(server, 'clientError')
       local conn = pair.client(server, with(someone 'eve', { retransmitTimeout = 50 }))
       heard.wait 'clientError'
-      assert.equal('eve', heard[1][3]:pskIdentity())
+      assert.equal('eve', heard[1][3].pskIdentity)
       assert.equal(conn:localAddress().port, heard[1][3]:remoteAddress().port)
       assert.is_false(heard[1][3].authorized)
       pair.close(conn, server)
-      assert.equal('eve', heard[1][3]:pskIdentity())
+      assert.equal('eve', heard[1][3].pskIdentity)
     end))
 
     it('names the hint of a server for which a client has no key', loop.run(function()
@@ -318,7 +321,7 @@ pair.eachStrategy(function(demux)
         assert.equal(entry.fingerprint, err.certificate.fingerprint256)
         assert.equal(entry.fingerprint, accepted:getPeerCertificate().fingerprint256)
         assert.same({ false, reason }, pair.verdict(accepted))
-        assert.equal(NAME, accepted:servername())
+        assert.equal(NAME, accepted.servername)
         assert.equal(conn:localAddress().port, accepted:remoteAddress().port)
         pair.close(conn, server)
       end))
@@ -376,7 +379,7 @@ pair.eachStrategy(function(demux)
       local asked, accepted = {}, nil
       local function ask(kind, answer)
         return function(subject, conn, ...)
-          asked[#asked + 1] = { kind, subject, conn == accepted, conn:remoteAddress().port, conn:servername(), select('#', ...) }
+          asked[#asked + 1] = { kind, subject, conn == accepted, conn:remoteAddress().port, conn.servername, select('#', ...) }
           return answer
         end
       end
@@ -391,7 +394,7 @@ pair.eachStrategy(function(demux)
     it('already has the identity that the psk function is asked about', loop.run(function()
       local known
       local server = pair.listening { demux = demux, psk = function(_, conn)
-        known = conn:pskIdentity()
+        known = conn.pskIdentity
         return KEY
       end }
       local conn = pair.open(server, nil, { psk = { identity = 'alice', key = KEY } })
@@ -416,7 +419,7 @@ pair.eachStrategy(function(demux)
       local conn = pair.client(server, { ca = root.pem.cert, servername = NAME, retransmitTimeout = 50 })
       heard.wait 'clientError'
       assert.equal(("there is no identity for the name '%s', which the client asked for"):format(NAME), heard[1][2].message)
-      assert.equal(NAME, heard[1][3]:servername())
+      assert.equal(NAME, heard[1][3].servername)
       pair.close(conn, server)
     end))
   end)

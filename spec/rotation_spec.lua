@@ -151,7 +151,7 @@ pair.eachStrategy(function(demux)
       local first = pair.open(server)
       assert(server:setContext(assert(dtls.createContext('server', { psk = { me = key.key } }))))
       local second, accepted = pair.open(server, nil, { psk = key })
-      assert.equal('me', accepted:pskIdentity())
+      assert.equal('me', accepted.pskIdentity)
       assert.is_true(pair.roundTrip(second, 'with the key'))
       local late = pair.client(server, { retransmitTimeout = 100 })
       assert.equal('handshake_failure', loop.event(late, 'error')[1].alert)
@@ -261,7 +261,7 @@ describe('setContext with options', function()
     }
     local function look(conn, accepted)
       local mtu = math.ceil(accepted:getDataMtu() / 100) * 100
-      return table.concat({ conn:getCipher().name, conn:alpnProtocol(), mtu, tostring(conn:extendedMasterSecret()) }, ' ')
+      return table.concat({ conn:getCipher().name, conn.alpnProtocol, mtu, tostring(conn.extendedMasterSecret) }, ' ')
     end
     local ask = { ALPNProtocols = { 'one', 'two' } }
     assert.equal(CHACHA .. ' one 700 false', outcome(server, pair.identity, ask, look))
@@ -297,7 +297,7 @@ describe('setContext with options', function()
   it('keeps what setters have changed since, unless it is given', loop.run(function()
     local made = assert(dtls.createContext('server', options(pair.identity, { ca = root.pem.cert, ciphers = GCM })))
     local server = pair.listening { context = made, retransmitTimeout = 50 }
-    local function look(conn) return conn:getCipher().name .. (conn:extendedMasterSecret() and ' extended' or ' plain') end
+    local function look(conn) return conn:getCipher().name .. (conn.extendedMasterSecret and ' extended' or ' plain') end
     assert.is_true(made:setVerify { mode = { 'PEER', 'FAIL_IF_NO_PEER_CERT' } })
     assert.is_true(made:setVerify { depth = 4 })
     assert.is_true(made:setCiphers(CHACHA))

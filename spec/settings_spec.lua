@@ -61,7 +61,7 @@ local function outcome(server, made, look, prepare)
 end
 
 local function suite(conn) return conn:getCipher().name end
-local function masterSecret(conn) return conn:extendedMasterSecret() and 'extended' or 'plain' end
+local function masterSecret(conn) return conn.extendedMasterSecret and 'extended' or 'plain' end
 
 local function resumed(conn, server, options)
   local session = conn:getSession()

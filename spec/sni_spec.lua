@@ -44,7 +44,7 @@ local function visit(server, how, look)
 end
 
 local function gets(server, name, identity)
-  return visit(server, asking(name, identity), function(_, accepted) return accepted:servername() end)
+  return visit(server, asking(name, identity), function(_, accepted) return accepted.servername end)
 end
 
 -- A handshake that both sides give up: the client's error, the server's. A client that does not believe the alert yet may
@@ -155,13 +155,13 @@ pair.eachStrategy(function(demux)
         local how = pair.with(client or { fingerprint = { own.fingerprint, one.fingerprint } }, { servername = NAME })
         local conn, accepted = pair.open(server, relay, how)
         assert.equal(expected, server_hello_extensions(relay.recorded.client)[0] or false)
-        assert.same({ NAME, NAME }, { conn:servername(), accepted:servername() })
+        assert.same({ NAME, NAME }, { conn.servername, accepted.servername })
         local blob = conn:getSession()
         pair.close(conn)
 
         conn, accepted = pair.open(server, nil, pair.with(how, { session = blob }))
         assert.is_true(accepted:isSessionReused())
-        assert.same({ NAME, NAME }, { conn:servername(), accepted:servername() })
+        assert.same({ NAME, NAME }, { conn.servername, accepted.servername })
         pair.close(conn, relay, server)
       end))
     end
@@ -243,9 +243,9 @@ pair.each(function(demux, ip)
       for i = 1, 40 do protocols[i] = ('protocol number %d of many'):format(i) end
       protocols[#protocols + 1] = 'the last'
       local function chosen(conn, accepted)
-        assert.equal(name, accepted:servername())
-        assert.equal('the last', accepted:alpnProtocol())
-        return conn:alpnProtocol()
+        assert.equal(name, accepted.servername)
+        assert.equal('the last', accepted.alpnProtocol)
+        return conn.alpnProtocol
       end
       assert.equal('the last', visit(server, asking(name, one, { mtu = 300, ALPNProtocols = protocols }), chosen))
       local err = refused(server, asking('not' .. name, one, { mtu = 300, ALPNProtocols = protocols }))
@@ -475,7 +475,7 @@ pair.eachStrategy(function(demux)
       loop.till(function() return asked[name] end, 'the question')
       release(name, options(one, { ALPNProtocols = ('r'):rep(255) }))
       fate.wait 'connection'
-      assert.equal(('r'):rep(255), conn:alpnProtocol())
+      assert.equal(('r'):rep(255), conn.alpnProtocol)
       assert.equal(1, asked[name])
       pair.close(conn, server)
     end))
@@ -601,8 +601,8 @@ describe('the identity of a name brings', function()
 
   it('its application protocols', loop.run(function()
     local function protocol(conn, accepted)
-      assert.equal(conn:alpnProtocol(), accepted:alpnProtocol())
-      return conn:alpnProtocol()
+      assert.equal(conn.alpnProtocol, accepted.alpnProtocol)
+      return conn.alpnProtocol
     end
     local server = listening({ ALPNProtocols = 'coap' }, { ALPNProtocols = 'echo' })
     assert.equal('coap', visit(server, byName { ALPNProtocols = { 'echo', 'coap' } }, protocol))
@@ -616,8 +616,8 @@ describe('the identity of a name brings', function()
 
   it('its SRTP profiles', loop.run(function()
     local function profile(conn, accepted)
-      assert.equal(conn:srtpProfile(), accepted:srtpProfile())
-      return conn:srtpProfile()
+      assert.equal(conn.srtpProfile, accepted.srtpProfile)
+      return conn.srtpProfile
     end
     local both = { srtpProfiles = { 'SRTP_AEAD_AES_128_GCM', 'SRTP_AES128_CM_SHA1_80' } }
     local server = listening({ srtpProfiles = 'SRTP_AES128_CM_SHA1_80' }, { srtpProfiles = 'SRTP_AEAD_AES_128_GCM' })
@@ -630,7 +630,7 @@ describe('the identity of a name brings', function()
   end))
 
   it('its pre-shared keys', loop.run(function()
-    local function identity(_, accepted) return accepted:pskIdentity() end
+    local function identity(_, accepted) return accepted.pskIdentity end
     local key, mine = 'sixteen bytes of', { identity = 'me', key = 'sixteen bytes of' }
     local yes = { psk = { me = key } }
     local by_name, by_none = { servername = 'one.example', psk = mine }, { psk = mine }
@@ -671,8 +671,8 @@ describe('the identity of a name brings', function()
 
   it('its options and modes, and not the server\'s', loop.run(function()
     local function binds(conn, accepted)
-      assert.equal(conn:extendedMasterSecret(), accepted:extendedMasterSecret())
-      return { conn:extendedMasterSecret(), table.concat(accepted:modes(), ' ') }
+      assert.equal(conn.extendedMasterSecret, accepted.extendedMasterSecret)
+      return { conn.extendedMasterSecret, table.concat(accepted:modes(), ' ') }
     end
     local unusual = { options = { 'NO_EXTENDED_MASTER_SECRET' }, modes = { 'RELEASE_BUFFERS' } }
     local server = listening(unusual)

@@ -171,4 +171,17 @@ describe('the README', function()
     end
     pair.close(conn, server)
   end))
+
+  it('names every public field of a connection, and no others', function()
+    local typed, named = {}, {}
+    for name in contents 'lua/dtls/connection.lua':gmatch '%-%-%-@field (%a+) ' do
+      if name ~= 'private' then typed[name] = true end
+    end
+    local sentence = readme:match '\n### Connection\n.-\n(Fields, .-)Each is set'
+    for name in sentence:gmatch '`(%l%w*)`' do
+      if name ~= 'connection' then named[name] = true end -- the event, which one of them waits for
+    end
+    named.checkServerIdentity = nil
+    assert.same(typed, named)
+  end)
 end)

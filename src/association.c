@@ -660,6 +660,12 @@ static int association_set_link_mtu(lua_State *L) {
   return apply_mtu(L, a, packet > overhead ? packet - overhead : 0);
 }
 
+/* association:mtu() → bytes of UDP payload that no datagram exceeds */
+static int association_mtu(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)check(L)->mtu);
+  return 1;
+}
+
 /* association:link_min_mtu() → bytes of IP packet (DTLS_get_link_min_mtu) */
 static int association_link_min_mtu(lua_State *L) {
   lua_pushinteger(L, DTLS_get_link_min_mtu(check(L)->ssl));
@@ -843,6 +849,7 @@ void dtls_association_init(lua_State *L) {
       {"set_retransmit", association_set_retransmit},
       {"set_mtu", association_set_mtu},
       {"set_link_mtu", association_set_link_mtu},
+      {"mtu", association_mtu},
       {"link_min_mtu", association_link_min_mtu},
       {"data_mtu", association_data_mtu},
       {"fd", association_fd},

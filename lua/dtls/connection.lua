@@ -26,6 +26,13 @@ local SILENCES = { 'timeout', 'receiveTimeout' }
 ---  `connection`, false until then, kept when it has closed
 ---@field authorizationError string? why not: OpenSSL's and Node's name of what is wrong (HANDSHAKE_NOT_COMPLETE,
 ---  NO_PEER_CERTIFICATE, …), or what checkServerIdentity said
+---@field servername string? the host name that the client asked for (SNI), on a server in lower case and without a final dot; as
+---  every field below it is set as soon as the handshake has it, and kept when the connection has closed
+---@field alpnProtocol string? the application protocol that both sides have agreed on (ALPN, RFC 7301)
+---@field srtpProfile string? the SRTP profile that both sides have agreed on (RFC 5764), by OpenSSL's name. The keys:
+---  exportKeyingMaterial(length, 'EXTRACTOR-dtls_srtp')
+---@field pskIdentity string? who a peer with a pre-shared key is, or says to be as long as `authorized` is false
+---@field extendedMasterSecret boolean whether both sides bound the master secret to the handshake (RFC 7627); it is always asked for
 ---@field private _association userdata? the core's object; nil before there is one and once closed
 ---@field private _retry (fun(err: dtls.Error): boolean, dtls.Error)? a client's: tries another address, or tells of all
 ---@field private _calls {method: string, n: integer}[]? a client's setters before it is open, for each association that it makes
@@ -49,6 +56,7 @@ function Connection.new(made, settings, server)
   self._state = 'connecting'
   self._wait = settings.retransmitTimeout
   self.authorized, self.authorizationError = false, 'HANDSHAKE_NOT_COMPLETE'
+  self.extendedMasterSecret = false
   self._closing = 0 -- handles that are being closed
   self._timer = uv.new_timer()
   self._createdAt = now()
@@ -113,13 +121,18 @@ end
 
 -- ── handshake ──
 
+-- The MTU of the options, for an association or the draft of one.
+function Connection:_limit(association)
+  local settings = self._settings
+  if settings.linkMtu then return association:set_link_mtu(settings.linkMtu) end
+  return association:set_mtu(settings.mtu)
+end
+
 --- Begins the handshake of an association that can be reached through a descriptor or through the server.
 function Connection:_begin(association)
-  local settings = self._settings
   self._association = association
   self._state = 'handshaking'
-  local ok, err
-  if settings.linkMtu then ok, err = association:set_link_mtu(settings.linkMtu) else ok, err = association:set_mtu(settings.mtu) end
+  local ok, err = self:_limit(association)
   if not ok then return self:_fail(err) end
   self:_dropDraft()
   if self._takesOthers then self:_askForDatagrams() end
@@ -199,6 +212,16 @@ function Connection:_tick()
   if self._state == 'open' then self:_silenceTick() else self:_handshakeTick() end
 end
 
+-- What the handshake says of the peer so far.
+function Connection:_learn()
+  local association = self._association
+  self.servername = association:servername()
+  self.alpnProtocol = association:alpn()
+  self.srtpProfile = association:srtp_profile()
+  self.pskIdentity = association:psk_identity()
+  self.extendedMasterSecret = association:extended_master_secret()
+end
+
 function Connection:_authorize()
   local good, reason = self._association:authorized()
   self.authorized = good
@@ -273,6 +296,7 @@ function Connection:_serve()
   local association = self._association
   if self._state == 'handshaking' then
     local done, err, subject, id = association:handshake()
+    self:_learn()
     if self._context.keylogs then
       self:_logKeys()
       if self._state ~= 'handshaking' then return end
@@ -388,9 +412,7 @@ function Connection:_close(any)
 end
 
 -- What stays known of a peer: methods of the core's object, which are asked once more when it is closed.
-local lasting = {
-  'protocol', 'cipher', 'servername', 'psk_identity', 'alpn', 'srtp_profile', 'extended_master_secret', 'session_reused', 'stats',
-}
+local lasting = { 'protocol', 'cipher', 'session_reused', 'stats' }
 
 local function read_all(association, successor)
   local known = { peer_certificate = association:peer_certificate(true) or nil }
@@ -589,6 +611,12 @@ function Connection:getDataMtu()
   return self._association and self._association:data_mtu() or 0
 end
 
+--- What caps the UDP payload of every datagram: what was set last, or less, where the path has said that it takes less. As
+--- long as a client has no socket, `linkMtu` is counted for IPv4.
+---@return integer? bytes nil when it has closed
+---@return dtls.Error? err ENOTCONN
+function Connection:getMtu() return self:_get 'mtu' end
+
 --- Caps the UDP payload of every datagram from now on (SSL_set_mtu).
 ---@param bytes integer
 ---@return true? ok
@@ -623,6 +651,7 @@ function Connection:_target()
   if self._state ~= 'connecting' then return not_connected() end
   if self._draft then return self._draft end
   local draft, err = core.draft(self._context.core)
+  if draft then self:_limit(draft) end
   self._draft = draft
   return draft, err
 end
@@ -678,14 +707,6 @@ function Connection:getProtocol() return recall(self, 'protocol') end
 ---@return {name: string, standardName: string, version: string, bits: integer}?
 function Connection:getCipher() return recall(self, 'cipher') end
 
---- The host name that the client asked for (SNI), on a server in lower case and without a final dot.
----@return string?
-function Connection:servername() return recall(self, 'servername') end
-
---- Who a peer with a pre-shared key is, or says to be as long as `authorized` is false.
----@return string?
-function Connection:pskIdentity() return recall(self, 'psk_identity') end
-
 --- The peer's certificate, the one that was refused if it was, with Node's fields: subject, issuer, subjectaltname, valid_from,
 --- valid_to, serialNumber, fingerprint (SHA-1), fingerprint256, fingerprint512, ext_key_usage, ca, bits, keyType ('EC', 'RSA',
 --- 'ED25519', …), pem, raw (DER).
@@ -698,19 +719,6 @@ function Connection:getPeerCertificate(chain)
   if known and not chain then known.issuerCertificate = nil end
   return known
 end
-
---- The application protocol that both sides have agreed on (ALPN, RFC 7301).
----@return string?
-function Connection:alpnProtocol() return recall(self, 'alpn') end
-
---- The SRTP profile that both sides have agreed on (RFC 5764), by OpenSSL's name. The keys:
---- exportKeyingMaterial(length, 'EXTRACTOR-dtls_srtp').
----@return string?
-function Connection:srtpProfile() return recall(self, 'srtp_profile') end
-
---- Whether both sides bound the master secret to the handshake (RFC 7627); it is always asked for.
----@return boolean
-function Connection:extendedMasterSecret() return recall(self, 'extended_master_secret') or false end
 
 --- Whether the handshake resumed an earlier session instead of proving identities anew.
 ---@return boolean

@@ -68,7 +68,7 @@ questions.ask_hello = {
   ask = function(conn, name, id) return conn._server:_identify(name, id, conn) end,
   answer = function(conn, association, chosen, blob, id)
     if chosen == false then
-      local name = conn:servername()
+      local name = conn.servername
       local text = name and ("there is no identity for the name '%s', which the client asked for"):format(name)
       conn._answerError = core.error('ERR_DTLS_SERVERNAME', text or 'what the client asked for is no host name', {
         reason = 'UNRECOGNIZED_NAME',

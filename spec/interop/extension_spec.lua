@@ -54,20 +54,20 @@ describe('extensions:', function()
         local _, events, port = listen { ALPNProtocols = { 'coap', 'echo' }, srtpProfiles = { SHA1_32, SHA1_80 } }
         local peer = visit(port, { alpn = { 'other', 'echo', 'coap' }, srtp = { SHA1_80, SHA1_32 }, exports = LABEL })
         local conn = events:take 'connection'
-        assert.equal('coap', conn:alpnProtocol())
+        assert.equal('coap', conn.alpnProtocol)
         assert.equal('coap', peer:protocol())
-        assert.equal(SHA1_32, conn:srtpProfile())
+        assert.equal(SHA1_32, conn.srtpProfile)
         assert.equal(SHA1_32, peer:profile())
         assert.equal(peer:exported(), conn:exportKeyingMaterial(60, LABEL))
-        assert.is_true(conn:extendedMasterSecret())
+        assert.is_true(conn.extendedMasterSecret)
       end))
 
       it(('our server takes a client of %s that offers neither, %s sockets'):format(tool, demux), interop.run(function()
         local _, events, port = listen { ALPNProtocols = 'coap', srtpProfiles = SHA1_80 }
         local peer = visit(port, { exports = 'EXPERIMENTAL' })
         local conn = events:take 'connection'
-        assert.is_nil(conn:alpnProtocol())
-        assert.is_nil(conn:srtpProfile())
+        assert.is_nil(conn.alpnProtocol)
+        assert.is_nil(conn.srtpProfile)
         assert.equal(peer:exported(), conn:exportKeyingMaterial(60, 'EXPERIMENTAL'))
       end))
 
@@ -87,7 +87,7 @@ describe('extensions:', function()
           local identity, name = unpack(case)
           local peer = visit(port, { ca = identity.cert, servername = name }) -- it checks
           local conn, its = events:take 'connection'
-          assert.equal(name, conn:servername())
+          assert.equal(name, conn.servername)
           peer:send 'as expected'
           assert.equal('as expected\n', its:take 'message')
           peer:quit()
@@ -132,9 +132,9 @@ describe('extensions:', function()
       local peer, port = serve(tool, { alpn = { 'coap', 'echo' }, srtp = { SHA1_32, SHA1_80 }, exports = LABEL })
       local conn, its = connect(port, { ALPNProtocols = { 'other', 'echo' }, srtpProfiles = { SHA1_80, SHA1_32 } })
       its:take 'connection'
-      assert.equal('echo', conn:alpnProtocol())
-      assert.equal(chosen, conn:srtpProfile())
-      assert.is_true(conn:extendedMasterSecret())
+      assert.equal('echo', conn.alpnProtocol)
+      assert.equal(chosen, conn.srtpProfile)
+      assert.is_true(conn.extendedMasterSecret)
       if tool == 'openssl' then
         assert.equal('echo', peer:protocol())
         assert.equal(chosen, peer:profile())
@@ -146,8 +146,8 @@ describe('extensions:', function()
       local _, port = serve(tool)
       local conn, its = connect(port, { ALPNProtocols = 'coap', srtpProfiles = SHA1_80 })
       its:take 'connection'
-      assert.is_nil(conn:alpnProtocol())
-      assert.is_nil(conn:srtpProfile())
+      assert.is_nil(conn.alpnProtocol)
+      assert.is_nil(conn.srtpProfile)
     end))
   end
 
@@ -164,7 +164,7 @@ describe('extensions:', function()
     for _, case in ipairs { { 'other.example', other }, { nil, one } } do
       local conn, its = connect(port, { servername = case[1], fingerprint = case[2].fingerprint })
       its:take 'connection'
-      assert.equal(case[1], conn:servername())
+      assert.equal(case[1], conn.servername)
       conn:close()
       its:take 'close'
     end
@@ -185,7 +185,7 @@ describe('extensions:', function()
     local _, events, port = interop.server('127.0.0.1', { cert = own.pem.cert, key = own.pem.key })
     local peer = peers.client('gnutls', { ip = '127.0.0.1', port = port, priority = 'NORMAL:%NO_SESSION_HASH', exports = LABEL })
     local conn = events:take 'connection'
-    assert.is_false(conn:extendedMasterSecret())
+    assert.is_false(conn.extendedMasterSecret)
     assert.equal(peer:exported(), conn:exportKeyingMaterial(60, LABEL))
   end))
 end)

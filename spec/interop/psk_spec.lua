@@ -28,7 +28,7 @@ describe('with a pre-shared key', function()
           local _, events, port = interop.server(ip, { psk = { alice = KEY, bob = 'another key, this one' }, demux = demux })
           local peer = peers.client(tool, { ip = ip, port = port, psk = ALICE })
           local conn, its = events:take 'connection'
-          assert.equal('alice', conn:pskIdentity())
+          assert.equal('alice', conn.pskIdentity)
           assert.equal(suite, peer:cipher())
           assert.equal(suite, conn:getCipher().name)
           assert.is_true(conn.authorized)
@@ -70,7 +70,7 @@ describe('with a pre-shared key', function()
         local conn, its = interop.client { host = ip, port = port, psk = ALICE }
         its:take 'connection'
         assert.equal(suite, conn:getCipher().name)
-        assert.equal('alice', conn:pskIdentity())
+        assert.equal('alice', conn.pskIdentity)
         assert.is_true(conn.authorized)
         assert(conn:send 'from alice\n')
         peer:receive 'from alice'
@@ -127,7 +127,7 @@ describe('with keys that a function knows', function()
           assert.equal(0, events:count 'connection')
           asking.answer(1, KEY)
           local conn, its = events:take 'connection'
-          assert.equal('alice', conn:pskIdentity())
+          assert.equal('alice', conn.pskIdentity)
           assert.equal(suite, conn:getCipher().name)
           assert.equal('which-one', peer:hint())
           peer:send 'from alice'
@@ -214,7 +214,7 @@ describe('an identity with NULs', function()
             local peer = visit(port, identity, 2)
             for _, reused in ipairs { false, true } do
               local conn, its = events:take 'connection'
-              assert.equal(identity, conn:pskIdentity())
+              assert.equal(identity, conn.pskIdentity)
               assert.is_true(conn.authorized)
               assert.equal(reused, conn:isSessionReused())
               assert.equal('hello', its:take 'message')

@@ -95,7 +95,7 @@ describe('resumption:', function()
         assert.is_false(events:take 'connection':isSessionReused())
         local conn, its = events:take 'connection'
         assert.is_true(conn:isSessionReused())
-        assert.equal(NAME, conn:servername())
+        assert.equal(NAME, conn.servername)
         assert(conn:send 'welcome back\n')
         peer:receive 'welcome back'
         peer:send 'thank you'
