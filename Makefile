@@ -21,7 +21,8 @@ JOBS    ?= $(if $(SPEC),1,$(shell nproc))
 # Every variant has a folder of its own, so that they coexist: build, build/static, build/asan.
 OUT     := $(BUILD)$(if $(filter static,$(OPENSSL)),/static)$(if $(SANITIZE),/asan)
 CORE    := $(OUT)/dtls/core.so
-OBJECTS := $(patsubst src/%.c,$(OUT)/obj/%.o,$(wildcard src/*.c))
+SOURCES := $(wildcard src/*/*.c)
+OBJECTS := $(SOURCES:src/%.c=$(OUT)/obj/%.o)
 MODULES := $(wildcard lua/dtls/*.lua)
 LUVIT   := $(OUT)/luvit/dtls
 
@@ -46,7 +47,7 @@ HARDEN = $(eval HARDEN := $(shell for flag in -fstack-protector-strong -fstack-c
 FORTIFY = -U_FORTIFY_SOURCE $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2)
 SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
-COMPILE = $(CC) -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Wconversion \
+COMPILE = $(CC) -std=c11 -D_GNU_SOURCE -Isrc -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Wconversion \
   $(if $(WERROR),-Werror) $(HARDEN) $(FORTIFY) $(if $(SANITIZE),$(SANITIZERS)) \
   $(LUA_CFLAGS) $(SSL_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 
@@ -89,8 +90,8 @@ $(LUVIT)/core.lua: luvit/core.lua
 
 # For lit, which packs and publishes what has one: LIT_OWNER is whose it is there.
 LIT_OWNER ?= luvit
-VERSION = $(shell sed -n 's/^\#define DTLS_VERSION "\(.*\)"/\1/p' src/core.c)
-$(LUVIT)/package.lua: luvit/package.lua src/core.c Makefile
+VERSION = $(shell sed -n 's/^\#define DTLS_VERSION "\(.*\)"/\1/p' src/binding/module.c)
+$(LUVIT)/package.lua: luvit/package.lua src/binding/module.c Makefile
 	@mkdir -p $(@D)
 	sed -e 's#@OWNER@#$(LIT_OWNER)#' -e 's#@VERSION@#$(VERSION)#' $< >$@
 
@@ -232,7 +233,7 @@ deep: ## all that is too dear for each change: coverage, valgrind, floods, an ho
 # cppcheck reads no foreign headers; what it would have needed of them follows -D. Its readdirCalled asks for readdir_r, which is
 # obsolete: readdir on a stream of one's own is as safe. clang-tidy's stderr only counts what
 # it found in such headers.
-C_FILES = $(wildcard src/*.c spec/*/*.c)
+C_FILES = $(SOURCES) $(wildcard spec/*/*.c)
 lint: ## luacheck, clang-tidy, cppcheck, shellcheck
 	@.ci/setup build lint
 	luacheck --quiet --no-color lua spec bench examples .busted .luacheckrc rockspec

@@ -75,7 +75,7 @@ describe('the README', function()
 
   it('lists every error code of the code, and no others', function()
     local coded, listed = {}, {}
-    local pipe = assert(io.popen "grep -ohE 'ERR_DTLS_[A-Z_]*[A-Z]' src/*.c lua/dtls/*.lua")
+    local pipe = assert(io.popen "grep -ohE 'ERR_DTLS_[A-Z_]*[A-Z]' src/*/*.c lua/dtls/*.lua")
     for code in pipe:lines() do coded[code] = true end
     pipe:close()
     for code in readme:match('\n### Error codes\n(.-)\n### '):gmatch '| `(ERR_DTLS_[%u_]+)` |' do listed[code] = true end

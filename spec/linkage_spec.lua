@@ -111,7 +111,7 @@ describe('the OpenSSL that the module runs on', function()
     end)
   end)
 
-  -- src/linkage.c tells OpenSSL's functions by their names. Where the linker wrote down a version with them, that
+  -- src/base/linkage.c tells OpenSSL's functions by their names. Where the linker wrote down a version with them, that
   -- says the same.
   it('is recognised by the names of its functions', function()
     local symbols, status = shell('nm -D --undefined-only ' .. sharedBuild .. '/dtls/core.so')

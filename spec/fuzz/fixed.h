@@ -2,7 +2,12 @@
 #ifndef FUZZ_FIXED_H
 #define FUZZ_FIXED_H
 
-#include "core.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <lauxlib.h>
+#include <lua.h>
 
 /* libFuzzer's entry points */
 int LLVMFuzzerInitialize(int *argc, char ***argv);

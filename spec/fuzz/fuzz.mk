@@ -28,7 +28,7 @@ FUZZ_ENVIRONMENT := ASAN_OPTIONS=malloc_context_size=2:quarantine_size_mb=16 UBS
 
 FUZZ_COMPILE = $(FUZZ_CC) -std=c11 -D_GNU_SOURCE -O1 -g -fno-omit-frame-pointer -Wall -Wextra -Wshadow -Wconversion \
   $(if $(WERROR),-Werror) -Isrc -fsanitize=address,undefined -fno-sanitize-recover=undefined $(LUA_CFLAGS) $(SSL_CFLAGS) $(FUZZ_CFLAGS)
-FUZZ_OBJECTS = $(patsubst src/%.c,$(FUZZ_OUT)/obj/%.o,$(wildcard src/*.c)) $(FUZZ_OUT)/fixed.o
+FUZZ_OBJECTS = $(SOURCES:src/%.c=$(FUZZ_OUT)/obj/%.o) $(FUZZ_OUT)/fixed.o
 FUZZ_LIBS = $(eval FUZZ_LIBS := $(shell pkg-config --libs luajit libssl libcrypto))$(FUZZ_LIBS)
 FUZZ_PROGRAMS = $(FUZZ_TARGETS:%=$(FUZZ_OUT)/%)
 
@@ -46,7 +46,7 @@ $(FUZZ_SCRIPTS:%=$(FUZZ_OUT)/%.o): $(FUZZ_OUT)/%.o: $(FUZZ_DIR)/script.c $(FUZZ_
 	@mkdir -p $(@D)
 	$(FUZZ_COMPILE) -MMD -MP -DSCRIPT='"$(FUZZ_DIR)/$*.lua"' -c -o $@ $<
 
--include $(wildcard $(FUZZ_OUT)/*.d $(FUZZ_OUT)/obj/*.d)
+-include $(wildcard $(FUZZ_OUT)/*.d $(FUZZ_OUT)/obj/*/*.d)
 
 $(FUZZ_OUT)/hello: $(FUZZ_OUT)/hello.o $(FUZZ_OBJECTS)
 $(FUZZ_OUT)/screen $(FUZZ_OUT)/session: $(FUZZ_OUT)/%: $(FUZZ_OUT)/%.o $(FUZZ_OUT)/script.o $(FUZZ_OBJECTS)

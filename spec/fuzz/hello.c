@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "association/association.h"
+#include "wire/client_hello.h"
+
 enum { CURRENT_OPEN = 1, CURRENT_RANDOM = 2, SUCCESSOR = 4, SUCCESSOR_RANDOM = 8 };
 
 /* [p, p + n) lies within the datagram. */

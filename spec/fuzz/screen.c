@@ -1,5 +1,5 @@
 /*
- * What screen.c, flight.c and hold.c let through to libssl, on associations at the stages that stages.lua brings them
+ * What record_filter.c, reassembly.c and callbacks.c let through to libssl, on associations at the stages that stages.lua brings them
  * to. The first byte chooses one; then come datagrams, each behind its length (two bytes). Two bits of the first byte
  * ask to mend the lengths within them, or few would get past the screen, and to screen them as a whole.
  */
@@ -7,6 +7,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "association/association.h"
+#include "association/record_filter.h"
 
 enum { STAGES_MAX = 16, EPOCHS = 2, MEND = 128, WHOLE = 64, MESSAGE_MAX = 0x7fff };
 
@@ -17,8 +20,8 @@ static size_t count;
 static lua_State *L;
 
 static void forget(dtls_association *a) {
-  dtls_flight_free(a);
-  dtls_hold_free(a);
+  dtls_reassembly_free(a);
+  dtls_callback_free(a);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
@@ -77,7 +80,7 @@ static void check_screened(const dtls_association *a, const uint8_t *data, size_
     if (dtls_record_epoch(record) == 0)
       FUZZ_CHECK(record[0] == SSL3_RT_HANDSHAKE || record[0] == SSL3_RT_CHANGE_CIPHER_SPEC);
     else
-      FUZZ_CHECK(dtls_record_size(record) >= DTLS_RECORD_HEADER + dtls_screen_protected_min(a->ssl));
+      FUZZ_CHECK(dtls_record_size(record) >= DTLS_RECORD_HEADER + dtls_filter_protected_min(a->ssl));
     at += dtls_record_size(record);
   }
   FUZZ_CHECK(at == size);
@@ -93,7 +96,7 @@ static void answer_psk(size_t stage) {
 }
 
 static void filter(dtls_association *a, uint8_t *data, size_t size) {
-  size_t left = dtls_screen_filter_untrusted(a, data, size);
+  size_t left = dtls_filter_filter_untrusted(a, data, size);
   FUZZ_CHECK(left <= size);
   check_screened(a, data, left);
 }
@@ -114,16 +117,16 @@ static void read_all(size_t stage) {
   dtls_association *a = stages[stage].a;
   static uint8_t out[DTLS_DATAGRAM_MAX];
   for (;;) {
-    size_t size = dtls_flight_next_untrusted(a, out, sizeof out);
-    if (size == 0 && !dtls_hold_asks(a) && dtls_hold_pending(a)) {
-      size = dtls_hold_next(a, out, sizeof out);
-      FUZZ_CHECK(size > 0 && dtls_flight_take(a, out, size));
+    size_t size = dtls_reassembly_next_untrusted(a, out, sizeof out);
+    if (size == 0 && !dtls_callback_asks(a) && dtls_callback_pending(a)) {
+      size = dtls_callback_next(a, out, sizeof out);
+      FUZZ_CHECK(size > 0 && dtls_reassembly_take(a, out, size));
       continue;
     }
-    if (size == 0 && !dtls_hold_asks(a)) size = dtls_flight_waiting_untrusted(a, out, sizeof out);
+    if (size == 0 && !dtls_callback_asks(a)) size = dtls_reassembly_waiting_untrusted(a, out, sizeof out);
     if (size > 0)
       check_record(a, out, size);
-    else if (dtls_hold_asks(a))
+    else if (dtls_callback_asks(a))
       answer_psk(stage);
     else
       return;
@@ -146,7 +149,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size) {
     if (flags & MEND) mend(data, length);
     if (a->open || flags & WHOLE)
       filter(a, data, length);
-    else if (length > 0 && dtls_flight_take(a, data, length))
+    else if (length > 0 && dtls_reassembly_take(a, data, length))
       read_all(stage);
     free(data);
     input += length, size -= length;

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "association/association.h"
+#include "identity/session.h"
+
 #include <sanitizer/lsan_interface.h>
 
 static const char name[] = "localhost";

@@ -6,7 +6,7 @@
 #   luvi-old      is like luvi 2.14: exports an OpenSSL of another major release, has `uv` and no `luv`
 #   luvi-nostdio  is like luvi 2.15: exports an OpenSSL that reads no file
 #
-# and what else the tests of src/linkage.c load:
+# and what else the tests of src/base/linkage.c load:
 #
 #   preload.so, libssl.so.0   the same library under two names, overrides one function of libcrypto
 #   linkage_unit.so           the version rule by itself
@@ -70,6 +70,6 @@ $(addprefix $(HOST_OUT)/,no_recvmmsg.so icmp_errors.so elsewhere.so): $(HOST_OUT
 	@mkdir -p $(@D)
 	$(HOST_LIBRARY)
 
-$(HOST_OUT)/linkage_unit.so: $(HOST_DIR)/linkage_unit.c src/linkage.c src/core.h src/openssl.h
+$(HOST_OUT)/linkage_unit.so: $(HOST_DIR)/linkage_unit.c src/base/linkage.c src/base/linkage.h src/base/openssl.h
 	@mkdir -p $(@D)
 	$(HOST_LIBRARY) -Isrc -Wl,-z,now -lssl -lcrypto

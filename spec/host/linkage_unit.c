@@ -1,7 +1,10 @@
 /*
  * The version rule of linkage.c, callable with any two versions: no installed OpenSSL has them all.
  */
-#include "linkage.c"
+#include "base/linkage.c"
+
+#include <lauxlib.h>
+#include <lua.h>
 
 int luaopen_linkage_unit(lua_State *L);
 

@@ -1,0 +1,20 @@
+/* What a ClientHello gets: silence, a HelloVerifyRequest, or an association. */
+#ifndef DTLS_ASSOCIATION_LISTENER_H
+#define DTLS_ASSOCIATION_LISTENER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/openssl.h"
+#include "association/types.h"
+#include "wire/client_hello.h"
+
+void dtls_hello_callbacks(SSL_CTX *ctx);
+/* Looks at the datagram in hand, of the peer of that path (NULL: of a new one): dropped, answered, or (true) verified.
+   Nothing is kept of it. */
+bool dtls_hello_untrusted(dtls_endpoint *ep, const dtls_path *path);
+/* Brings a new association to where it reads a verified hello, the datagram there. False: libssl failed. */
+bool dtls_hello_begin_untrusted(dtls_association *a, const dtls_path *path, const uint8_t *data, size_t size);
+
+#endif

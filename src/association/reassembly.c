@@ -1,0 +1,383 @@
+/*
+ * The records of a handshake on their way into libssl. Nobody has authenticated its plaintext messages. libssl ends
+ * a handshake at the first message that it does not expect, even one that was sent long before its turn, and lets
+ * whoever sends decide how much memory it sets aside for those to come: 16 KB and more for each message or protected
+ * record. So libssl gets one record at a time, with the message that it reads next, of a type that may come next; Finished
+ * when it has read ChangeCipherSpec, and other protected records when the handshake is complete. What came before its turn
+ * waits here, within limits.
+ */
+#include "association/reassembly.h"
+
+#include <string.h>
+
+#include "association/association.h"
+#include "association/callbacks.h"
+#include "association/endpoint.h"
+#include "association/record_filter.h"
+#include "association/retransmit.h"
+#include "identity/psk.h"
+
+enum {
+  HELLOS_MAX = 3, /* of a client. A server whose cookies have changed meanwhile asks twice (RFC 6347 §4.2.1) */
+  AHEAD_MAX = 8, /* messages before its turn; a flight has at most seven */
+  WAITING_MAX = 32, /* records */
+  WAITING_BYTES_MAX = 32 * 1024
+};
+
+typedef struct waiting {
+  struct waiting *older;
+  size_t size;
+  uint8_t data[]; /* a record: plaintext with one fragment, or protected */
+} waiting;
+
+struct dtls_reassembly {
+  uint8_t *rest; /* of the datagram that is being read */
+  size_t at, size;
+  size_t sound; /* the screen has looked at all before this, and need not again for every message of a record */
+  waiting *newest;
+  unsigned count;
+  size_t bytes;
+};
+
+/* ── life ── */
+
+/* Frees the entry that `link` points to. */
+static void unlink_waiting(dtls_reassembly *f, waiting **link) {
+  waiting *entry = *link;
+  *link = entry->older;
+  f->count--;
+  f->bytes -= entry->size;
+  OPENSSL_free(entry);
+}
+
+static bool is_any(const uint8_t *record) { return record != NULL; }
+static bool is_plaintext(const uint8_t *record) { return dtls_record_epoch(record) == 0; }
+static bool is_handshake(const uint8_t *record) { return record[0] == SSL3_RT_HANDSHAKE; }
+
+static void forget_waiting(dtls_reassembly *f, bool (*which)(const uint8_t *record)) {
+  for (waiting **link = &f->newest; *link;) {
+    if (which((*link)->data))
+      unlink_waiting(f, link);
+    else
+      link = &(*link)->older;
+  }
+}
+
+void dtls_reassembly_free(dtls_association *a) {
+  dtls_reassembly *f = a->reassembly;
+  if (!f) return;
+  a->reassembly = NULL;
+  forget_waiting(f, is_any);
+  OPENSSL_free(f->rest);
+  OPENSSL_free(f);
+}
+
+/*
+ * A handshake message that libssl writes for the first time. Before a flight is sent, a plaintext reply to it can only be
+ * forged: such records are forgotten. A message that libssl repeats says nothing: part of the reply may have come. What is
+ * behind the type of a message that was cut into fragments is not to be relied on: libssl writes their headers over it.
+ */
+static void on_written(dtls_association *a, const uint8_t *message) {
+  if (a->repeating) return;
+  if (a->reassembly) forget_waiting(a->reassembly, is_plaintext);
+  a->last.type = message[0];
+  a->last.written = true;
+  if (message[0] == SSL3_MT_CERTIFICATE_REQUEST) a->wants_certificate = true;
+}
+
+static void on_read(dtls_association *a, const uint8_t *message) {
+  a->next_seq = (uint16_t)(dtls_u16(message + 4) + 1);
+  a->last.type = message[0];
+  a->last.written = false;
+}
+
+/*
+ * libssl shows a ChangeCipherSpec before it knows whether the turn has come for it, and drops one that came early: by the
+ * time it reads again, a new state has told. The peer's certificate has been read then, or will not come, and libssl need
+ * not set aside that much for a message any more.
+ */
+static void settle_cipher(dtls_association *a) {
+  if (!a->was_shown_cipher) return;
+  a->was_shown_cipher = false;
+  if (SSL_get_state(a->ssl) == a->state_before_cipher) return;
+  a->peer_changed_cipher = true;
+  if (SSL_get_max_cert_list(a->ssl) > SSL3_RT_MAX_PLAIN_LENGTH) SSL_set_max_cert_list(a->ssl, SSL3_RT_MAX_PLAIN_LENGTH);
+}
+
+/* libssl shows each message as it is read, in order and whole, and as it is written (SSL_set_msg_callback). */
+static void on_message(int written, int version, int type, const void *data, size_t size, SSL *ssl, void *argument) {
+  (void)version, (void)argument;
+  dtls_association *a = dtls_association_of(ssl);
+  if (type == SSL3_RT_CHANGE_CIPHER_SPEC && !written) {
+    a->was_shown_cipher = true;
+    a->state_before_cipher = SSL_get_state(ssl);
+  }
+  if (type != SSL3_RT_HANDSHAKE || size < DTLS_HANDSHAKE_HEADER) return;
+  if (written) {
+    on_written(a, data);
+  } else {
+    on_read(a, data);
+    dtls_psk_identify_untrusted(a, data, size);
+  }
+}
+
+void dtls_reassembly_watch(dtls_association *a) { SSL_set_msg_callback(a->ssl, on_message); }
+
+void dtls_reassembly_completed(dtls_association *a) {
+  SSL_set_msg_callback(a->ssl, NULL);
+  if (a->reassembly) forget_waiting(a->reassembly, is_handshake);
+  if (!dtls_reassembly_pending(a)) dtls_reassembly_free(a);
+}
+
+static void forget_rest(dtls_reassembly *f) {
+  OPENSSL_free(f->rest);
+  f->rest = NULL;
+}
+
+bool dtls_reassembly_take(dtls_association *a, const uint8_t *data, size_t size) {
+  if (!a->reassembly) a->reassembly = OPENSSL_zalloc(sizeof *a->reassembly);
+  dtls_reassembly *f = a->reassembly;
+  if (!f) return false;
+  forget_rest(f);
+  f->rest = OPENSSL_malloc(size);
+  if (!f->rest) return false;
+  memcpy(f->rest, data, size);
+  f->at = f->sound = 0;
+  f->size = size;
+  return true;
+}
+
+bool dtls_reassembly_pending(const dtls_association *a) { return a->reassembly && (a->reassembly->rest || (a->open && a->reassembly->newest)); }
+
+static waiting **oldest_waiting(dtls_reassembly *f) {
+  waiting **link = &f->newest;
+  while (*link && (*link)->older) link = &(*link)->older;
+  return link;
+}
+
+size_t dtls_reassembly_rest(dtls_association *a, uint8_t *out, size_t capacity) {
+  dtls_reassembly *f = a->reassembly;
+  size_t size = 0;
+  while (f && f->newest && size == 0) {
+    waiting **oldest = oldest_waiting(f);
+    if ((*oldest)->size <= capacity) size = (*oldest)->size;
+    memcpy(out, (*oldest)->data, size);
+    unlink_waiting(f, oldest);
+  }
+  if (!f || !f->rest || size > 0) return size;
+  if (f->size - f->at <= capacity) size = f->size - f->at;
+  memcpy(out, f->rest + f->at, size);
+  forget_rest(f);
+  return size;
+}
+
+/* ── what may come next (RFC 5246 §7.3) ── */
+
+/* What a client reads after a ServerHello, or after a certificate. */
+static bool continues_hello(const dtls_association *a, uint8_t type, bool after_certificate) {
+  const SSL_CIPHER *cipher = dtls_suite(a->ssl);
+  bool psk = dtls_psk_suite(a->ssl);
+  if (!cipher) return false;
+  if (!after_certificate && SSL_session_reused(a->ssl)) return type == SSL3_MT_NEWSESSION_TICKET;
+  if (!after_certificate && !psk) return type == SSL3_MT_CERTIFICATE;
+  if (!psk || SSL_CIPHER_get_kx_nid(cipher) != NID_kx_psk) return type == SSL3_MT_SERVER_KEY_EXCHANGE;
+  return type == SSL3_MT_SERVER_KEY_EXCHANGE || type == SSL3_MT_SERVER_DONE; /* the hint may be absent */
+}
+
+/* A server reads the hello, whose later fragments may be missing, and the reply to ServerHelloDone. */
+static bool server_expects(const dtls_association *a, uint8_t type) {
+  if (a->last.written && a->last.type == DTLS1_MT_HELLO_VERIFY_REQUEST) return type == SSL3_MT_CLIENT_HELLO;
+  if (a->last.written && a->last.type == SSL3_MT_SERVER_DONE)
+    return type == (a->wants_certificate ? SSL3_MT_CERTIFICATE : SSL3_MT_CLIENT_KEY_EXCHANGE);
+  if (a->last.written) return false;
+  switch (a->last.type) {
+    case SSL3_MT_CERTIFICATE: return type == SSL3_MT_CLIENT_KEY_EXCHANGE;
+    case SSL3_MT_CLIENT_KEY_EXCHANGE: return type == SSL3_MT_CERTIFICATE_VERIFY && SSL_get0_peer_certificate(a->ssl);
+    default: return false;
+  }
+}
+
+static bool client_expects(const dtls_association *a, uint8_t type) {
+  if (a->last.written) {
+    if (a->last.type == SSL3_MT_FINISHED) return type == SSL3_MT_NEWSESSION_TICKET;
+    if (a->last.type != SSL3_MT_CLIENT_HELLO) return false;
+    return type == SSL3_MT_SERVER_HELLO || (type == DTLS1_MT_HELLO_VERIFY_REQUEST && a->next_seq < HELLOS_MAX - 1);
+  }
+  switch (a->last.type) {
+    case SSL3_MT_SERVER_HELLO: return continues_hello(a, type, false);
+    case SSL3_MT_CERTIFICATE: return continues_hello(a, type, true);
+    case SSL3_MT_SERVER_KEY_EXCHANGE: return type == SSL3_MT_SERVER_DONE || (type == SSL3_MT_CERTIFICATE_REQUEST && !dtls_psk_suite(a->ssl));
+    case SSL3_MT_CERTIFICATE_REQUEST: return type == SSL3_MT_SERVER_DONE;
+    default: return false;
+  }
+}
+
+static bool is_expected(const dtls_association *a, uint8_t type) { return a->server ? server_expects(a, type) : client_expects(a, type); }
+
+/* libssl ends the handshake at a fragment that gives the message another length than the one before. */
+static bool fits_untrusted(dtls_association *a, const uint8_t *message) {
+  uint32_t shape = dtls_message_shape(message);
+  if (dtls_u24(message + 9) == dtls_u24(message + 1)) return true; /* not a fragment: libssl takes it as it is */
+  if (a->shape == 0 || a->shape_seq != a->next_seq) {
+    a->shape = shape;
+    a->shape_seq = a->next_seq;
+  }
+  return a->shape == shape;
+}
+
+typedef enum { NEVER, LATER, NOW } turn;
+
+static turn message_turn_untrusted(dtls_association *a, const uint8_t *message) {
+  uint16_t ahead = (uint16_t)(dtls_u16(message + 4) - a->next_seq);
+  if (ahead > UINT16_MAX / 2) {
+    DTLS_DROP(a, REPLAY);
+    return NEVER;
+  }
+  if (ahead > 0 && ahead <= AHEAD_MAX) return LATER;
+  if (ahead == 0 && is_expected(a, message[0]) && fits_untrusted(a, message)) return NOW;
+  DTLS_DROP(a, HANDSHAKE);
+  return NEVER;
+}
+
+static turn turn_untrusted(dtls_association *a, const uint8_t *record) {
+  if (is_plaintext(record)) return is_handshake(record) ? message_turn_untrusted(a, record + DTLS_RECORD_HEADER) : NOW;
+  return a->peer_changed_cipher && is_handshake(record) ? NOW : LATER;
+}
+
+/* ── what waits ── */
+
+static void drop_oldest(dtls_association *a) {
+  unlink_waiting(a->reassembly, oldest_waiting(a->reassembly));
+  DTLS_DROP(a, STASH);
+}
+
+static void keep(dtls_association *a, const uint8_t *record, size_t size) {
+  dtls_reassembly *f = a->reassembly;
+  waiting *entry = size <= WAITING_BYTES_MAX ? OPENSSL_malloc(sizeof *entry + size) : NULL;
+  if (!entry) {
+    DTLS_DROP(a, STASH);
+    return;
+  }
+  while (f->newest && (f->count == WAITING_MAX || f->bytes + size > WAITING_BYTES_MAX)) drop_oldest(a);
+  entry->older = f->newest;
+  entry->size = size;
+  memcpy(entry->data, record, size);
+  f->newest = entry;
+  f->count++;
+  f->bytes += size;
+}
+
+/* The newest whose turn it is: the older it is, the longer before its turn it was sent, and so the more likely forged. */
+static size_t take_waiting(dtls_association *a, uint8_t *out, size_t capacity) {
+  dtls_reassembly *f = a->reassembly;
+  for (waiting **link = &f->newest; *link;) {
+    waiting *entry = *link;
+    turn when = turn_untrusted(a, entry->data);
+    if (when == LATER) {
+      link = &entry->older;
+      continue;
+    }
+    size_t size = when == NOW && entry->size <= capacity ? entry->size : 0;
+    memcpy(out, entry->data, size);
+    unlink_waiting(f, link);
+    if (size > 0) return size;
+  }
+  return 0;
+}
+
+/* ── one record after the other ── */
+
+static void set_record_size(uint8_t *record, size_t size) {
+  record[11] = (uint8_t)((size - DTLS_RECORD_HEADER) >> 8);
+  record[12] = (uint8_t)(size - DTLS_RECORD_HEADER);
+}
+
+/* The first message of the handshake record at the front of the rest, as a record of its own; its size. */
+static size_t peel_untrusted(dtls_reassembly *f, uint8_t *out) {
+  uint8_t *record = f->rest + f->at;
+  size_t whole = dtls_record_size(record), message = DTLS_HANDSHAKE_HEADER + (size_t)dtls_u24(record + DTLS_RECORD_HEADER + 9);
+  size_t size = DTLS_RECORD_HEADER + message;
+  memcpy(out, record, size);
+  set_record_size(out, size);
+  if (size == whole) {
+    f->at += whole;
+  } else { /* RFC 6347 §4.2.3: a record may have several; what is left gets its header */
+    memmove(record + message, record, DTLS_RECORD_HEADER);
+    set_record_size(record + message, whole - message);
+    f->at += message;
+  }
+  return size;
+}
+
+/* The record of so many bytes at the front of the rest, which is no plaintext handshake record. */
+static size_t step_whole(dtls_association *a, uint8_t *out, size_t size, size_t capacity) {
+  dtls_reassembly *f = a->reassembly;
+  uint8_t *record = f->rest + f->at;
+  if (turn_untrusted(a, record) == LATER) {
+    keep(a, record, size);
+    f->at += size;
+    return 0;
+  }
+  /* libssl has no patience with a ChangeCipherSpec: the messages before it must not come behind it. */
+  size_t before = record[0] == SSL3_RT_CHANGE_CIPHER_SPEC ? dtls_reassembly_waiting_untrusted(a, out, capacity) : 0;
+  if (before > 0) return before;
+  if (dtls_callback_asks(a)) return 0;
+  memcpy(out, record, size);
+  f->at += size;
+  return size;
+}
+
+/*
+ * What a message says about its peer: that a flight has arrived, or that the peer goes on with this handshake, whose hello
+ * it also repeats. A forged message can do no more than keep the MTU, and the repetitions, as they were.
+ */
+static void heard_untrusted(dtls_association *a, const uint8_t *message, turn when) {
+  bool repeats_hello = a->server && message[0] == SSL3_MT_CLIENT_HELLO && dtls_u24(message + 6) == 0;
+  if (when != NEVER) a->answered = true;
+  if (when != NEVER || repeats_hello) a->silent = false;
+}
+
+/* The next record of the rest, if libssl may read it now. */
+static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
+  dtls_reassembly *f = a->reassembly;
+  uint8_t *record = f->rest + f->at;
+  bool good = f->at < f->sound;
+  size_t size = good ? dtls_record_size(record) : dtls_filter_record_untrusted(a, record, f->size - f->at, &good);
+  if (good && size > capacity) {
+    DTLS_DROP(a, LENGTH); /* cut, it would no longer be what the screen has looked at */
+    good = false;
+  }
+  if (!good) {
+    f->at += size;
+    return 0;
+  }
+  if (record[0] != SSL3_RT_HANDSHAKE || dtls_record_epoch(record) != 0) return step_whole(a, out, size, capacity);
+  f->sound = f->at + size;
+  turn when = turn_untrusted(a, record);
+  heard_untrusted(a, record + DTLS_RECORD_HEADER, when);
+  if (when == NOW && dtls_callback_untrusted(a, record, f->size - f->at)) {
+    f->at = f->size;
+    return 0;
+  }
+  size = peel_untrusted(f, out);
+  if (when == LATER) keep(a, out, size);
+  return when == NOW ? size : 0;
+}
+
+size_t dtls_reassembly_next_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
+  dtls_reassembly *f = a->reassembly;
+  size_t size = 0;
+  a->repeating = false;
+  settle_cipher(a);
+  while (f && f->rest && size == 0 && !dtls_callback_asks(a)) {
+    size = step_untrusted(a, out, capacity);
+    if (f->at >= f->size) forget_rest(f);
+  }
+  return size;
+}
+
+size_t dtls_reassembly_waiting_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
+  size_t size = a->reassembly ? take_waiting(a, out, capacity) : 0;
+  if (size > 0 && is_plaintext(out) && dtls_callback_untrusted(a, out, size)) return 0;
+  return size;
+}

@@ -1,0 +1,435 @@
+/*
+ * The filter BIO between libssl and the dgram BIO. Reads: a datagram handed in first, else the socket; libssl never
+ * sees what can only hurt it. Writes: datagrams are kept within the MTU, and a socket error never ends a session.
+ * Owns nothing.
+ */
+#include "association/record_filter.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "association/association.h"
+#include "association/callbacks.h"
+#include "association/endpoint.h"
+#include "association/retransmit.h"
+
+/* libssl ends an association at the 13th repetition of the peer's Finished (DTLS1_TMO_ALERT_COUNT). */
+enum { REPEATED_FINISHED_MAX = 12 };
+
+/* ── what libssl may see ── */
+
+static bool drop(dtls_association *a, dtls_drop reason) {
+  DTLS_COUNT(a, drops[reason], 1);
+  return false;
+}
+
+/* The plaintext handshake messages that each side may get (RFC 6347 §4.3.2). Finished is never in plain text. */
+#define BIT(type) (UINT32_C(1) << (type))
+static const uint32_t to_server = BIT(SSL3_MT_CLIENT_HELLO) | BIT(SSL3_MT_CERTIFICATE) | BIT(SSL3_MT_CLIENT_KEY_EXCHANGE) |
+                                  BIT(SSL3_MT_CERTIFICATE_VERIFY);
+static const uint32_t to_client = BIT(SSL3_MT_SERVER_HELLO) | BIT(DTLS1_MT_HELLO_VERIFY_REQUEST) | BIT(SSL3_MT_NEWSESSION_TICKET) |
+                                  BIT(SSL3_MT_CERTIFICATE) | BIT(SSL3_MT_SERVER_KEY_EXCHANGE) | BIT(SSL3_MT_CERTIFICATE_REQUEST) |
+                                  BIT(SSL3_MT_SERVER_DONE);
+#undef BIT
+
+/* libssl's own limits. It sets aside what the first fragment says. */
+static size_t max_length(const dtls_association *a, uint8_t type) {
+  switch (type) {
+    case SSL3_MT_SERVER_DONE: return 0;
+    case DTLS1_MT_HELLO_VERIFY_REQUEST: return 258;
+    case SSL3_MT_CLIENT_KEY_EXCHANGE: return 2048;
+    case SSL3_MT_CERTIFICATE_VERIFY: return SSL3_RT_MAX_PLAIN_LENGTH;
+    default: return (size_t)SSL_get_max_cert_list(a->ssl);
+  }
+}
+
+/* A fragment that contradicts itself or is larger than allowed would end the handshake, and anybody can send one. */
+static bool handshake_is_sound_untrusted(const dtls_association *a, const uint8_t *p, size_t size) {
+  uint32_t allowed = a->server ? to_server : to_client;
+  while (size >= DTLS_HANDSHAKE_HEADER) {
+    size_t length = dtls_u24(p + 1), offset = dtls_u24(p + 6), fragment = dtls_u24(p + 9);
+    if (p[0] > 31 || !(allowed >> p[0] & 1)) return false;
+    if (length > max_length(a, p[0]) || offset + fragment > length || fragment > size - DTLS_HANDSHAKE_HEADER || (fragment == 0) != (length == 0)) return false;
+    p += DTLS_HANDSHAKE_HEADER + fragment;
+    size -= DTLS_HANDSHAKE_HEADER + fragment;
+  }
+  return size == 0;
+}
+
+/* A record of epoch 0: nobody has authenticated it. */
+static bool admit_plain(dtls_association *a, const uint8_t *record) {
+  const uint8_t *body = record + DTLS_RECORD_HEADER;
+  size_t size = dtls_record_size(record) - DTLS_RECORD_HEADER;
+  if (a->open && (record[0] == SSL3_RT_HANDSHAKE || record[0] == SSL3_RT_CHANGE_CIPHER_SPEC)) return drop(a, DTLS_DROP_EPOCH);
+  switch (record[0]) {
+    case SSL3_RT_HANDSHAKE: return handshake_is_sound_untrusted(a, body, size) || drop(a, DTLS_DROP_HANDSHAKE);
+    case SSL3_RT_CHANGE_CIPHER_SPEC: return (size == 1 && body[0] == SSL3_MT_CCS) || drop(a, DTLS_DROP_HANDSHAKE);
+    case SSL3_RT_APPLICATION_DATA: return drop(a, DTLS_DROP_UNPROTECTED);
+    case SSL3_RT_ALERT:
+      if (!a->open && size == 2 && body[0] == SSL3_AL_FATAL) dtls_association_suspect(a, body[1], 0);
+      return drop(a, DTLS_DROP_ALERT);
+    default: return true;
+  }
+}
+
+/* Nonce and tag of an AEAD suite; libssl of some versions ends the session at a record that is shorter. */
+size_t dtls_filter_protected_min(const SSL *ssl) {
+  const SSL_CIPHER *cipher = dtls_suite(ssl);
+  if (!cipher) return 0;
+  if (!SSL_CIPHER_is_aead(cipher)) return 1;
+  if (SSL_CIPHER_get_cipher_nid(cipher) == NID_chacha20_poly1305) return 16;
+  return strstr(SSL_CIPHER_get_name(cipher), "CCM8") ? 8 + 8 : 8 + 16;
+}
+
+/*
+ * A protected handshake record. During the handshake the one genuine message is Finished, or a fragment of it; libssl sets
+ * aside 16 KB and more for each other message that a record of an authenticated peer announces. Of an open association, only
+ * the end that wrote the last flight has something to repeat when the peer repeats its Finished (RFC 6347 §4.2.4).
+ */
+static bool admit_protected_handshake(dtls_association *a, size_t plaintext) {
+  bool is_finished = plaintext > DTLS_HANDSHAKE_HEADER && plaintext <= DTLS_FINISHED_SIZE;
+  if (!a->open) return is_finished || drop(a, DTLS_DROP_HANDSHAKE);
+  if (a->repeated_finished >= REPEATED_FINISHED_MAX || (is_finished && !a->last.written)) return drop(a, DTLS_DROP_REPLAY);
+  return true;
+}
+
+static bool admit_protected(dtls_association *a, const uint8_t *record) {
+  if (dtls_record_epoch(record) != 1) return drop(a, DTLS_DROP_EPOCH);
+  size_t min = a->open ? a->protected_min : dtls_filter_protected_min(a->ssl), size = dtls_record_size(record) - DTLS_RECORD_HEADER;
+  if (min == 0) return drop(a, DTLS_DROP_EARLY); /* no suite yet, so it cannot be for us */
+  if (size < min) return drop(a, DTLS_DROP_UNDERSIZED);
+  if (record[0] == SSL3_RT_CHANGE_CIPHER_SPEC) return drop(a, DTLS_DROP_HANDSHAKE); /* without renegotiation there is no second one */
+  if (record[0] == SSL3_RT_HANDSHAKE) return admit_protected_handshake(a, size - min);
+  if (!a->open && !a->peer_changed_cipher) return drop(a, DTLS_DROP_EARLY);
+  if (a->open && record[0] == SSL3_RT_APPLICATION_DATA) a->unread++;
+  return true;
+}
+
+static bool admit(dtls_association *a, const uint8_t *record) {
+  if (record[0] < SSL3_RT_CHANGE_CIPHER_SPEC || record[0] > SSL3_RT_APPLICATION_DATA) return drop(a, DTLS_DROP_TYPE);
+  if (record[1] != DTLS1_VERSION_MAJOR || (a->open && dtls_u16(record + 1) != SSL_version(a->ssl))) return drop(a, DTLS_DROP_VERSION);
+  return dtls_record_epoch(record) == 0 ? admit_plain(a, record) : admit_protected(a, record);
+}
+
+static void set_number(uint8_t *record, uint64_t number) {
+  for (int i = 0; i < 6; i++) record[5 + i] = (uint8_t)(number >> (8 * (5 - i)));
+}
+
+/*
+ * Records of epoch 0 get numbers of our own, behind the hello's. Anybody can send one with a number so high that libssl
+ * would take all genuine ones after it for replays; which messages are new it knows by their own sequence numbers.
+ */
+static void renumber(dtls_association *a, uint8_t *record) {
+  if (dtls_record_epoch(record) != 0) return;
+  set_number(record, ++a->plain_number);
+}
+
+size_t dtls_filter_record_untrusted(dtls_association *a, const uint8_t *data, size_t size, bool *good) {
+  size_t length = size < DTLS_RECORD_HEADER ? 0 : dtls_record_size(data);
+  *good = false;
+  if (size < DTLS_RECORD_HEADER) {
+    drop(a, DTLS_DROP_SHORT);
+    return size;
+  }
+  if (length > size || length > DTLS_RECORD_HEADER + DTLS_RECORD_MAX || length == DTLS_RECORD_HEADER) {
+    drop(a, DTLS_DROP_LENGTH);
+    return size;
+  }
+  *good = admit(a, data);
+  return length;
+}
+
+size_t dtls_filter_filter_untrusted(dtls_association *a, uint8_t *data, size_t size) {
+  size_t kept = 0;
+  bool good;
+  for (size_t at = 0, length; at < size; at += length) {
+    length = dtls_filter_record_untrusted(a, data + at, size - at, &good);
+    if (!good) continue;
+    if (kept != at) memmove(data + kept, data + at, length);
+    kept += length;
+  }
+  return kept;
+}
+
+/* ── reading ── */
+
+/* The socket itself is beyond use. All else is the network's: ICMP alone can bring EACCES, ENONET and a dozen more. */
+bool dtls_filter_is_final(int number) {
+  switch (number) {
+    case EBADF: case ENOTSOCK: case EFAULT: case EOPNOTSUPP: case ENOTCONN: case EDESTADDRREQ: return true;
+    default: return false;
+  }
+}
+
+dtls_drop dtls_filter_reason(int number) {
+  switch (number) {
+    case EAGAIN: case EINTR: return DTLS_DROP_AGAIN;
+    case ENOBUFS: case ENOMEM: return DTLS_DROP_NOBUFS;
+    case EMSGSIZE: return DTLS_DROP_MSGSIZE;
+    case ECONNREFUSED: return DTLS_DROP_REFUSED;
+    default: return DTLS_DROP_UNREACHABLE;
+  }
+}
+
+/* An ICMP message that the kernel reports is a hint and nothing more: whoever guesses two ports can send one. */
+static void socket_error(dtls_association *a, int number) {
+  dtls_drop reason = dtls_filter_reason(number);
+  drop(a, reason);
+  if (reason == DTLS_DROP_MSGSIZE) dtls_association_learn_mtu(a);
+  if (!a->open && (reason == DTLS_DROP_REFUSED || reason == DTLS_DROP_UNREACHABLE)) dtls_association_suspect(a, -1, number);
+}
+
+/* A datagram of another protocol that somebody asks for: a server's is dispatched later, as that somebody's. */
+static bool is_other_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
+  if (!dtls_multiplex_is_other(data, size) || !dtls_multiplex_taker(a->path)) return false;
+  if (a->endpoint)
+    dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, 0);
+  else
+    dtls_multiplex_keep(a, data, size);
+  return true;
+}
+
+/* On a socket of its own a server's association may read what belongs elsewhere; a copy is dispatched later. */
+static bool is_for_me_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
+  if (is_other_untrusted(a, data, size)) return false;
+  if (!a->endpoint) return true;
+  switch (dtls_path_classify_untrusted(a->path, data, size)) {
+    case DTLS_TO_CURRENT: return true;
+    case DTLS_TO_BOTH: dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, a->number); return true;
+    default: dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, 0); return false;
+  }
+}
+
+/* The kernel may queue a datagram here that it looked up before the socket was connected, whoever sent it. */
+static void pass_on_untrusted(dtls_association *a, const dtls_address *sender, const uint8_t *data, size_t size) {
+  dtls_endpoint *ep = a->endpoint;
+  if (!ep) {
+    drop(a, DTLS_DROP_STRANGER);
+    return;
+  }
+  ep->counters.datagrams_in++;
+  ep->counters.bytes_in += size;
+  dtls_endpoint_stash(ep, a->path, sender, data, size, 0);
+}
+
+/* The datagram that was handed in. */
+static int take_handed_in(dtls_association *a, uint8_t *out, size_t capacity) {
+  size_t size = a->datagram_size < capacity ? a->datagram_size : capacity;
+  memcpy(out, a->datagram, size);
+  a->datagram = NULL;
+  if (size == 0) drop(a, DTLS_DROP_EMPTY);
+  return (int)size;
+}
+
+/* One read of its socket: the size of a datagram that is for it; 0: what came is not; -1: nothing came (errno says why). */
+static int take_from_socket(dtls_association *a, uint8_t *out, size_t capacity) {
+  dtls_address sender;
+  ssize_t size = dtls_udp_receive(a->path->fd, out, capacity, &sender);
+  if (size < 0) return -1;
+  if (!dtls_address_equal(&sender, &a->path->peer)) {
+    pass_on_untrusted(a, &sender, out, (size_t)size);
+    return 0;
+  }
+  DTLS_COUNT(a, datagrams_in, 1);
+  DTLS_COUNT(a, bytes_in, (uint64_t)size);
+  if (size == 0) drop(a, DTLS_DROP_EMPTY);
+  return size > 0 && is_for_me_untrusted(a, out, (size_t)size) ? (int)size : 0;
+}
+
+/* The next datagram that is for it: its size; 0: there is none, or none for this call; -1: the socket is beyond use. */
+static int receive(dtls_association *a, uint8_t *out, size_t capacity) {
+  if (dtls_callback_pending(a)) return (int)dtls_callback_next(a, out, capacity);
+  int size = a->datagram ? take_handed_in(a, out, capacity) : 0;
+  while (size <= 0 && a->reads_socket && a->reads_left > 0) {
+    a->reads_left--;
+    size = take_from_socket(a, out, capacity);
+    if (size >= 0) continue;
+    if (errno == EAGAIN) return 0;
+    if (dtls_filter_is_final(errno)) return -1;
+    socket_error(a, errno); /* the kernel reports it once; datagrams may wait behind it */
+  }
+  return size > 0 ? size : 0;
+}
+
+/* A hello to answer, or an open association: what is left of a datagram when the record filter has looked at it. */
+static int read_datagram(dtls_association *a, uint8_t *out, size_t capacity) {
+  int size;
+  do {
+    size = (int)dtls_reassembly_rest(a, out, capacity);
+    if (size == 0) size = receive(a, out, capacity);
+    if (size <= 0) return size;
+    size = (int)dtls_filter_filter_untrusted(a, out, (size_t)size);
+  } while (size == 0);
+  return size;
+}
+
+/* A handshake: one record whose turn it is. New ones come before those that wait. */
+static int read_record(dtls_association *a, uint8_t *out, size_t capacity) {
+  int size = 0;
+  while (!dtls_callback_asks(a)) {
+    size = (int)dtls_reassembly_next_untrusted(a, out, capacity);
+    if (size > 0 || dtls_callback_asks(a)) break;
+    size = receive(a, out, capacity);
+    if (size < 0) return -1;
+    if (size == 0) {
+      size = (int)dtls_reassembly_waiting_untrusted(a, out, capacity);
+      break;
+    }
+    if (!dtls_reassembly_take(a, out, (size_t)size)) DTLS_DROP(a, STASH);
+  }
+  if (size > 0) renumber(a, out);
+  return size;
+}
+
+static int screen_read(BIO *bio, char *out, int capacity) {
+  dtls_association *a = BIO_get_data(bio);
+  bool whole = a->open || !a->path;
+  BIO_clear_retry_flags(bio);
+  int size = whole ? read_datagram(a, (uint8_t *)out, (size_t)capacity) : read_record(a, (uint8_t *)out, (size_t)capacity);
+  if (size > 0) return size;
+  if (size == 0) BIO_set_retry_read(bio);
+  return -1;
+}
+
+void dtls_filter_collect(dtls_association *a) {
+  uint8_t data[DTLS_DATAGRAM_MAX];
+  int size;
+  while ((size = receive(a, data, sizeof data)) > 0) {
+    size = (int)dtls_filter_filter_untrusted(a, data, (size_t)size);
+    if (size > 0) dtls_callback_keep(a, data, (size_t)size);
+  }
+}
+
+/* ── writing ── */
+
+static ssize_t put(dtls_association *a, const char *data, size_t size) {
+  dtls_endpoint *ep = a->endpoint;
+  if (a->path && a->path->fd >= 0) return BIO_write(a->dgram, data, (int)size);
+  if (!ep || ep->fd < 0) {
+    errno = EBADF;
+    return -1;
+  }
+  if (a->path) return dtls_udp_send(ep->fd, &a->path->local, &a->path->peer, data, size);
+  errno = ENOTCONN; /* displaced: its peer is another one's now */
+  return -1;
+}
+
+/* What ICMP brought is about an earlier datagram; reporting it has cleared it, and this one has not been sent. */
+static ssize_t put_again(dtls_association *a, const char *data, size_t size, int *earlier) {
+  ssize_t sent = put(a, data, size);
+  *earlier = 0;
+  if (sent >= 0 || (errno != ECONNREFUSED && errno != EMSGSIZE)) return sent;
+  *earlier = errno;
+  socket_error(a, errno);
+  return put(a, data, size);
+}
+
+ssize_t dtls_filter_put(dtls_association *a, const char *data, size_t size) {
+  int earlier;
+  return put_again(a, data, size, &earlier);
+}
+
+/* One datagram. False only when the socket itself is beyond use. */
+static bool send_datagram(dtls_association *a, const char *data, size_t size) {
+  int earlier;
+  ssize_t sent = put_again(a, data, size, &earlier);
+  if (sent == 0) return true;
+  if ((sent > 0 || errno == EMSGSIZE) && size > a->longest) a->longest = size; /* retransmit.c: it may be too long for the path */
+  if (sent > 0) {
+    DTLS_COUNT(a, datagrams_out, 1);
+    DTLS_COUNT(a, bytes_out, (uint64_t)size);
+    return true;
+  }
+  if (errno == EINVAL) errno = EADDRNOTAVAIL; /* the local address is gone */
+  a->write_error = errno;
+  if (dtls_filter_is_final(errno)) return false;
+  if (errno != earlier) socket_error(a, errno);
+  return true;
+}
+
+/* libssl forgets the nonce and tag of Finished when it fills a flight: cut at record boundaries what is too long. */
+static size_t within_mtu(const dtls_association *a, const char *data, size_t size) {
+  const uint8_t *bytes = (const uint8_t *)data;
+  size_t end = 0;
+  while (size - end >= DTLS_RECORD_HEADER) {
+    size_t record = dtls_record_size(bytes + end);
+    if (end > 0 && end + record > a->mtu) return end;
+    end += record;
+    if (end >= size) break;
+  }
+  return size;
+}
+
+/* An open association writes a Finished only to repeat it. */
+static void count_finished(dtls_association *a, const char *data, size_t size) {
+  const uint8_t *bytes = (const uint8_t *)data;
+  for (size_t at = 0; size - at >= DTLS_RECORD_HEADER; at += dtls_record_size(bytes + at)) {
+    if (bytes[at] == SSL3_RT_HANDSHAKE && dtls_record_epoch(bytes + at) != 0) a->repeated_finished++;
+    if (dtls_record_size(bytes + at) > size - at) return;
+  }
+}
+
+/* RFC 6347 §4.2.1: a server's records go on from the number of the hello's, and not from libssl's own. */
+static void shift_numbers(const dtls_association *a, uint8_t *data, size_t size) {
+  for (size_t at = 0; size - at >= DTLS_RECORD_HEADER; at += dtls_record_size(data + at)) {
+    if (dtls_record_epoch(data + at) == 0) set_number(data + at, dtls_record_number(data + at) + a->plain_shift);
+    if (dtls_record_size(data + at) > size - at) return;
+  }
+}
+
+static int write_datagrams(dtls_association *a, const char *data, size_t size) {
+  for (size_t at = 0, part; at < size; at += part) {
+    part = size - at > a->mtu ? within_mtu(a, data + at, size - at) : size - at;
+    if (!send_datagram(a, data + at, part)) return -1;
+  }
+  return (int)size;
+}
+
+static int write_shifted(dtls_association *a, const char *data, size_t size) {
+  uint8_t shifted[DTLS_DATAGRAM_MAX];
+  if (size > sizeof shifted) return write_datagrams(a, data, size);
+  memcpy(shifted, data, size);
+  shift_numbers(a, shifted, size);
+  return write_datagrams(a, (const char *)shifted, size);
+}
+
+static int screen_write(BIO *bio, const char *data, int size) {
+  dtls_association *a = BIO_get_data(bio);
+  BIO_clear_retry_flags(bio);
+  if (a->rehearses || a->silent) return size;
+  if (data[0] == SSL3_RT_APPLICATION_DATA) return write_datagrams(a, data, (size_t)size);
+  if (a->open) count_finished(a, data, (size_t)size);
+  return a->plain_shift != 0 ? write_shifted(a, data, (size_t)size) : write_datagrams(a, data, (size_t)size);
+}
+
+/* ── the BIO method ── */
+
+static long screen_ctrl(BIO *bio, int command, long number, void *pointer) {
+  switch (command) {
+    case BIO_CTRL_FLUSH: return 1;
+    /* The dgram BIO would spend three system calls per read on a timeout that a non-blocking socket ignores. */
+    case BIO_CTRL_DGRAM_SET_NEXT_TIMEOUT: dtls_retransmit_set(BIO_get_data(bio), pointer); return 1;
+    default: return BIO_next(bio) ? BIO_ctrl(BIO_next(bio), command, number, pointer) : 0;
+  }
+}
+
+static BIO_METHOD *method;
+static CRYPTO_ONCE method_once = CRYPTO_ONCE_STATIC_INIT;
+
+static void make_method(void) {
+  method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_FILTER, "DTLS record filter");
+  if (method && (!BIO_meth_set_read(method, screen_read) || !BIO_meth_set_write(method, screen_write) ||
+                 !BIO_meth_set_ctrl(method, screen_ctrl))) {
+    BIO_meth_free(method);
+    method = NULL;
+  }
+}
+
+BIO *dtls_filter_new(dtls_association *a) {
+  if (!CRYPTO_THREAD_run_once(&method_once, make_method) || !method) return NULL;
+  BIO *bio = BIO_new(method);
+  if (!bio) return NULL;
+  BIO_set_data(bio, a);
+  BIO_set_init(bio, 1);
+  return bio;
+}

@@ -1,0 +1,81 @@
+/*
+ * The key log (SSLKEYLOGFILE's format): to a file that nobody but its owner may open, and as lines for the application.
+ * Whoever reads it reads the traffic, so nothing is logged unless a context says so.
+ */
+#include "identity/keylog.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "association/association.h"
+
+/* Appends a line to what the application has not taken yet. */
+static void remember(dtls_association *a, const char *line) {
+  size_t had = a->keylog ? strlen(a->keylog) : 0, size = strlen(line);
+  char *grown = OPENSSL_clear_realloc(a->keylog, had, had + size + 2);
+  if (!grown) return;
+  a->keylog = grown;
+  snprintf(grown + had, size + 2, "%s\n", line);
+}
+
+/* A full disk is no reason to refuse a peer, and a FIFO without a reader none to end the process (SIGPIPE). */
+static void append(int fd, const char *line) {
+  struct iovec parts[] = {{(void *)(uintptr_t)line, strlen(line)}, {(void *)(uintptr_t)"\n", 1}};
+  const struct timespec now = {0, 0};
+  sigset_t pipes, before, pending;
+  sigemptyset(&pipes);
+  sigaddset(&pipes, SIGPIPE);
+  sigpending(&pending);
+  pthread_sigmask(SIG_BLOCK, &pipes, &before);
+  ssize_t written = writev(fd, parts, 2); /* O_APPEND: one line whole, whoever else writes there */
+  if (written < 0 && errno == EPIPE && !sigismember(&pending, SIGPIPE)) sigtimedwait(&pipes, NULL, &now);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void log_line(const SSL *ssl, const char *line) {
+  const dtls_config *c = dtls_config_of_ssl(ssl);
+  if (c->keylog_fd >= 0) append(c->keylog_fd, line);
+  if (c->keylog_event) remember(dtls_association_of(ssl), line);
+}
+
+/* Why keys must not go to an open file; NULL: they may. Whoever else can open it reads them, or puts others in their place. */
+static const char *exposure(int fd) {
+  struct stat file;
+  if (fstat(fd, &file) != 0) return strerror(errno);
+  if (file.st_uid != geteuid()) return "another user owns it";
+  if (file.st_mode & (S_IRGRP | S_IWGRP | S_IROTH | S_IWOTH)) return "others than its owner may read or write it (chmod 600)";
+  if (S_ISREG(file.st_mode) && file.st_nlink > 1) return "it has another name elsewhere (a hard link)";
+  return NULL;
+}
+
+/* The descriptor of the file, or -1 and why not. A link leads where somebody else may have wanted it to (O_NOFOLLOW). */
+static int open_private(const char *path, const char **why) {
+  int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW, S_IRUSR | S_IWUSR);
+  *why = fd >= 0 ? exposure(fd) : errno == ELOOP ? "it is a symbolic link" : strerror(errno);
+  if (fd < 0 || !*why) return fd;
+  close(fd);
+  return -1;
+}
+
+const char *dtls_keylog_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
+  const char *file = dtls_option_string(L, "keylog_file");
+  c->keylog_event = dtls_option_boolean(L, "keylog_event");
+  if (file) {
+    const char *why;
+    c->keylog_fd = open_private(file, &why);
+    if (c->keylog_fd < 0) return lua_pushfstring(L, "keylog: %s cannot be used: %s", file, why);
+  }
+  if (file || c->keylog_event) SSL_CTX_set_keylog_callback(ctx, log_line);
+  return NULL;
+}
+
+void dtls_keylog_free(dtls_config *c) {
+  if (c->keylog_fd >= 0) close(c->keylog_fd);
+}

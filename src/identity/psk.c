@@ -1,0 +1,158 @@
+/*
+ * Pre-shared keys (RFC 4279): those of the configuration, and those that the application answers with (callbacks.c).
+ */
+#include "identity/psk.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "association/association.h"
+#include "association/callbacks.h"
+
+#define TEXT_OF(x) #x
+#define TEXT(x) TEXT_OF(x)
+
+/* ── identities are bytes (RFC 4279 §5.1), while libssl ends one at its first NUL ── */
+
+/* The session keeps an identity that has a NUL, beside libssl's, and so do its ticket and its bytes in a store. */
+void dtls_psk_identify_untrusted(dtls_association *a, const uint8_t *message, size_t size) {
+  enum { PREFIX = 2 };
+  const uint8_t *body = message + DTLS_HANDSHAKE_HEADER, *identity = body + PREFIX;
+  if (!a->server || message[0] != SSL3_MT_CLIENT_KEY_EXCHANGE || !dtls_psk_suite(a->ssl) || size < DTLS_HANDSHAKE_HEADER + PREFIX) return;
+  size_t length = dtls_u16(body);
+  if (length > size - DTLS_HANDSHAKE_HEADER - PREFIX || !memchr(identity, '\0', length)) return; /* the first libssl refuses */
+  a->identity_lost = SSL_SESSION_set1_ticket_appdata(SSL_get0_session(a->ssl), identity, length) != 1;
+}
+
+/* NULL: there is none. */
+static const char *identity_of(const SSL *ssl, const char *up_to_nul, size_t *size) {
+  void *whole = NULL;
+  SSL_SESSION *session = SSL_get0_session(ssl);
+  *size = up_to_nul ? strlen(up_to_nul) : 0;
+  if (up_to_nul && session && SSL_SESSION_get0_ticket_appdata(session, &whole, size) == 1 && whole) return whole;
+  if (up_to_nul) *size = strlen(up_to_nul);
+  return up_to_nul;
+}
+
+int dtls_psk_push_identity(lua_State *L, const SSL *ssl) {
+  size_t size;
+  const char *identity = identity_of(ssl, SSL_get_psk_identity(ssl), &size);
+  if (!identity) identity = dtls_callback_identity(dtls_association_of(ssl), &size);
+  if (identity) lua_pushlstring(L, identity, size); else lua_pushnil(L);
+  return 1;
+}
+
+static int compare(const void *a, const void *b) {
+  const dtls_psk *one = a, *other = b;
+  size_t common = one->identity_size < other->identity_size ? one->identity_size : other->identity_size;
+  int order = memcmp(one->identity, other->identity, common);
+  return order ? order : (one->identity_size > other->identity_size) - (one->identity_size < other->identity_size);
+}
+
+/* ── what libssl asks ── */
+
+static const dtls_psk *find(const dtls_config *c, const dtls_psk *wanted) {
+  return c->psks > 0 ? bsearch(wanted, c->psk, c->psks, sizeof *c->psk, compare) : NULL;
+}
+
+static unsigned give(const dtls_psk *psk, unsigned char *key, unsigned max) {
+  if (!psk || psk->key_size > max) return 0;
+  memcpy(key, psk->key, psk->key_size);
+  return (unsigned)psk->key_size;
+}
+
+/* 0 refuses with the alert unknown_psk_identity (RFC 4279 §2), more than there can be with internal_error. */
+unsigned dtls_psk_for_server(SSL *ssl, const char *identity, unsigned char *key, unsigned max) {
+  const dtls_association *a = dtls_association_of(ssl);
+  const dtls_config *c = dtls_config_of_ssl(ssl);
+  dtls_psk wanted = {0};
+  bool failed = a->identity_lost;
+  wanted.identity = (char *)(uintptr_t)identity_of(ssl, identity, &wanted.identity_size);
+  const dtls_psk *psk = c->asks_psk ? dtls_callback_psk(a, &failed) : find(c, &wanted);
+  if (failed) return PSK_MAX_PSK_LEN + 1;
+  return psk && compare(psk, &wanted) == 0 ? give(psk, key, max) : 0; /* a forged fragment may have asked for another one */
+}
+
+static unsigned for_client(SSL *ssl, const char *hint, char *identity, unsigned max_identity, unsigned char *key, unsigned max) {
+  const dtls_config *c = dtls_config_of_ssl(ssl);
+  bool failed = false;
+  const dtls_psk *psk = c->asks_psk ? dtls_callback_psk(dtls_association_of(ssl), &failed) : c->psk;
+  (void)hint;
+  if (failed || !psk || psk->identity_size >= max_identity) return 0;
+  memcpy(identity, psk->identity, psk->identity_size + 1);
+  return give(psk, key, max);
+}
+
+bool dtls_psk_suite(const SSL *ssl) {
+  const SSL_CIPHER *cipher = dtls_suite(ssl);
+  if (!cipher) return false;
+  int kx = SSL_CIPHER_get_kx_nid(cipher);
+  return kx == NID_kx_psk || kx == NID_kx_ecdhe_psk || kx == NID_kx_dhe_psk || kx == NID_kx_rsa_psk;
+}
+
+/* ── options ── */
+
+/* The entry whose identity and key are at the top of the stack (key above). */
+static const char *add(lua_State *L, dtls_config *c) {
+  size_t identity_size, key_size;
+  const char *identity = luaL_checklstring(L, -2, &identity_size), *key = luaL_checklstring(L, -1, &key_size);
+  if (identity_size > (c->server ? PSK_MAX_IDENTITY_LEN : DTLS_OWN_IDENTITY_MAX))
+    return "psk: an identity has at most " TEXT(PSK_MAX_IDENTITY_LEN) " bytes, a client's own one fewer";
+  if (!c->server && strlen(identity) != identity_size) return "psk: OpenSSL cannot send an identity that has a NUL";
+  if (key_size == 0 || key_size > PSK_MAX_PSK_LEN) return "psk: a key has 1 to " TEXT(PSK_MAX_PSK_LEN) " bytes";
+  dtls_psk *grown = OPENSSL_realloc(c->psk, (c->psks + 1) * sizeof *grown);
+  if (!grown) return "out of memory";
+  c->psk = grown;
+  dtls_psk *entry = &c->psk[c->psks];
+  entry->identity = OPENSSL_memdup(identity, identity_size + 1);
+  entry->identity_size = identity_size;
+  entry->key = OPENSSL_memdup(key, key_size);
+  entry->key_size = key_size;
+  c->psks++;
+  return entry->identity && entry->key ? NULL : "out of memory";
+}
+
+static const char *take_keys(lua_State *L, dtls_config *c) {
+  const char *failed = NULL;
+  lua_getfield(L, 2, "psk"); /* identity → key, or true */
+  c->asks_psk = lua_isboolean(L, -1) && lua_toboolean(L, -1);
+  if (lua_istable(L, -1)) {
+    lua_pushnil(L);
+    while (!failed && lua_next(L, -2)) {
+      failed = add(L, c);
+      lua_pop(L, 1);
+    }
+    if (c->psks > 0) qsort(c->psk, c->psks, sizeof *c->psk, compare);
+  }
+  if (!failed) lua_pop(L, 1);
+  return failed;
+}
+
+static const char *take_hint(lua_State *L, SSL_CTX *ctx) {
+  size_t size;
+  lua_getfield(L, 2, "psk_hint");
+  const char *hint = lua_tolstring(L, -1, &size); /* stays alive in the table */
+  lua_pop(L, 1);
+  if (!hint || (strlen(hint) == size && SSL_CTX_use_psk_identity_hint(ctx, hint) == 1)) return NULL;
+  return "pskIdentityHint: a hint has at most " TEXT(PSK_MAX_IDENTITY_LEN) " bytes and no NUL among them";
+}
+
+const char *dtls_psk_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
+  const char *failed = take_keys(L, c);
+  if (failed) return failed;
+  if (c->psks > 0 || c->asks_psk) {
+    if (c->server)
+      SSL_CTX_set_psk_server_callback(ctx, dtls_psk_for_server);
+    else
+      SSL_CTX_set_psk_client_callback(ctx, for_client);
+  }
+  return take_hint(L, ctx);
+}
+
+void dtls_psk_free(dtls_config *c) {
+  for (size_t i = 0; i < c->psks; i++) {
+    OPENSSL_free(c->psk[i].identity);
+    OPENSSL_clear_free(c->psk[i].key, c->psk[i].key_size);
+  }
+  OPENSSL_free(c->psk);
+}

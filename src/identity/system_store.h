@@ -1,0 +1,12 @@
+/* The authorities that this machine trusts. */
+#ifndef DTLS_IDENTITY_SYSTEM_STORE_H
+#define DTLS_IDENTITY_SYSTEM_STORE_H
+
+#include <stddef.h>
+
+#include "base/openssl.h"
+
+/* Adds their certificates. NULL, or a sentence, in buf: there are none, and where they were looked for. */
+const char *dtls_system_store_fill(X509_STORE *store, char *buf, size_t size);
+
+#endif

@@ -1,0 +1,269 @@
+/*
+ * Who the peer may be: authorities, revocation lists, pinned certificates, the name of a server. libssl asks `verify`;
+ * the verdict stays in SSL_get_verify_result.
+ */
+#include "identity/verify.h"
+
+#include <string.h>
+
+#include <openssl/core_names.h>
+
+#include "association/association.h"
+#include "association/callbacks.h"
+#include "identity/certificate.h"
+#include "identity/system_store.h"
+
+static bool pinned(const dtls_config *c, X509 *cert) {
+  uint8_t digest[EVP_MAX_MD_SIZE];
+  unsigned size = 0;
+  if (!cert || !X509_digest(cert, EVP_sha256(), digest, &size) || size != DTLS_DIGEST_SIZE) return false;
+  for (size_t i = 0; i < c->pins; i++)
+    if (memcmp(c->pin[i], digest, DTLS_DIGEST_SIZE) == 0) return true;
+  return false;
+}
+
+/*
+ * What a key costs its owner nothing and us much: one modular power with a 16384-bit modulus, or with an exponent as long
+ * as the modulus, takes milliseconds. libcrypto itself bounds the exponent only above 3072 bits.
+ */
+static bool is_dear(X509 *cert) {
+  enum { BITS_MAX = 8192, EXPONENT_BITS_MAX = 32 };
+  const EVP_PKEY *key = X509_get0_pubkey(cert);
+  BIGNUM *exponent = NULL;
+  if (!key) return false; /* nothing can be done with it */
+  bool dear = EVP_PKEY_get_bits(key) > BITS_MAX;
+  bool is_rsa = EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA || EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA_PSS;
+  if (!dear && is_rsa) dear = EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &exponent) != 1 || BN_num_bits(exponent) > EXPONENT_BITS_MAX;
+  BN_free(exponent);
+  return dear;
+}
+
+static bool has_dear_key(X509_STORE_CTX *store) {
+  STACK_OF(X509) *sent = X509_STORE_CTX_get0_untrusted(store);
+  bool dear = X509_STORE_CTX_get0_cert(store) && is_dear(X509_STORE_CTX_get0_cert(store));
+  for (int i = 0; !dear && i < sk_X509_num(sent); i++) dear = is_dear(sk_X509_value(sent, i));
+  return dear;
+}
+
+/* ── what a refusal says ── */
+
+/* RFC 2606 §2: no certificate has it. Stands for a name that the application did not give. */
+static const char NOBODY[] = "invalid";
+
+static void write_subject(BIO *out, const X509_NAME *name) {
+  if (X509_NAME_entry_count(name) == 0) BIO_puts(out, "nobody");
+  X509_NAME_print_ex(out, name, 0, XN_FLAG_RFC2253); /* whose escapes leave printable ASCII */
+}
+
+static void write_names(BIO *out, const char *wanted, const X509 *cert) {
+  BIO_printf(out, "%s is not among ", wanted && strcmp(wanted, NOBODY) != 0 ? wanted : "no name");
+  if (!dtls_certificate_write_alt_names(out, cert)) BIO_puts(out, "its names, of which it has none (subjectAltName)");
+}
+
+static void write_fingerprints(BIO *out, const dtls_config *c, const X509 *cert) {
+  char came[DTLS_FINGERPRINT_SIZE];
+  if (!dtls_certificate_fingerprint(cert, EVP_sha256(), came)) return;
+  BIO_printf(out, "it is %s and not ", came);
+  if (c->pins > 1) BIO_printf(out, "one of the %zu that are pinned", c->pins);
+  for (size_t i = 0; c->pins == 1 && i < DTLS_DIGEST_SIZE; i++) BIO_printf(out, "%s%02X", i > 0 ? ":" : "", c->pin[0][i]);
+}
+
+/* Of the certificate in the chain that is at fault: whose it is, and what the verdict is about. */
+static void write_fault(BIO *out, int verdict, const X509 *cert) {
+  write_subject(out, X509_get_subject_name(cert));
+  if (verdict == X509_V_ERR_CERT_HAS_EXPIRED || verdict == X509_V_ERR_CERT_NOT_YET_VALID) {
+    bool expired = verdict == X509_V_ERR_CERT_HAS_EXPIRED;
+    BIO_puts(out, expired ? " was valid until " : " is valid from ");
+    ASN1_TIME_print(out, expired ? X509_get0_notAfter(cert) : X509_get0_notBefore(cert));
+  } else if (X509_NAME_cmp(X509_get_subject_name(cert), X509_get_issuer_name(cert)) != 0) {
+    BIO_puts(out, ", issued by ");
+    write_subject(out, X509_get_issuer_name(cert));
+  }
+}
+
+static void describe(BIO *out, X509_STORE_CTX *store, const dtls_config *c) {
+  X509_VERIFY_PARAM *wanted = X509_STORE_CTX_get0_param(store);
+  X509 *leaf = X509_STORE_CTX_get0_cert(store), *fault = X509_STORE_CTX_get_current_cert(store);
+  int verdict = X509_STORE_CTX_get_error(store);
+  char *ip = NULL;
+  switch (verdict) {
+    case X509_V_ERR_HOSTNAME_MISMATCH: write_names(out, X509_VERIFY_PARAM_get0_host(wanted, 0), leaf); break;
+    case X509_V_ERR_IP_ADDRESS_MISMATCH:
+      ip = X509_VERIFY_PARAM_get1_ip_asc(wanted);
+      write_names(out, ip, leaf);
+      OPENSSL_free(ip);
+      break;
+    case X509_V_ERR_APPLICATION_VERIFICATION: write_fingerprints(out, c, leaf); break;
+    default: write_fault(out, verdict, fault ? fault : leaf); break;
+  }
+}
+
+/* Keeps what libssl lets go of when it refuses: a server has the certificate nowhere else. */
+static void refuse(dtls_association *a, X509_STORE_CTX *store) {
+  enum { DETAIL_MAX = 320 }; /* a peer may have as many names as it likes */
+  BIO *out = BIO_new(BIO_s_mem());
+  char *text;
+  dtls_refusal_free(&a->refusal);
+  a->refusal.chain = X509_chain_up_ref(X509_STORE_CTX_get0_untrusted(store));
+  if (!out || !X509_STORE_CTX_get0_cert(store)) goto done;
+  describe(out, store, dtls_config_of_ssl(a->ssl));
+  long size = BIO_get_mem_data(out, &text);
+  if (size > DETAIL_MAX) memcpy(text + DETAIL_MAX - 3, "...", 3);
+  a->refusal.detail = size > 0 ? OPENSSL_strndup(text, size < DETAIL_MAX ? (size_t)size : DETAIL_MAX) : NULL;
+done:
+  BIO_free(out);
+}
+
+void dtls_refusal_free(dtls_refusal *refusal) {
+  sk_X509_pop_free(refusal->chain, X509_free);
+  OPENSSL_free(refusal->detail);
+  *refusal = (dtls_refusal){0};
+}
+
+/* ── the verdict ── */
+
+/* Here and not in the X509_STORE, which may be another context's as well, nor in the SSL, which a name may give another context. */
+static bool verify_chain(X509_STORE_CTX *store, const dtls_config *c) {
+  if (c->partial_chain) X509_STORE_CTX_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
+  if (c->ignores_dates) X509_STORE_CTX_set_flags(store, X509_V_FLAG_NO_CHECK_TIME);
+  if (c->verify_time >= 0) X509_STORE_CTX_set_time(store, 0, c->verify_time);
+  return X509_verify_cert(store) == 1;
+}
+
+/* Pins without a CA replace the chain and the name; with one, both must hold. The application is asked last. */
+static int verify(X509_STORE_CTX *store, void *argument) {
+  SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+  dtls_association *a = dtls_association_of(ssl);
+  const dtls_config *c = dtls_config_of_ssl(ssl);
+  (void)argument;
+  if (has_dear_key(store)) { /* whoever may be accepted unauthorized: libssl would use the key next */
+    X509_STORE_CTX_set_error(store, DTLS_VERIFY_KEY_TOO_LARGE);
+    refuse(a, store);
+    SSL_set_verify(ssl, SSL_get_verify_mode(ssl) | SSL_VERIFY_PEER, NULL); /* a client with SSL_VERIFY_NONE takes no verdict */
+    return 0;
+  }
+  bool good = true;
+  if (c->pins == 0 || c->has_ca) good = verify_chain(store, c);
+  if (good && c->pins > 0) {
+    good = pinned(c, X509_STORE_CTX_get0_cert(store));
+    X509_STORE_CTX_set_error(store, good ? X509_V_OK : X509_V_ERR_APPLICATION_VERIFICATION);
+  }
+  if (good && c->asks_verify) {
+    dtls_answer answer = dtls_callback_ask_verify(a);
+    if (answer == DTLS_UNANSWERED) return SSL_set_retry_verify(ssl);
+    good = answer == DTLS_YES;
+    if (!good) X509_STORE_CTX_set_error(store, X509_V_ERR_HOSTNAME_MISMATCH);
+  }
+  bool accepted = good || !a->reject;
+  if (!accepted) refuse(a, store);
+  if (accepted) ERR_clear_error(); /* what the chain left there would pass for the failure of a handshake that goes on */
+  return accepted;
+}
+
+bool dtls_verify_name(SSL *ssl, const dtls_name *name, bool check) {
+  X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+  if (name->size == 0) return !check || X509_VERIFY_PARAM_set1_host(param, NOBODY, 0) == 1;
+  if (name->family != AF_UNSPEC) return !check || X509_VERIFY_PARAM_set1_ip_asc(param, name->text) == 1;
+  X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT); /* RFC 9525 §6 */
+  return (!check || X509_VERIFY_PARAM_set1_host(param, name->text, name->size) == 1) && SSL_set_tlsext_host_name(ssl, name->text) == 1;
+}
+
+/* ── options ── */
+
+static bool add_ca(SSL_CTX *ctx, BIO *bio, bool server) {
+  X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+  X509 *cert;
+  int count = 0;
+  bool ok = true;
+  while (ok && (cert = PEM_read_bio_X509(bio, NULL, dtls_no_passphrase, NULL))) {
+    ok = X509_STORE_add_cert(store, cert) == 1 && (!server || SSL_CTX_add_client_CA(ctx, cert) == 1);
+    X509_free(cert);
+    count++;
+  }
+  return ok && count > 0 && dtls_at_end_of_pem();
+}
+
+static bool add_crl(SSL_CTX *ctx, BIO *bio) {
+  X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+  X509_CRL *crl;
+  int count = 0;
+  bool ok = true;
+  while (ok && (crl = PEM_read_bio_X509_CRL(bio, NULL, dtls_no_passphrase, NULL))) {
+    ok = X509_STORE_add_crl(store, crl) == 1 && X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL) == 1;
+    X509_CRL_free(crl);
+    count++;
+  }
+  return ok && count > 0 && dtls_at_end_of_pem();
+}
+
+static const char *take_authorities(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
+  static const char *const names[] = {"ca", "crl"};
+  const char *failed = NULL;
+  for (int kind = 0; kind < 2 && !failed; kind++) {
+    size_t count = dtls_option_list(L, names[kind]);
+    for (size_t i = 1; i <= count && !failed; i++) {
+      lua_rawgeti(L, -1, (int)i);
+      BIO *bio = dtls_text_bio(L, -1);
+      if (!bio || !(kind == 0 ? add_ca(ctx, bio, c->server) : add_crl(ctx, bio)))
+        failed = kind == 0 ? "ca: this is not a list of PEM certificates" : "crl: this is not a list of PEM revocation lists";
+      BIO_free(bio);
+      lua_pop(L, 1);
+    }
+    if (kind == 0) c->has_ca = count > 0;
+    lua_pop(L, 1);
+  }
+  if (!failed && dtls_option_boolean(L, "system_ca")) {
+    char sentence[DTLS_SENTENCE_MAX];
+    const char *missing = dtls_system_store_fill(SSL_CTX_get_cert_store(ctx), sentence, sizeof sentence);
+    c->has_ca = true;
+    if (missing && dtls_option_boolean(L, "reject")) { /* without it every peer is taken, and said to be unauthorized */
+      lua_pushstring(L, missing);
+      failed = lua_tostring(L, -1); /* alive as long as it is on the stack */
+    }
+  }
+  return failed;
+}
+
+static const char *take_pins(lua_State *L, dtls_config *c) {
+  size_t count = dtls_option_list(L, "pins");
+  if (count > 0) {
+    c->pin = OPENSSL_zalloc(count * DTLS_DIGEST_SIZE);
+    if (!c->pin) return "out of memory";
+  }
+  for (size_t i = 0; i < count; i++) {
+    size_t size = 0;
+    lua_rawgeti(L, -1, (int)i + 1);
+    const char *pin = lua_tolstring(L, -1, &size);
+    if (!pin || size != DTLS_DIGEST_SIZE) return "fingerprint: a SHA-256 fingerprint has 32 bytes";
+    memcpy(c->pin[c->pins++], pin, DTLS_DIGEST_SIZE);
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  return NULL;
+}
+
+/* verify_time: false, or Unix seconds. */
+static void take_time(lua_State *L, dtls_config *c) {
+  lua_getfield(L, 2, "verify_time");
+  c->ignores_dates = lua_isboolean(L, -1) && !lua_toboolean(L, -1);
+  c->verify_time = lua_isnumber(L, -1) ? (time_t)lua_tonumber(L, -1) : -1;
+  lua_pop(L, 1);
+}
+
+const char *dtls_verify_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
+  const char *failed = take_authorities(L, ctx, c);
+  if (!failed) failed = take_pins(L, c);
+  if (failed) return failed;
+  bool request = dtls_option_boolean(L, "request_cert");
+  c->reject = dtls_option_boolean(L, "reject");
+  c->asks_verify = dtls_option_boolean(L, "asks_verify");
+  c->partial_chain = dtls_option_boolean(L, "partial_chain");
+  take_time(L, c);
+  int mode = !c->server || request ? SSL_VERIFY_PEER : SSL_VERIFY_NONE;
+  if (c->server && request && c->reject) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+  SSL_CTX_set_verify(ctx, mode, NULL);
+  SSL_CTX_set_cert_verify_callback(ctx, verify, NULL);
+  return NULL;
+}
+
+void dtls_verify_free(dtls_config *c) { OPENSSL_free(c->pin); }

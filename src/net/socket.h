@@ -1,0 +1,37 @@
+/* UDP sockets: options, peer sockets, and one datagram out or in. */
+#ifndef DTLS_NET_SOCKET_H
+#define DTLS_NET_SOCKET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "net/address.h"
+
+/* Bytes, as SO_RCVBUF and SO_SNDBUF count them; 0: as the system makes them. */
+typedef struct {
+  int receive, send;
+} dtls_buffers;
+
+typedef struct {
+  bool reuse_port; /* SO_REUSEPORT */
+  int ttl;         /* hops; 0: the system's */
+  dtls_buffers buffers;
+} dtls_socket_options;
+
+/* False: errno says why. Buffer sizes are wishes: the kernel caps them (net.core.rmem_max, wmem_max). */
+bool dtls_udp_configure(int fd, dtls_socket_options options);
+bool dtls_udp_buffers(int fd, dtls_buffers *out); /* what the kernel gave; false: it does not say */
+/* How many datagrams the kernel has dropped at the socket since the count that seen has, which is brought up to date. */
+uint32_t dtls_udp_overflow(int fd, uint32_t *seen);
+int dtls_udp_duplicate(int fd); /* another descriptor of the same socket; -1 and errno on failure */
+void dtls_udp_announce_errors(int fd); /* a pending error (ICMP) then is an event for a poll on POLLPRI, and none is queued */
+bool dtls_udp_local(int fd, dtls_address *out);
+bool dtls_udp_peer(int fd, dtls_address *out);
+/* A non-blocking socket bound to local and connected to peer, otherwise like the listening one; -1 and errno on failure. */
+int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_address *peer, dtls_buffers buffers);
+ssize_t dtls_udp_send(int fd, const dtls_address *local, const dtls_address *peer, const void *data, size_t size);
+ssize_t dtls_udp_receive(int fd, void *data, size_t capacity, dtls_address *sender); /* recvfrom(2), which never waits */
+
+#endif
