@@ -5,6 +5,7 @@ local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local proxy = require 'spec.support.proxy'
 local raw = require 'spec.support.raw'
+local uv = require 'luv'
 
 local STUN = '\0\1\0\0\33\18\164\66' .. ('t'):rep(12) -- a binding request, RFC 8489
 local SRTP = '\128\96' .. ('p'):rep(50)
@@ -140,6 +141,68 @@ pair.each(function(demux, ip)
       pair.close(conn, server)
     end))
 
+    it('gives what comes before a message, or before the close_notify, first', loop.run(function()
+      local server = listening()
+      for _, closes in ipairs { 'client', 'server' } do
+        local conn, accepted = pair.open(server)
+        local from, to = conn, accepted
+        if closes == 'server' then from, to = accepted, conn end
+        local peer = to:remoteAddress()
+        local heard = pair.record(to, 'datagram', 'message', 'close')
+        assert(from:sendDatagram(STUN))
+        assert(from:send 'a')
+        assert(from:sendDatagram(SRTP))
+        from:close() -- all of it waits in the other one's socket before the loop turns
+        heard.wait 'close'
+        assert.equal('datagram message datagram close', heard.names())
+        assert.same({ STUN, 'a', SRTP }, { heard[1][2], heard[2][2], heard[3][2] })
+        assert.same({ peer, peer }, { heard[1][3], heard[3][3] })
+      end
+      pair.close(server)
+    end))
+
+    it('gives a client what its peer has sent to the handle before, and nothing of others', loop.run(function()
+      local server, stranger = listening(), raw.open(ip)
+      for _, isConnected in ipairs { true, false } do
+        local udp = uv.new_udp()
+        assert(udp:bind(ip, 0))
+        local to = udp:getsockname()
+        stranger:send('a stranger', to)
+        if isConnected then assert(udp:connect(ip, server.port)) end
+        assert(server:sendDatagram(STUN, to))
+        assert(server:sendDatagram(SRTP, to))
+        local target = isConnected and { handle = udp, fingerprint = pair.identity.fingerprint }
+        local conn = target and assert(dtls.connect(target)) or pair.client(server, { handle = udp })
+        local heard = pair.record(conn, 'datagram', 'connection')
+        heard.wait 'connection'
+        assert.equal('datagram datagram connection', heard.names())
+        assert.same({ { STUN, conn:remoteAddress() }, { SRTP, conn:remoteAddress() } }, {
+          { heard[1][2], heard[1][3] }, { heard[2][2], heard[2][3] },
+        })
+        pair.close(conn)
+        udp:close()
+      end
+      pair.close(server, stranger)
+    end))
+
+    it('keeps back what comes behind a datagram whose listener closes the connection', loop.run(function()
+      local server = listening()
+      for _, closes in ipairs { 'client', 'server' } do
+        local conn, accepted = pair.open(server)
+        local from, to = conn, accepted
+        if closes == 'server' then from, to = accepted, conn end
+        local heard = pair.record(to, 'datagram', 'message', 'close')
+        to:on('datagram', function() to:destroy() end)
+        assert(from:sendDatagram(STUN))
+        assert(from:send 'a')
+        assert(from:sendDatagram(SRTP))
+        heard.wait 'close'
+        assert.equal('datagram close', heard.names())
+        pair.close(from)
+      end
+      pair.close(server)
+    end))
+
     it('has a listener that may close its connection or server', loop.run(function()
       local server = listening()
       local conn, accepted = pair.open(server)
@@ -203,7 +266,7 @@ describe('sendDatagram', function()
     local server = assert(dtls.createServer { cert = pair.identity.cert, key = pair.identity.key })
     assert(server:listen(0, '0.0.0.0'))
     server:on('datagram', function(data, from) assert(server:sendDatagram(data, from)) end)
-    local client = require('luv').new_udp()
+    local client = uv.new_udp()
     local from
     assert(client:bind('127.0.0.1', 0))
     client:recv_start(function(_, data, sender) if data then from = sender end end)

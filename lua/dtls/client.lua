@@ -102,10 +102,11 @@ function Client:_open(address)
   local association
   association, err = core.client(self.context.core, fd, {
     servername = self.name, check_name = self.context.checksName, session = self.options.session, duplicate = self.handle ~= nil,
+    take_others = conn._takesOthers,
   })
   if not association then return nil, err end
   conn:_begin(association)
-  if conn._state == 'closed' then return true end
+  if conn._association ~= association then return true end -- it has failed, and another address may be tried already
   local ok
   ok, err = conn:_watchDescriptor(association:fd())
   if not ok then return nil, err end

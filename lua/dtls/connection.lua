@@ -6,6 +6,7 @@ local arguments = require 'dtls.arguments'
 local core = require 'dtls.core'
 local Emitter = require 'dtls.emitter'
 local handle = require 'dtls.handle'
+local multiplex = require 'dtls.multiplex'
 local options = require 'dtls.options'
 local questions = require 'dtls.questions'
 local setters = require 'dtls.setters'
@@ -43,6 +44,7 @@ local SILENCES = { 'timeout', 'receiveTimeout' }
 ---@field private _watch table? {poll=, connection=}: the descriptor it reads; moves on when the peer starts over
 local Connection = Emitter:extend()
 for name, method in pairs(setters) do Connection[name] = method end
+for name, method in pairs(multiplex) do Connection[name] = method end
 
 --- For server.lua and client.lua.
 ---@param made dtls.Context
@@ -77,7 +79,6 @@ local function on_ready(watch, failed, events)
   local writable = not failed and events:find('w', 1, true)
   if writable then watch.start 'rp' end
   self:_serve()
-  self:_takeDatagrams()
   if self._server then self._server:_dispatchPending() end
   -- Where a pending socket error is no event of its own it fails the poll, which libuv then stops; reading has cleared it.
   if failed then watch.start() end
@@ -135,7 +136,6 @@ function Connection:_begin(association)
   local ok, err = self:_limit(association)
   if not ok then return self:_fail(err) end
   self:_dropDraft()
-  if self._takesOthers then self:_askForDatagrams() end
   for _, call in ipairs(self._calls or {}) do association[call.method](association, unpack(call, 1, call.n)) end
   self:_useWait()
 end
@@ -267,7 +267,6 @@ function Connection:_ask(kind, ...)
       question.refuse(association)
     end
     self:_serve()
-    self:_takeDatagrams()
     if later and self._server then self._server:_dispatchPending() end
   end, self, ...)
   later = true
@@ -297,6 +296,7 @@ function Connection:_serve()
   if self._state == 'handshaking' then
     local done, err, subject, id = association:handshake()
     self:_learn()
+    if not self:_takeDatagrams(association) then return end
     if self._context.keylogs then
       self:_logKeys()
       if self._state ~= 'handshaking' then return end
@@ -315,6 +315,7 @@ function Connection:_serve()
   end
   while self._state == 'open' do
     local message, more = association:read()
+    if self._takesOthers and not self:_takeDatagrams(association) then return end -- they came before it
     if message then
       self:_heard()
       self:fire('message', message)
@@ -561,33 +562,18 @@ end
 ---@overload fun(self: dtls.Connection, name: 'keylog', callback: fun(line: string)): dtls.Connection
 ---@overload fun(self: dtls.Connection, name: 'error', callback: fun(err: dtls.Error)): dtls.Connection
 ---@overload fun(self: dtls.Connection, name: 'close', callback: fun(hadError: boolean)): dtls.Connection
-function Connection:on(name, callback)
-  arguments.event('on', name)
-  arguments.listener('on', callback)
-  Emitter.on(self, name, callback)
-  if name == 'datagram' then self:_askForDatagrams() end
-  return self
-end
+function Connection:on(name, callback) return multiplex.on(self, name, callback) end
 
-function Connection:_askForDatagrams()
-  self._takesOthers = self:listenerCount 'datagram' > 0
-  if self._association then self._association:take_others(self._takesOthers) end
-end
+function Connection:_source() return self._association end
 
---- One that has come; when nobody listens any more it is dropped, and so are those after it.
-function Connection:_datagram(data, address)
-  if self:listenerCount 'datagram' == 0 then return self:_askForDatagrams() end
-  self:fire('datagram', data, address)
-end
-
--- Those that a client's socket had. A server's come through its endpoint.
-function Connection:_takeDatagrams()
-  if self._server or not self._takesOthers then return end
-  while self._association do
-    local data = self._association:datagram()
-    if not data then return end
+-- Those that it met in its socket while it read; shared sockets are the endpoint's. False: a listener has closed it.
+function Connection:_takeDatagrams(association)
+  while self._takesOthers and self._association == association do
+    local data = association:datagram()
+    if not data then break end
     self:_datagram(data, self:remoteAddress())
   end
+  return self._association == association
 end
 
 --- Sends a datagram of another protocol to the peer: as it is, neither encrypted nor authenticated. Usable from `accept` on; of a

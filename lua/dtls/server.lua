@@ -9,6 +9,7 @@ local options = require 'dtls.options'
 local Connection = require 'dtls.connection'
 local Emitter = require 'dtls.emitter'
 local handle = require 'dtls.handle'
+local multiplex = require 'dtls.multiplex'
 local questions = require 'dtls.questions'
 local sni = require 'dtls.sni'
 local socket = require 'dtls.socket'
@@ -31,6 +32,7 @@ local DEFAULT_MAX_HANDSHAKES = 4096
 ---@class dtls.Server: dtls.Emitter
 ---@field private _endpoint userdata? the core's object while listening
 local Server = Emitter:extend()
+for name, method in pairs(multiplex) do Server[name] = method end
 
 --- A server, not yet listening.
 ---@param all dtls.ServerOptions
@@ -108,7 +110,7 @@ function Server:_start(udp)
     return nil, socket.failure('cannot watch the socket', message, name)
   end
   self._endpoint, self._poll = endpoint, poll
-  if self:listenerCount 'datagram' > 0 then self:_askForDatagrams() end
+  self:_askForDatagrams()
   local function ready(failed, events)
     local full = self._full
     local drained = full and not failed and events:find('w', 1, true)
@@ -275,23 +277,9 @@ end
 ---@overload fun(self: dtls.Server, name: 'datagram', callback: fun(data: string, address: dtls.Address)): dtls.Server
 ---@overload fun(self: dtls.Server, name: 'error', callback: fun(err: dtls.Error)): dtls.Server
 ---@overload fun(self: dtls.Server, name: 'close', callback: fun()): dtls.Server
-function Server:on(name, callback)
-  arguments.event('on', name)
-  arguments.listener('on', callback)
-  Emitter.on(self, name, callback)
-  if name == 'datagram' then self:_askForDatagrams() end
-  return self
-end
+function Server:on(name, callback) return multiplex.on(self, name, callback) end
 
-function Server:_askForDatagrams()
-  if self._endpoint then self._endpoint:take_others(self:listenerCount 'datagram' > 0) end
-end
-
---- One that has come; when nobody listens any more it is dropped, and so are those after it.
-function Server:_datagram(data, address)
-  if self:listenerCount 'datagram' == 0 then return self:_askForDatagrams() end
-  self:fire('datagram', data, address)
-end
+function Server:_source() return self._endpoint end
 
 --- Sends a datagram of another protocol from the server's port: as it is, neither encrypted nor authenticated.
 ---@param data string its first byte is not one of 20 to 63, which are DTLS's (RFC 7983)

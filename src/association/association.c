@@ -189,11 +189,21 @@ static int association_gc(lua_State *L) {
   return 0;
 }
 
-/* What arrived before connect() is from anybody, and a server says nothing before it is spoken to. */
-static void discard_queued(int fd) {
-  uint8_t byte;
-  for (int i = 0; i < DTLS_DRAIN_MAX; i++)
-    if (recv(fd, &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN) return;
+/*
+ * What arrived before connect() is from anybody, and a server says nothing of DTLS before it is spoken to; what its peer said
+ * in other protocols somebody may ask for.
+ */
+static void empty_socket_untrusted(dtls_association *a) {
+  uint8_t data[DTLS_DATAGRAM_MAX];
+  for (int i = 0; i < DTLS_DRAIN_MAX; i++) {
+    dtls_address sender;
+    ssize_t size = dtls_udp_receive(a->path->fd, data, sizeof data, &sender);
+    if (size < 0 && errno == EAGAIN) return;
+    if (size < 0 || !a->takes_others || !dtls_address_equal(&sender, &a->path->peer)) continue;
+    if (!dtls_multiplex_is_other(data, (size_t)size)) continue;
+    dtls_association_count_in(a, (size_t)size);
+    dtls_multiplex_keep(a, data, (size_t)size);
+  }
 }
 
 typedef struct {
@@ -212,10 +222,11 @@ static bool prepare_client(dtls_association *a, const client_options *o) {
 }
 
 /*
- * core.client(context, fd[, {servername=, check_name=, session=, duplicate=}]) → association | nil, err
+ * core.client(context, fd[, {servername=, check_name=, session=, duplicate=, take_others=}]) → association | nil, err
  * fd: a connected UDP socket; it stays the caller's. check_name: the certificate must have the name. session: what
  * association:session() gave; not offered when it has expired or belongs to another name or context. duplicate: the
- * association has a descriptor of its own, see fd(), so that the caller may close his at any time.
+ * association has a descriptor of its own, see fd(), so that the caller may close his at any time. take_others: as
+ * association:take_others(), for what waits in the socket, too.
  */
 int dtls_association_client(lua_State *L) {
   SSL_CTX *ctx = dtls_context_check(L, 1, false);
@@ -231,6 +242,7 @@ int dtls_association_client(lua_State *L) {
   lua_getfield(L, 3, "session");
   lua_getfield(L, 3, "check_name");
   lua_getfield(L, 3, "duplicate");
+  lua_getfield(L, 3, "take_others");
   client_options options = {.check_name = lua_toboolean(L, 6)};
   size_t name_size = 0;
   const char *name = lua_tolstring(L, 4, &name_size);
@@ -242,7 +254,6 @@ int dtls_association_client(lua_State *L) {
   dtls_box *box = dtls_association_push(L); /* what may raise comes first */
   if (duplicate && (fd = dtls_udp_duplicate(fd)) < 0) return dtls_error_system(L, errno, "cannot make a client");
   dtls_udp_announce_errors(fd);
-  discard_queued(fd);
   ERR_clear_error();
   dtls_association *a = dtls_association_new(ctx, NULL, fd);
   dtls_path *path = a ? dtls_path_new(NULL, &local, &peer, fd, duplicate) : NULL;
@@ -251,7 +262,11 @@ int dtls_association_client(lua_State *L) {
     dtls_path_free(path);
     path = NULL;
   }
-  if (path) dtls_path_attach(path, a);
+  if (path) {
+    a->takes_others = lua_toboolean(L, 8);
+    dtls_path_attach(path, a);
+    empty_socket_untrusted(a);
+  }
   if (!path || !prepare_client(a, &options)) {
     dtls_association_free(a);
     return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a client");

@@ -46,7 +46,7 @@ struct dtls_association {
   const uint8_t *datagram; /* handed in; valid until the endpoint takes its next one */
   size_t datagram_size;
   unsigned reads_left;     /* of its socket, until it wants to read again; libssl itself goes on after a forged record */
-  dtls_other *others;      /* datagrams of other protocols, a client's (multiplex.c) */
+  dtls_other *others;      /* datagrams of other protocols, of its own socket (multiplex.c) */
   dtls_callback *callback;         /* while something is asked, or waits behind a question */
   dtls_reassembly *reassembly;     /* of a handshake: the datagram that is being read, and what came before its turn */
   bool identity_lost;      /* no memory for the PSK identity of its ClientKeyExchange, psk.c */

@@ -211,16 +211,14 @@ static bool take(dtls_endpoint *ep, uint64_t *seen_by) {
     return true;
   }
   if (!dtls_batch_next(ep->batch, &ep->hand) && (over || !receive(ep) || !dtls_batch_next(ep->batch, &ep->hand))) return false;
-  ep->counters.datagrams_in++;
-  ep->counters.bytes_in += ep->hand.size;
+  dtls_count_in(&ep->counters, ep->hand.size);
   return true;
 }
 
 static void hand_over(dtls_endpoint *ep, dtls_association *a) {
   a->datagram = ep->hand.data;
   a->datagram_size = ep->hand.size;
-  a->counters.datagrams_in++;
-  a->counters.bytes_in += ep->hand.size;
+  dtls_count_in(&a->counters, ep->hand.size);
   ep->reader = a;
 }
 
@@ -269,6 +267,7 @@ static int announce_other(lua_State *L, const dtls_endpoint *ep, const dtls_path
     lua_pushnil(L);
   lua_pushlstring(L, (const char *)ep->hand.data, ep->hand.size);
   dtls_address_push(L, &ep->hand.peer);
+  if (taker) return 4; /* it answers by itself from the address that it has */
   dtls_address_push(L, &ep->hand.local);
   lua_setfield(L, -2, "localAddress");
   return 4;
@@ -298,7 +297,8 @@ static int dispatch_untrusted(lua_State *L, dtls_endpoint *ep, uint64_t seen_by)
  *                 → 'hello', host, known   a peer proved its address: accept() makes its association, ignoring it refuses.
  *                                     host: a key, the same for all addresses that have one owner. known: the peer has
  *                                     an association already, and this one is to take its place
- *                 → 'datagram', owner or nil, data, address   of another protocol (RFC 7983); address.localAddress: where to
+ *                 → 'datagram', owner or nil, data, address   of another protocol (RFC 7983); no owner: address.localAddress
+ *                                     says where to
  *                 → nil               nothing left, or the turn is over
  * What was handed out is withdrawn by the following call.
  */
@@ -341,8 +341,7 @@ static int endpoint_send_datagram(lua_State *L) {
   if (!dtls_address_parse(ip, port, ep->bound.sa.sa_family, &peer)) return dtls_error(L, "EINVAL", "'%s' is not an IP address that this socket can send to", ip);
   if (local_ip && !dtls_address_parse(local_ip, 0, ep->bound.sa.sa_family, &local)) return dtls_error(L, "EINVAL", "'%s' is not an IP address of this socket's", local_ip);
   if (dtls_udp_send(ep->fd, &local, &peer, data, size) < 0) return dtls_error_system(L, errno, "the datagram was not sent");
-  ep->counters.datagrams_out++;
-  ep->counters.bytes_out += size;
+  dtls_count_out(&ep->counters, size);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -374,8 +373,7 @@ void dtls_endpoint_drain(dtls_endpoint *ep, const dtls_path *path) {
     dtls_address sender;
     ssize_t n = dtls_udp_receive(path->fd, data, sizeof data, &sender);
     if (n >= 0) {
-      ep->counters.datagrams_in++;
-      ep->counters.bytes_in += (uint64_t)n;
+      dtls_count_in(&ep->counters, (size_t)n);
       dtls_endpoint_stash(ep, path, &sender, data, (size_t)n, 0);
     } else if (errno == EAGAIN || dtls_filter_is_final(errno)) {
       return;

@@ -67,5 +67,13 @@ void dtls_endpoint_drain(dtls_endpoint *ep, const dtls_path *path);
     if ((a)->endpoint) (a)->endpoint->counters.field += (n); \
   } while (0)
 #define DTLS_DROP(a, reason) DTLS_COUNT(a, drops[DTLS_DROP_##reason], 1)
+static inline void dtls_association_count_in(dtls_association *a, size_t size) {
+  dtls_count_in(&a->counters, size);
+  if (a->endpoint) dtls_count_in(&a->endpoint->counters, size);
+}
+static inline void dtls_association_count_out(dtls_association *a, size_t size) {
+  dtls_count_out(&a->counters, size);
+  if (a->endpoint) dtls_count_out(&a->endpoint->counters, size);
+}
 
 #endif

@@ -35,8 +35,7 @@ static void answer(dtls_endpoint *ep, const dtls_hello *hello, uint16_t generati
     ep->counters.drops[dtls_filter_reason(errno)]++;
     return;
   }
-  ep->counters.datagrams_out++;
-  ep->counters.bytes_out += sizeof request;
+  dtls_count_out(&ep->counters, sizeof request);
   ep->stats.cookies_sent++;
 }
 

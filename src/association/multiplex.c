@@ -1,7 +1,8 @@
 /*
  * Datagrams of other protocols on the port of an association (RFC 7983): STUN, TURN, SRTP. The first byte tells them from
  * DTLS. Nobody has authenticated them. They go past libssl, to the application when it asks for them: a server's through
- * endpoint:next(), a client's wait here until association:datagram() takes them. Owns what waits.
+ * endpoint:next(); those that an association met in a socket of its own wait here until association:datagram() takes them.
+ * Owns what waits.
  */
 #include "association/multiplex.h"
 
@@ -61,7 +62,7 @@ static int take_others(lua_State *L) {
   return 0;
 }
 
-/* association:datagram() → the next one that a client's socket had, or nil */
+/* association:datagram() → the next one that its own socket had, or nil */
 static int next_datagram(lua_State *L) {
   dtls_association *a = dtls_association_check(L);
   if (!a->others) return 0;
@@ -86,8 +87,7 @@ static int send_datagram(lua_State *L) {
   if (!data) return 2;
   if (a->fork_generation != dtls_fork_generation()) return dtls_fork_error(L);
   if (dtls_filter_put(a, data, size) < 0) return dtls_error_system(L, errno, "the datagram was not sent");
-  DTLS_COUNT(a, datagrams_out, 1);
-  DTLS_COUNT(a, bytes_out, (uint64_t)size);
+  dtls_association_count_out(a, size);
   lua_pushboolean(L, 1);
   return 1;
 }

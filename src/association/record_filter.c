@@ -179,14 +179,14 @@ static void socket_error(dtls_association *a, int number) {
   if (!a->open && (reason == DTLS_DROP_REFUSED || reason == DTLS_DROP_UNREACHABLE)) dtls_association_suspect(a, -1, number);
 }
 
-/* A datagram of another protocol that somebody asks for: a server's is dispatched later, as that somebody's. */
+/* A datagram of another protocol that somebody asks for. One for the parallel handshake is dispatched later. */
 static bool is_other_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
-  if (!dtls_multiplex_is_other(data, size) || !dtls_multiplex_taker(a->path)) return false;
-  if (a->endpoint)
-    dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, 0);
-  else
+  const dtls_association *taker = dtls_multiplex_is_other(data, size) ? dtls_multiplex_taker(a->path) : NULL;
+  if (taker == a)
     dtls_multiplex_keep(a, data, size);
-  return true;
+  else if (taker)
+    dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, 0);
+  return taker != NULL;
 }
 
 /* On a socket of its own a server's association may read what belongs elsewhere; a copy is dispatched later. */
@@ -207,8 +207,7 @@ static void pass_on_untrusted(dtls_association *a, const dtls_address *sender, c
     drop(a, DTLS_DROP_STRANGER);
     return;
   }
-  ep->counters.datagrams_in++;
-  ep->counters.bytes_in += size;
+  dtls_count_in(&ep->counters, size);
   dtls_endpoint_stash(ep, a->path, sender, data, size, 0);
 }
 
@@ -230,8 +229,7 @@ static int take_from_socket(dtls_association *a, uint8_t *out, size_t capacity) 
     pass_on_untrusted(a, &sender, out, (size_t)size);
     return 0;
   }
-  DTLS_COUNT(a, datagrams_in, 1);
-  DTLS_COUNT(a, bytes_in, (uint64_t)size);
+  dtls_association_count_in(a, (size_t)size);
   if (size == 0) drop(a, DTLS_DROP_EMPTY);
   return size > 0 && is_for_me_untrusted(a, out, (size_t)size) ? (int)size : 0;
 }
@@ -336,8 +334,7 @@ static bool send_datagram(dtls_association *a, const char *data, size_t size) {
   if (sent == 0) return true;
   if ((sent > 0 || errno == EMSGSIZE) && size > a->longest) a->longest = size; /* retransmit.c: it may be too long for the path */
   if (sent > 0) {
-    DTLS_COUNT(a, datagrams_out, 1);
-    DTLS_COUNT(a, bytes_out, (uint64_t)size);
+    dtls_association_count_out(a, size);
     return true;
   }
   if (errno == EINVAL) errno = EADDRNOTAVAIL; /* the local address is gone */

@@ -2,6 +2,7 @@
 #ifndef DTLS_BASE_COUNTERS_H
 #define DTLS_BASE_COUNTERS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* Why a datagram or record was dropped: constant, name in stats().drops. */
@@ -43,5 +44,14 @@ typedef struct {
   uint64_t retransmits;                                      /* flights repeated by our timer */
   uint64_t drops[DTLS_DROP_COUNT];
 } dtls_counters;
+
+static inline void dtls_count_in(dtls_counters *counters, size_t size) {
+  counters->datagrams_in++;
+  counters->bytes_in += size;
+}
+static inline void dtls_count_out(dtls_counters *counters, size_t size) {
+  counters->datagrams_out++;
+  counters->bytes_out += size;
+}
 
 #endif
