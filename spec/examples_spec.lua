@@ -2,12 +2,17 @@ local dtls = require 'dtls'
 local uv = require 'luv'
 local contents = require 'spec.support.contents'
 local loop = require 'spec.support.loop'
+local pair = require 'spec.support.pair'
 local process = require 'spec.support.process'
+local shell = require 'spec.support.shell'
 
 local root = uv.cwd()
 local build = assert(uv.fs_realpath(os.getenv 'DTLS_BUILD' or 'build'))
 
-local scripts = { 'demo.lua', 'echo_server.lua', 'echo_client.lua', 'psk_server.lua', 'dtlscat.lua' }
+local scripts = {
+  'demo.lua', 'echo_server.lua', 'echo_client.lua', 'psk_server.lua', 'dtlscat.lua', 'coap_gateway.lua', 'tunnel.lua', 'syslog.lua',
+  'game_server.lua', 'webrtc_pair.lua', 'coroutine.lua',
+}
 local variants = { shared = build, static = build .. '/static' }
 
 -- ── ways to run an example: each is a function(script, …) → child ──
@@ -65,9 +70,9 @@ local function write(name, text)
 end
 
 local function identity(name)
-  local pair = assert(dtls.selfSigned())
+  local made = assert(dtls.selfSigned())
   return {
-    cert = write(name .. '.cert', pair.cert), key = write(name .. '.key', pair.key), fingerprint = pair.fingerprint,
+    cert = write(name .. '.cert', made.cert), key = write(name .. '.key', made.key), fingerprint = made.fingerprint,
   }
 end
 
@@ -101,6 +106,87 @@ local function talk(one, other)
   other:write 'from the other\n'
   one:expect 'from the other\n'
 end
+
+-- ── who talks to them ──
+
+-- Of CoAP (RFC 7252), as much as it takes: codes, requests of one path, answers.
+local coap = {
+  GET = 1, PUT = 3, DELETE = 4, CREATED = 65, CHANGED = 68, CONTENT = 69, BAD_OPTION = 130, NOT_FOUND = 132, NOT_ALLOWED = 133,
+}
+
+local Device = {}
+Device.__index = Device
+
+-- A client of coap_gateway: with a key, and open.
+local function device(port, name, options)
+  local keys = { kitchen = 'key of the kitchen', hall = 'key of the hall...' }
+  local self = setmetatable({ last = 0 }, Device)
+  self.conn = pair.client({ ip = '127.0.0.1', port = port }, pair.merged({
+    psk = { identity = name, key = keys[name] },
+  }, options))
+  self.got = pair.record(self.conn, 'message', 'error', 'close')
+  loop.event(self.conn, 'connection')
+  return self
+end
+
+-- Sends bytes and gives those that come back.
+function Device:exchange(data)
+  assert(self.conn:send(data))
+  self.taken = (self.taken or 0) + 1
+  loop.till(function() return self.got[self.taken] end, 'the answer')
+  assert.equal('message', self.got[self.taken][1])
+  return self.got[self.taken][2]
+end
+
+-- A confirmable request; gives the code and the payload of the acknowledgement that belongs to it.
+function Device:ask(code, path, payload)
+  self.last = self.last + 1
+  local rest = string.char(0, self.last) .. 'token'
+  local request = string.char(0x45, code) .. rest .. string.char(0xb0 + #path) .. path
+  local answer = self:exchange(payload and request .. '\255' .. payload or request)
+  assert.equal(0x65, answer:byte())
+  assert.equal(rest, answer:sub(3, 9))
+  if #answer == 9 then return answer:byte(2) end
+  assert.equal(255, answer:byte(10))
+  return answer:byte(2), answer:sub(11)
+end
+
+-- A plain UDP socket: send(text, port or address), take() → text, the sender's address.
+local function socket()
+  local udp, inbox = uv.new_udp(), {}
+  assert(udp:bind('127.0.0.1', 0))
+  udp:recv_start(function(_, data, from)
+    if from then inbox[#inbox + 1] = { data or '', from } end
+  end)
+  return {
+    port = udp:getsockname().port,
+    send = function(_, text, to) assert(udp:try_send(text, '127.0.0.1', type(to) == 'table' and to.port or to)) end,
+    take = function()
+      local first = loop.till(function() return table.remove(inbox, 1) end, 'a datagram')
+      return first[1], first[2]
+    end,
+    close = function() udp:close() end,
+  }
+end
+
+-- Two peers of webrtc_pair whose offer is answered, but the answer has not come back yet; and what it says.
+local function negotiate(here, there, expected)
+  local offer = run[here]('webrtc_pair.lua', 'offer')
+  local ip, port, fingerprint = offer:expect 'answer with: webrtc_pair.lua answer (%S+) (%d+) (%S+)\n'
+  local answer = run[there]('webrtc_pair.lua', 'answer', ip, port, expected or fingerprint)
+  local answered = answer:expect '^(%x%x:[%x:]+)\n.*STUN answered before the handshake\n'
+  assert.is_nil((answer:printed 'sends with'))
+  return offer, answer, answered
+end
+
+local COROUTINE_SAYS = [[
+client: you said one
+client: you said two
+client: you said three
+client: ENOTCONN: the connection is closed
+server: the client has gone
+another client: nil, ERR_DTLS_CERTIFICATE
+]]
 
 describe('the examples:', function()
   setup(function()
@@ -193,6 +279,144 @@ describe('the examples:', function()
         assertEnds(server)
       end))
 
+      it('coap_gateway: what one device puts another one gets, once the database has told their keys', test(function()
+        local server = run[here]('coap_gateway.lua', '0')
+        local port = server:expect 'listening on port (%d+)\n'
+        local kitchen, hall = device(port, 'kitchen'), device(port, 'hall')
+        assert.equal(coap.NOT_FOUND, hall:ask(coap.GET, 'temperature'))
+        assert.equal(coap.CREATED, kitchen:ask(coap.PUT, 'temperature', '21.5'))
+        assert.equal(coap.CHANGED, kitchen:ask(coap.PUT, 'temperature', '21.7'))
+        assert.same({ coap.CONTENT, '21.7' }, { hall:ask(coap.GET, 'temperature') })
+        assert.equal(coap.NOT_ALLOWED, hall:ask(coap.DELETE, 'temperature'))
+        server:expect 'kitchen: /temperature 2%.01\nkitchen: /temperature 2%.04\nhall: /temperature 2%.05\nhall: /temperature 4%.05\n'
+        pair.close(kitchen.conn, hall.conn)
+        server:expect 'kitchen: closed\n'
+        server.handle:kill 'sigint'
+        assertEnds(server)
+        assert.equal('', server.output.stderr)
+      end))
+
+      it('tunnel: carries datagrams both ways, and connects again after its far end was killed', test(function()
+        local target, app = socket(), socket()
+        local secret = '00112233445566778899aabbccddeeff'
+        local function startFar(port) return run[here]('tunnel.lua', 'far', secret, port, '127.0.0.1', tostring(target.port)) end
+        local far = startFar '0'
+        local port = far:expect 'far end on port (%d+)\n'
+        local near = run[there]('tunnel.lua', 'near', secret, '0', '127.0.0.1', port, '0.5')
+        local entry = tonumber(near:expect 'near end on port (%d+)\nconnected\n')
+        local function roundTrip(text)
+          app:send(text, entry)
+          local data, from = target:take()
+          assert.equal(text, data)
+          target:send('answer to ' .. text, from)
+          assert.equal('answer to ' .. text, (app:take()))
+        end
+        roundTrip 'one'
+        roundTrip 'two'
+        app:send(('x'):rep(1300), entry)
+        near:expect 'dropped: a message of 1301 bytes does not fit: the limit is %d+\n'
+        far:kill()
+        near:expect 'not connected: the far end is silent\n'
+        far = startFar(port)
+        far:expect 'far end on port'
+        near:expect '(silent\n.*connected\n)$'
+        roundTrip 'three'
+        near:kill()
+        far:kill()
+        target:close()
+        app:close()
+      end))
+
+      it('syslog: each line arrives, from the sender and to the receiver that were named, and no others', test(function()
+        local names, prints = {}, {}
+        for _, who in ipairs { 'sender', 'receiver', 'stranger' } do
+          names[who] = assert(uv.fs_mkdtemp(tree .. '/syslog-XXXXXX')) .. '/' .. who
+          local maker = run[here]('syslog.lua', 'identity', names[who])
+          assertEnds(maker)
+          prints[who] = maker.output.stdout:match '^(%x%x:[%x:]+)\n$'
+          assert.equal('600', ('%o'):format(bit.band(uv.fs_stat(names[who] .. '.pem').mode, 511)))
+        end
+        local receiver = run[here]('syslog.lua', 'receive', names.receiver, prints.sender, '0')
+        local port = receiver:expect '%-%- listening on port (%d+)\n'
+        local function send(who, expected) return run[there]('syslog.lua', 'send', names[who], prints[expected], port) end
+
+        local sender = send('sender', 'receiver')
+        sender:write 'disk full\nfan br'
+        sender:write 'oken\nlast'
+        sender:finish()
+        assertEnds(sender)
+        local head = '<13>1 %d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%dZ %S+ sender %- %- %- '
+        receiver:expect(('%%-%%- connected: sender\n%sdisk full\n%sfan broken\n%slast\n%%-%%- closed: sender\n'):format(head, head, head))
+
+        assertEnds(send('stranger', 'receiver'), 1)
+        receiver:expect('did not get in: [^\n]*fingerprint mismatch: it is ' .. prints.stranger)
+        local mistaken = send('sender', 'stranger')
+        assertEnds(mistaken, 1)
+        assert.truthy(mistaken:printed('fingerprint mismatch: it is ' .. prints.receiver))
+
+        local left = send('sender', 'receiver')
+        left:write 'before\n'
+        receiver:expect 'before\n'
+        receiver.handle:kill 'sigint'
+        assertEnds(receiver)
+        assertEnds(left, 1)
+        assert.equal('syslog: the receiver has closed\n', left.output.stderr)
+      end))
+
+      it('game_server: everybody is told where all are, and loses sight of who has vanished', test(function()
+        local server = run[here]('game_server.lua', '0', '127.0.0.1', '1')
+        local ip, port, fingerprint = server:expect 'dtlscat.lua (%S+) (%d+) %-%-fingerprint (%S+)\n'
+        local player = connect(there, port, '--fingerprint', fingerprint)
+        player:expect 'p1 at 1,1\n'
+        local other = pair.client({ ip = ip, port = port }, { fingerprint = fingerprint })
+        other:on('message', function() other:send 'stay' end) -- whatever it says, it is there
+        local boards = pair.record(other, 'message')
+        local function see(board) loop.till(function() return boards[#boards] and boards[#boards][2] == board end, board) end
+        player:write 'right\n'
+        see 'p1 at 2,1; p2 at 1,1\n'
+        other:send 'down'
+        player:expect 'p1 at 2,1; p2 at 1,2\n'
+        for _ = 1, 20 do other:send 'up' end
+        other:send 'left'
+        see 'p1 at 2,1; p2 at 1,1\n'
+        player:kill()
+        server:expect 'p1 has vanished\np1 has left\n'
+        see 'p2 at 1,1\n'
+        pair.close(other)
+        server:expect 'p2 has left\n'
+        assert.is_nil((server:printed 'p2 has vanished'))
+        server.handle:kill 'sigint'
+        assertEnds(server)
+      end))
+
+      it('webrtc_pair: STUN before and after the handshake, keys that fit, media, all through one port', test(function()
+        local offer, answer, fingerprint = negotiate(here, there)
+        offer:write(fingerprint .. '\n')
+        assertEnds(answer)
+        assertEnds(offer)
+        local keys = 'SRTP_AEAD_AES_128_GCM: sends with (%x+)…, receives with (%x+)…\n'
+        local mine, yours = offer:printed(keys)
+        assert.not_equal(mine, yours)
+        assert.same({ yours, mine }, { answer:printed(keys) })
+        assert.truthy(offer:printed 'media: hello\n')
+        assert.truthy(answer:printed 'media: hello, too\n')
+        assert.truthy(answer:printed 'with [^\n]*\n.*STUN answered after the handshake\n.*closed\n$')
+        assert.equal('', offer.output.stderr .. answer.output.stderr)
+      end))
+
+      it('webrtc_pair: refuses a certificate that was not announced, on either side', test(function()
+        local offer, answer, fingerprint = negotiate(here, there)
+        offer:write(('00'):rep(32) .. '\n')
+        assertEnds(answer, 1)
+        offer:expect('fingerprint mismatch: it is ' .. fingerprint)
+        assert.is_nil((offer:printed 'sends with'))
+        offer, answer, fingerprint = negotiate(here, there, ('00'):rep(32))
+        offer:write(fingerprint .. '\n')
+        assertEnds(answer, 1)
+        assert.truthy(answer:printed 'fingerprint mismatch: it is ')
+        assert.is_nil((answer:printed 'sends with'))
+      end))
+
       it('dtlscat: a wrong fingerprint is refused in one sentence', test(function()
         local listener, port = listen(here)
         local client = connect(there, port, '--fingerprint', ('00'):rep(32))
@@ -204,6 +428,161 @@ describe('the examples:', function()
       end))
     end)
   end
+
+  it('coap_gateway answers what is no request as RFC 7252 says', test(function()
+    local server = run['luajit, shared']('coap_gateway.lua', '0')
+    local hall = device(server:expect 'listening on port (%d+)\n', 'hall')
+    local RESET = '\112\0'
+    assert.equal(RESET .. 'ab', hall:exchange '\64\0ab') -- a ping
+    for what, data in pairs {
+      ['a token that breaks off'] = '\72\1abtoken',
+      ['a token that is too long'] = '\73\1ab' .. ('t'):rep(9),
+      ['an option that breaks off'] = '\64\1ab\184path',
+      ['an option whose length breaks off'] = '\64\1ab\189',
+      ['a longer one whose length breaks off'] = '\64\1ab\190\0',
+      ['an option of a reserved length'] = '\64\1ab\191path',
+      ['an option of a reserved number'] = '\64\1ab\241p',
+    } do
+      assert.equal(RESET .. 'ab', hall:exchange(data), what)
+    end
+    assert.equal('\96' .. string.char(coap.BAD_OPTION) .. 'ab', hall:exchange '\64\1ab\145x') -- a critical one, 9
+    assert.equal('\96' .. string.char(coap.NOT_FOUND) .. 'ab', hall:exchange '\64\1ab\209\239x') -- an elective one, 252
+    local long = ('n'):rep(200)
+    assert.equal('\96' .. string.char(coap.CREATED) .. 'ab', hall:exchange('\64\3ab\189\187' .. long .. '\255x'))
+    for _, data in ipairs { 'no', '\128\1ab', '\80\1ab', '\96\69ab', '\112\0ab', '\1\1ab' } do assert(hall.conn:send(data)) end
+    assert.equal(RESET .. 'yz', hall:exchange '\64\0yz') -- and those before it got no answer
+    pair.close(hall.conn)
+    assert.equal('', server.output.stderr)
+  end))
+
+  it('coap_gateway lets nobody in whom the database does not know', test(function()
+    local server = run['luajit, shared']('coap_gateway.lua', '0')
+    local port = server:expect 'listening on port (%d+)\n'
+    local conn = pair.client({ ip = '127.0.0.1', port = port }, { psk = { identity = 'cellar', key = 'key of the hall...' } })
+    assert.equal('unknown_psk_identity', loop.event(conn, 'error')[1].alert)
+    server:expect "did not get in: there is no key for the identity 'cellar'\n"
+  end))
+
+  it('coap_gateway lets a device go that is silent, and says who has started over', test(function()
+    local server = run['luajit, shared']('coap_gateway.lua', '0', '127.0.0.1', '0.3')
+    local port = server:expect 'listening on port (%d+)\n'
+    local hall = device(port, 'hall')
+    assert.same({ false, n = 1 }, loop.event(hall.conn, 'close'))
+    server:expect 'hall: connected\nhall: closed\n'
+    server:kill()
+
+    server = run['luajit, shared']('coap_gateway.lua', '0')
+    port = server:expect 'listening on port (%d+)\n'
+    local before = device(port, 'kitchen')
+    local address = before.conn:localAddress()
+    before.conn:destroy() -- says nothing, as a device that loses its power
+    loop.event(before.conn, 'close')
+    local after = device(port, 'kitchen', { localPort = address.port })
+    server:expect 'kitchen: connected\nkitchen: the peer started over with a new association\n'
+    server:expect 'kitchen: closed\n'
+    assert.equal(coap.CREATED, after:ask(coap.PUT, 'temperature', '21.5'))
+    pair.close(after.conn)
+  end))
+
+  for _, library in ipairs { 'openssl', 'gnutls' } do
+    it('coap_gateway serves coap-client of libcoap with ' .. library, test(function()
+      local client = 'coap-client-' .. library
+      local _, status = shell('command -v ' .. client)
+      if status ~= 0 then return pending('needs `make peers`') end
+      local server = run['luajit, shared']('coap_gateway.lua', '0')
+      local port = server:expect 'listening on port (%d+)\n'
+      local function ask(name, key, ...)
+        local arguments = { '-u', name, '-k', key, ... }
+        arguments[#arguments + 1] = ('coaps://127.0.0.1:%d/house/temperature'):format(port)
+        local child = process.spawn(client, arguments)
+        assertEnds(child)
+        return child.output.stdout .. child.output.stderr
+      end
+      assert.truthy(ask('hall', 'key of the hall...'):find '4%.04')
+      ask('kitchen', 'key of the kitchen', '-m', 'put', '-e', '21.5')
+      assert.equal('21.5\n', ask('hall', 'key of the hall...'))
+      server:expect 'kitchen: /house/temperature 2%.01\n.*hall: /house/temperature 2%.05\n'
+    end))
+  end
+
+  it('tunnel keeps the datagrams that its socket has no room for until it has', test(function()
+    local target, app = socket(), socket()
+    local secret = '00112233445566778899aabbccddeeff'
+    local far = run['luajit, shared']('tunnel.lua', 'far', secret, '0', '127.0.0.1', tostring(target.port))
+    local port = far:expect 'far end on port (%d+)\n'
+    -- At SIGUSR1 the next three sends find the socket full.
+    local near = withPaths('shared', 'LD_PRELOAD=' .. build .. '/faults/faults.so', [[LUA_INIT=
+      local uv, faults = require 'luv', require 'spec.support.faults'
+      local signal = uv.new_signal()
+      signal:start('sigusr1', function()
+        faults.set('send', 1, 3, 'EAGAIN')
+        print 'full'
+      end)
+      signal:unref()]], 'luajit', 'examples/tunnel.lua', 'near', secret, '0', '127.0.0.1', port, '60')
+    local entry = tonumber(near:expect 'near end on port (%d+)\nconnected\n')
+    app:send('0', entry)
+    assert.equal('0', (target:take()))
+    near.handle:kill 'sigusr1'
+    near:expect 'full\n'
+    for i = 1, 5 do app:send(tostring(i), entry) end
+    for i = 1, 5 do assert.equal(tostring(i), (target:take())) end
+    assert.is_nil((near:printed 'dropped'))
+    target:close()
+    app:close()
+  end))
+
+  it('syslog takes several messages from one of DTLS, and passes nothing on that is none', test(function()
+    local receiverName, sender = tree .. '/listens', assert(dtls.selfSigned { commonName = 'raw' })
+    local maker = run['luajit, shared']('syslog.lua', 'identity', receiverName)
+    assertEnds(maker)
+    local receiver = run['luajit, shared']('syslog.lua', 'receive', receiverName, sender.fingerprint, '0')
+    local port = receiver:expect '%-%- listening on port (%d+)\n'
+    local conn = pair.client({ ip = '127.0.0.1', port = port }, {
+      fingerprint = maker.output.stdout:match '%S+', cert = sender.cert, key = sender.key,
+    })
+    loop.event(conn, 'connection')
+    for _, data in ipairs { '5 abcde3 xyz', '4 \27[2J', '9 short', '3 abc and more', '01 a', ' ', '99999999999 x' } do
+      assert(conn:send(data))
+    end
+    pair.close(conn)
+    receiver:expect '%-%- closed: raw\n'
+    assert.equal(('-- listening on port %d\n-- connected: raw\nabcde\nxyz\n?[2J\n%sabc\n%s-- closed: raw\n'):format(port,
+      ('-- no syslog message from raw\n'):rep(1), ('-- no syslog message from raw\n'):rep(4)), receiver.output.stdout)
+  end))
+
+  it('game_server says how many steps the kernel dropped when it was too slow for them', test(function()
+    local server = run['luajit, shared']('game_server.lua', '0')
+    local ip, port, fingerprint = server:expect 'dtlscat.lua (%S+) (%d+) %-%-fingerprint (%S+)\n'
+    local conn = pair.client({ ip = ip, port = port }, { fingerprint = fingerprint })
+    local boards = pair.record(conn, 'message')
+    loop.till(function() return boards[1] end, 'a board')
+    server.handle:kill 'sigstop'
+    for _ = 1, 2000 do assert(conn:send 'right') end
+    server.handle:kill 'sigcont'
+    local lost = tonumber(server:expect 'lost: (%d+) for a full receive buffer, 0 for a full send buffer\n')
+    assert.is_true(lost > 0 and lost < 2000, lost)
+    loop.till(function() return boards[#boards][2] == 'p1 at 10,1\n' end, 'a walk to the border')
+    pair.close(conn)
+  end))
+
+  it('coroutine: calls wait for messages, the handshake, the end and its error', test(function()
+    for _, runner in ipairs(everywhere) do
+      local child = run[runner] 'coroutine.lua'
+      assertEnds(child)
+      assert.equal(COROUTINE_SAYS, child.output.stdout, runner)
+      assert.equal('', child.output.stderr, runner)
+    end
+  end))
+
+  it('coroutine: a write waits as long as the socket is full', test(function()
+    for first = 7, 10 do -- messages and their answers, behind the handshake
+      local child = withPaths('shared', 'LD_PRELOAD=' .. build .. '/faults/faults.so',
+        ("LUA_INIT=require 'spec.support.faults'.set('send', %d, 3, 'EAGAIN')"):format(first), 'luajit', 'examples/coroutine.lua')
+      assertEnds(child)
+      assert.equal(COROUTINE_SAYS, child.output.stdout)
+      assert.equal('', child.output.stderr)
+    end
+  end))
 
   it('dtlscat with certificates from files: a CA and a name for the server, a fingerprint for the client', test(function()
     local server, client = identity 'server', identity 'client'
