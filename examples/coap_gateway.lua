@@ -103,7 +103,7 @@ server:on('connection', function(conn)
 end)
 server:on('clientError', function(err) print('did not get in: ' .. err.message) end)
 
-check(server:listen(tonumber(port or 5684), host or '127.0.0.1'))
+check(server:listen(port or 5684, host or '127.0.0.1'))
 print('listening on port ' .. server:address().port)
 
 local interrupt = uv.new_signal()

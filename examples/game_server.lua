@@ -74,7 +74,7 @@ local function report()
   print(('lost: %d for a full receive buffer, %d for a full send buffer'):format(overflow, full))
 end
 
-check(server:listen(tonumber(port or 4433), host or '127.0.0.1'))
+check(server:listen(port or 4433, host or '127.0.0.1'))
 local address = server:address()
 print(('play with: dtlscat.lua %s %d --fingerprint %s'):format(address.ip, address.port, identity.fingerprint))
 

@@ -9,7 +9,7 @@ local dtls = require 'dtls'
 local luvit = rawget(_G, 'args')
 local uv = require(luvit and 'uv' or 'luv')
 local command, name, fingerprint, port, host = unpack(luvit or arg, luvit and 2 or 1)
-port, host = tonumber(port or 6514), host or '127.0.0.1'
+port, host = port or 6514, host or '127.0.0.1'
 
 local function check(value, err)
   if value then return value end

@@ -17,6 +17,7 @@ local function check(value, err)
 end
 
 check(hostPort, 'usage: tunnel.lua far|near SECRET port host port')
+check(#secret % 2 == 0 and not secret:find '%X', 'SECRET is not hexadecimal')
 io.stdout:setvbuf 'line'
 local key = secret:gsub('%x%x', function(byte) return string.char(tonumber(byte, 16)) end)
 local patience = tonumber(seconds or 5) * 1000
@@ -60,7 +61,7 @@ local function far()
     conn:on('error', function(err) print('lost: ' .. err.message) end)
     conn:on('close', function() udp:close() end)
   end)
-  check(server:listen(tonumber(port), '0.0.0.0'))
+  check(server:listen(port, '0.0.0.0'))
   print('far end on port ' .. server:address().port)
 end
 

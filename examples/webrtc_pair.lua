@@ -22,9 +22,9 @@ local identity = check(dtls.selfSigned())
 local PROFILE, KEY, SALT = 'SRTP_AEAD_AES_128_GCM', 16, 12 -- bytes (RFC 7714)
 local BEAT_MS = 50
 
--- ── what shares the port (RFC 7983): STUN's first byte is 0 or 1 (RFC 8489), that of media 128 to 191 ──
+-- ── what shares the port (RFC 7983): STUN's first byte is 0 or 1, that of media 128 to 191 ──
 
-local REQUEST, RESPONSE = '\0\1', '\1\1'
+local REQUEST, RESPONSE = '\0\1', '\1\1' -- of the method Binding (RFC 8489)
 
 -- Without attributes: the real ones authenticate it.
 local function stun(kind, transaction)
@@ -36,8 +36,9 @@ local function response_untrusted(data)
   return data == stun(REQUEST, transaction) and stun(RESPONSE, transaction)
 end
 
-local function media(text)
-  return '\128\96' .. ('\0'):rep(10) .. text -- RTP's header; libsrtp would encrypt the rest
+-- What that role sends: RTP's header and what libsrtp would encrypt and authenticate.
+local function media(sender)
+  return '\128\96' .. ('\0'):rep(10) .. 'media of the ' .. sender
 end
 
 -- ── one peer, from before the handshake to the end ──
@@ -48,19 +49,21 @@ end
 
 -- RFC 5764 §4.2: the client's key, the server's, the client's salt, the server's. libsrtp gets them, and nobody sees them.
 local function show_keys(conn)
+  check(conn.srtpProfile == PROFILE, 'the other side has no such SRTP profile')
   local bytes = check(conn:exportKeyingMaterial(2 * (KEY + SALT), 'EXTRACTOR-dtls_srtp'))
   local client, server = bytes:sub(1, KEY), bytes:sub(KEY + 1, 2 * KEY)
   if role == 'offer' then client, server = server, client end
-  print(('%s: sends with %s…, receives with %s…'):format(conn.srtpProfile, hex(client:sub(1, 4)), hex(server:sub(1, 4))))
+  print(('%s: sends with %s…, receives with %s…'):format(PROFILE, hex(client:sub(1, 4)), hex(server:sub(1, 4))))
 end
 
 local function start(conn)
   local beat, checks, seen, open = uv.new_timer(), {}, {}, false
+  local theirs = role == 'offer' and media 'answer' or media 'offer'
 
   local function see(what)
     if not seen[what] then print(what) end
     seen[what] = true
-    if role == 'answer' and seen['media: hello, too'] and seen['STUN answered after the handshake'] then conn:close() end
+    if role == 'answer' and seen['media came'] and seen['STUN answered after the handshake'] then conn:close() end
   end
 
   -- The first beat finds a client without a socket, and sends nothing.
@@ -68,17 +71,18 @@ local function start(conn)
     local transaction = uv.random(12)
     checks[transaction] = true
     conn:sendDatagram(stun(REQUEST, transaction))
-    if open and role == 'answer' then conn:sendDatagram(media 'hello') end
+    if open and role == 'answer' then conn:sendDatagram(media(role)) end
   end)
+  -- Nobody has proved who sent these: they are compared, and nothing in them is used.
   conn:on('datagram', function(data)
     local response, transaction = response_untrusted(data), data:sub(9, 20)
     if response then
       conn:sendDatagram(response)
     elseif checks[transaction] and data == stun(RESPONSE, transaction) then
       see(open and 'STUN answered after the handshake' or 'STUN answered before the handshake')
-    elseif data:find '^[\128-\191]' then
-      see('media: ' .. data:sub(13))
-      if role == 'offer' then conn:sendDatagram(media 'hello, too') end
+    elseif open and data == theirs then
+      see 'media came'
+      if role == 'offer' then conn:sendDatagram(media(role)) end
     end
   end)
   conn:on('connection', function()
@@ -110,7 +114,7 @@ local function offer()
   local address = server:address()
   print(('answer with: webrtc_pair.lua answer %s %d %s'):format(address.ip, address.port, identity.fingerprint))
   uv.fs_read(0, 4096, -1, function(_, line)
-    check(server:setContext { fingerprint = (line or ''):match '%S+' })
+    check(server:setContext { fingerprint = check((line or ''):match '%S+', 'no answer has come') })
     server:setBusy(false)
   end)
 end
