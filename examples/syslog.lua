@@ -124,7 +124,9 @@ local function send()
   conn:on('close', function() check(done, 'the receiver has closed') end)
 end
 
-check(fingerprint or command == 'identity' and name, 'usage: syslog.lua identity NAME, or receive|send NAME FINGERPRINT [port [host]]')
-check(({ identity = make_identity, receive = receive, send = send })[command], 'no such command')()
+local run = ({ identity = make_identity, receive = receive, send = send })[command]
+check(run and (fingerprint or run == make_identity and name),
+  'usage: syslog.lua identity NAME, or syslog.lua receive|send NAME FINGERPRINT [port [host]]')
+run()
 
 if not luvit then uv.run() end -- luvit does it by itself

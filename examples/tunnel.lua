@@ -72,7 +72,8 @@ local function near()
 
   local function connect()
     local conn = check(dtls.connect {
-      host = host, port = hostPort, psk = { identity = 'tunnel', key = key }, receiveTimeout = patience, handshakeTimeout = patience,
+      host = host, port = hostPort, psk = { identity = 'tunnel', key = key },
+      receiveTimeout = patience, handshakeTimeout = patience,
     })
     conn:on('connection', function()
       print('connected')
