@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "association/endpoint.h"
+#include "association/listener.h"
 #include "association/record_filter.h"
 #include "association/retransmit.h"
 #include "base/clock.h"
@@ -21,6 +22,7 @@
 #include "identity/psk.h"
 #include "identity/session.h"
 #include "identity/settings.h"
+#include "identity/verify.h"
 
 static const char TYPE[] = "dtls.association";
 
@@ -63,6 +65,11 @@ static void on_info(const SSL *ssl, int where, int value) {
   if (where == SSL_CB_READ_ALERT) dtls_association_of(ssl)->alert_read = value;
 }
 
+void dtls_association_prepare(SSL_CTX *ctx) {
+  dtls_hello_callbacks(ctx);
+  dtls_callback_callbacks(ctx);
+}
+
 dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) {
   dtls_association *a = OPENSSL_zalloc(sizeof *a);
   BIO *screen = NULL;
@@ -70,15 +77,13 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   a->owner = LUA_NOREF;
   a->fork_generation = dtls_fork_generation();
   a->server = ep != NULL;
-  a->base = dtls_config_of(ctx);
-  a->reject = a->base->reject;
   a->suspect_alert = -1;
   a->first_timeout = a->interval = DTLS_FIRST_TIMEOUT;
   a->mtu = DTLS_DEFAULT_MTU;
   a->ssl = SSL_new(ctx);
   screen = dtls_filter_new(a);
   a->dgram = BIO_new_dgram(fd, BIO_NOCLOSE);
-  if (!a->ssl || !screen || !a->dgram || SSL_set_app_data(a->ssl, a) != 1) goto fail;
+  if (!a->ssl || !screen || !a->dgram || !dtls_peer_init(&a->peer, a->ssl, &dtls_callback_questions)) goto fail;
   BIO_push(screen, a->dgram);
   SSL_set_bio(a->ssl, screen, screen);
   SSL_set_mtu(a->ssl, (long)a->mtu); /* SSL_OP_NO_QUERY_MTU is on the context */
@@ -94,8 +99,8 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
     a->number = ++ep->associations;
     ep->refs++;
     a->asks_hello = ep->asks_hello;
-    a->stores_sessions = ep->stores_sessions;
-    if (a->stores_sessions) SSL_set_options(a->ssl, SSL_OP_NO_TICKET);
+    a->peer.stores_sessions = ep->stores_sessions;
+    if (a->peer.stores_sessions) SSL_set_options(a->ssl, SSL_OP_NO_TICKET);
   }
   return a;
 fail:
@@ -116,10 +121,7 @@ void dtls_association_free(dtls_association *a) {
   dtls_callback_free(a);
   dtls_reassembly_free(a);
   dtls_multiplex_free(a);
-  if (a->keylog) OPENSSL_clear_free(a->keylog, strlen(a->keylog));
-  OPENSSL_free(a->own.groups);
-  OPENSSL_free(a->own.sigalgs);
-  dtls_refusal_free(&a->refusal);
+  dtls_peer_free(&a->peer);
   SSL_free(a->ssl);
   SSL_SESSION_free(a->offered);
   OPENSSL_free(a);
@@ -155,6 +157,12 @@ bool dtls_association_set_peer(dtls_association *a, const dtls_path *path) {
 }
 
 dtls_box *dtls_association_push(lua_State *L) { return dtls_box_push(L, TYPE); }
+
+static int forked(lua_State *L) {
+  dtls_failure f;
+  dtls_fail_forked(&f);
+  return dtls_error_push(L, &f);
+}
 
 static bool is_foreign(const dtls_association *a) { return a->fork_generation != dtls_fork_generation(); }
 
@@ -314,17 +322,27 @@ static bool looks_like_wrong_key(const dtls_association *a) {
   return dtls_psk_suite(a->ssl) && !SSL_session_reused(a->ssl) && waits_for_finished;
 }
 
+/* Pushes all bytes of the identity that the peer has, or says that it has; or nil. */
+static int push_identity(lua_State *L, const dtls_association *a) {
+  size_t size;
+  const char *identity = dtls_psk_identity(a->ssl, &size);
+  if (!identity) identity = dtls_callback_identity(a, &size);
+  if (identity) lua_pushlstring(L, identity, size); else lua_pushnil(L);
+  return 1;
+}
+
 /* nil and an error are on top: the error says who it was that had no success, where a pre-shared key has a name for that. */
 static int identify(lua_State *L, const dtls_association *a) {
   if (a->open || !dtls_psk_suite(a->ssl)) return 2;
-  dtls_psk_push_identity(L, a->ssl);
+  push_identity(L, a);
   lua_setfield(L, -2, "identity");
   return 2;
 }
 
 static int refused_certificate(lua_State *L, const dtls_association *a) {
-  ERR_clear_error();
-  dtls_error_certificate(L, SSL_get_verify_result(a->ssl), a->refusal.detail);
+  dtls_failure f;
+  dtls_verify_fail(&f, a->ssl);
+  dtls_error_push(L, &f);
   int err = lua_gettop(L);
   if (dtls_certificate_push(L, a->ssl, true)) lua_setfield(L, err, "certificate");
   lua_settop(L, err);
@@ -333,16 +351,18 @@ static int refused_certificate(lua_State *L, const dtls_association *a) {
 
 /* What came and was not believed (dtls_association_suspect) is the best guess there is when nothing else came. */
 static int timed_out(lua_State *L, const dtls_association *a, const char *what) {
+  dtls_failure f;
   const char *unanswered = dtls_callback_unanswered(a);
   if (unanswered)
-    dtls_error(L, "ERR_DTLS_HANDSHAKE_TIMEOUT", "%s: %s has not answered yet", what, unanswered);
+    dtls_fail(&f, "ERR_DTLS_HANDSHAKE_TIMEOUT", "%s: %s has not answered yet", what, unanswered);
   else if (a->suspect_alert < 0 && looks_like_wrong_key(a)) /* with an alert the peer has said itself what is wrong */
     /* A client whose server says nothing cannot know whether the server has looked for a key at all. */
-    dtls_error(L, "ERR_DTLS_PSK_KEY", "%s; probably the two pre-shared keys are not the same%s", what,
+    dtls_fail(&f, "ERR_DTLS_PSK_KEY", "%s; probably the two pre-shared keys are not the same%s", what,
                a->server ? "" : ", or the server has not found its own yet");
   else
-    dtls_error(L, "ERR_DTLS_HANDSHAKE_TIMEOUT", "%s", what);
-  if (a->suspect_deadline != 0) dtls_error_add_seen(L, a->suspect_alert, a->suspect_errno);
+    dtls_fail(&f, "ERR_DTLS_HANDSHAKE_TIMEOUT", "%s", what);
+  if (a->suspect_deadline != 0) dtls_failure_add_seen(&f, a->suspect_alert, a->suspect_errno);
+  dtls_error_push(L, &f);
   return identify(L, a);
 }
 
@@ -362,12 +382,14 @@ static int protocol_error(lua_State *L, const char *what, const char *message, c
 
 /* What ends an open association is no matter of the handshake, although libssl uses the reasons of one. */
 static int open_failed(lua_State *L, const dtls_association *a, const char *what) {
+  dtls_failure f;
   switch (ERR_GET_REASON(ERR_peek_last_error())) {
     case SSL_R_READ_TIMEOUT_EXPIRED:
       return protocol_error(L, what, "the peer repeated its Finished more often than OpenSSL allows", "TOO_MANY_FINISHED");
     case SSL_R_TOO_MANY_WARN_ALERTS: /* OpenSSL 3.0 reads each warning five times, and takes that for five warnings */
       ERR_clear_error();
-      return dtls_error_warning(L, a->alert_read & 0xff);
+      dtls_fail_warning(&f, a->alert_read & 0xff);
+      return dtls_error_push(L, &f);
     default: return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", what);
   }
 }
@@ -376,11 +398,13 @@ static int open_failed(lua_State *L, const dtls_association *a, const char *what
 static int no_key(lua_State *L, const dtls_association *a, const char *what) {
   dtls_error_openssl(L, "ERR_DTLS_PSK_IDENTITY", what); /* with OpenSSL's reason */
   int err = lua_gettop(L);
-  if (a->server) dtls_psk_push_identity(L, a->ssl); else lua_pushstring(L, SSL_get_psk_identity_hint(a->ssl));
+  if (a->server) push_identity(L, a); else lua_pushstring(L, SSL_get_psk_identity_hint(a->ssl));
   size_t size = 0;
   const char *text = lua_tolstring(L, -1, &size);
   lua_pushstring(L, a->server ? "there is no key for the identity " : text ? "there is no key for a server with the hint " : "there is no key for this server");
-  if (text) dtls_error_push_text(L, text, size); else lua_pushliteral(L, "");
+  char quoted[DTLS_QUOTE_MAX];
+  dtls_quote_untrusted(quoted, text ? text : "", size);
+  if (text) lua_pushstring(L, quoted); else lua_pushliteral(L, "");
   lua_concat(L, 2);
   lua_setfield(L, err, "message");
   lua_settop(L, err);
@@ -467,7 +491,7 @@ static int proceed(dtls_association *a) {
  */
 static int association_handshake(lua_State *L) {
   dtls_association *a = check(L);
-  if (is_foreign(a)) return dtls_fork_error(L);
+  if (is_foreign(a)) return forked(L);
   if (!a->path) return no_peer(L);
   a->reads_left = DTLS_READS_MAX;
   if (dtls_callback_asks(a)) {
@@ -488,7 +512,7 @@ static int association_handshake(lua_State *L) {
     return dtls_error(L, "ERR_DTLS_ALERT", "the peer closed the association during the handshake");
   if (result != 1) return unfinished(L, a, result, "handshake");
   /* A client's setVerify may have come between the offer and here; a server asks again what it binds to. */
-  if (!a->server && a->reject && SSL_session_reused(a->ssl) && SSL_get_verify_result(a->ssl) != X509_V_OK)
+  if (!a->server && a->peer.reject && SSL_session_reused(a->ssl) && SSL_get_verify_result(a->ssl) != X509_V_OK)
     return refused_certificate(L, a);
   if (!a->open) completed(a);
   lua_pushboolean(L, 1);
@@ -517,7 +541,7 @@ static int read_message(dtls_association *a, char message[DTLS_MESSAGE_MAX], siz
  */
 static int association_read(lua_State *L) {
   dtls_association *a = check(L);
-  if (is_foreign(a)) return dtls_fork_error(L);
+  if (is_foreign(a)) return forked(L);
   if (!a->path) return no_peer(L);
   char message[DTLS_MESSAGE_MAX]; /* a shorter buffer would cut a message in two */
   size_t size;
@@ -553,7 +577,7 @@ static int association_write(lua_State *L) {
   dtls_association *a = check(L);
   size_t size;
   const char *message = luaL_checklstring(L, 2, &size);
-  if (is_foreign(a)) return dtls_fork_error(L);
+  if (is_foreign(a)) return forked(L);
   if (!a->open) return dtls_error(L, "ENOTCONN", "the handshake is not complete");
   if (size == 0) return dtls_error(L, "EINVAL", "an empty message cannot be sent: DTLS has no empty records for the application");
   size_t limit = lua_toboolean(L, 3) ? max_fragment(a) : a->data_mtu;
@@ -640,13 +664,15 @@ static int association_expired(lua_State *L) {
 /* association:handle_timeout() → true | nil, err. Repeats the last flight when it is due. */
 static int association_handle_timeout(lua_State *L) {
   dtls_association *a = check(L);
-  if (is_foreign(a)) return dtls_fork_error(L);
+  if (is_foreign(a)) return forked(L);
   bool due = a->suspect_deadline != 0 && !a->open && dtls_now() >= a->suspect_deadline;
   /* What was in the way may be gone when the flight is repeated; that one must have the time to be answered. */
   bool again = due && a->suspect_alert < 0 && a->repeat_at != 0 && !a->suspect_repeated;
   if (due && !again) {
     if (a->suspect_alert < 0) return dtls_error_system(L, a->suspect_errno, "no answer from the peer");
-    dtls_error_alert(L, a->suspect_alert);
+    dtls_failure f;
+    dtls_fail_alert(&f, a->suspect_alert);
+    dtls_error_push(L, &f);
     return identify(L, a);
   }
   ERR_clear_error();
@@ -783,7 +809,7 @@ static int association_authorized(lua_State *L) {
     return 1;
   }
   lua_pushboolean(L, 0);
-  lua_pushstring(L, !a->open ? "HANDSHAKE_NOT_COMPLETE" : result != X509_V_OK ? dtls_error_verify_name(result) : "NO_PEER_CERTIFICATE");
+  lua_pushstring(L, !a->open ? "HANDSHAKE_NOT_COMPLETE" : result != X509_V_OK ? dtls_verify_result_name(result) : "NO_PEER_CERTIFICATE");
   return 2;
 }
 
@@ -801,7 +827,7 @@ static int association_servername(lua_State *L) {
 }
 
 /* association:psk_identity() → bytes | nil (SSL_get_psk_identity) */
-static int association_psk_identity(lua_State *L) { return dtls_psk_push_identity(L, check(L)->ssl); }
+static int association_psk_identity(lua_State *L) { return push_identity(L, check(L)); }
 
 /* association:export_keying_material(length, label[, context]) → bytes | nil, err (RFC 5705, SSL_export_keying_material) */
 static int association_export(lua_State *L) {
@@ -810,7 +836,7 @@ static int association_export(lua_State *L) {
   size_t label_size, context_size = 0;
   const char *label = luaL_checklstring(L, 3, &label_size), *context = luaL_optlstring(L, 4, NULL, &context_size);
   luaL_argcheck(L, length >= 1 && length <= EXPORT_MAX, 2, "expected 1 to 65536 bytes");
-  if (is_foreign(a)) return dtls_fork_error(L); /* SRTP of both with one key would use nonces twice, too */
+  if (is_foreign(a)) return forked(L); /* SRTP of both with one key would use nonces twice, too */
   if (!a->open) return dtls_error(L, "ENOTCONN", "the handshake is not complete");
   ERR_clear_error();
   unsigned char *out = lua_newuserdata(L, (size_t)length);
@@ -837,7 +863,7 @@ static int association_extended_master_secret(lua_State *L) {
 /* association:peer_certificate([chain]) → table | nil, certificate.c. Once open, asked about it or refused: before, an offered session has one, too. */
 static int association_peer_certificate(lua_State *L) {
   dtls_association *a = check(L);
-  bool known = a->open || dtls_callback_asks(a) || a->refusal.chain;
+  bool known = a->open || dtls_callback_asks(a) || a->peer.refusal.chain;
   return known && dtls_certificate_push(L, a->ssl, lua_toboolean(L, 2));
 }
 
@@ -847,7 +873,8 @@ static int association_peer_certificate(lua_State *L) {
  */
 static int association_session(lua_State *L) {
   dtls_association *a = check(L);
-  bool bound = a->server || !(a->own.verify || a->own.depth || a->own.ciphers || a->own.groups || a->own.sigalgs);
+  const dtls_overrides *own = &a->peer.overrides;
+  bool bound = a->server || !(own->verify || own->depth || own->ciphers || own->groups || own->sigalgs);
   return a->open && bound ? dtls_session_push(L, a->ssl) : 0;
 }
 
@@ -860,10 +887,10 @@ static int association_session_reused(lua_State *L) {
 /* association:keylog() → lines that nobody has taken yet, each with its newline | nil */
 static int association_keylog(lua_State *L) {
   dtls_association *a = check(L);
-  if (!a->keylog) return 0;
-  lua_pushstring(L, a->keylog);
-  OPENSSL_clear_free(a->keylog, strlen(a->keylog));
-  a->keylog = NULL;
+  if (!a->peer.keylog) return 0;
+  lua_pushstring(L, a->peer.keylog);
+  OPENSSL_clear_free(a->peer.keylog, strlen(a->peer.keylog));
+  a->peer.keylog = NULL;
   return 1;
 }
 

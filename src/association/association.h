@@ -15,11 +15,12 @@
 #include "association/reassembly.h"
 #include "association/types.h"
 #include "identity/context.h"
-#include "identity/verify.h"
+#include "identity/peer.h"
 #include "binding/lua.h"
 #include "wire/record.h"
 
 struct dtls_association {
+  dtls_peer peer;
   SSL *ssl;
   BIO *dgram; /* owned by ssl */
   dtls_endpoint *endpoint; /* NULL for a client */
@@ -30,27 +31,15 @@ struct dtls_association {
   bool server, open;
   bool buffered;           /* libssl holds record buffers for it (open ones only) */
   bool reads_socket;       /* false: only datagrams handed in are read */
-  bool reject;             /* as its context says, unless set for itself */
-  struct {
-    bool verify, depth, ciphers, ccm8;
-    int level;     /* of security, that the list of suites asks for */
-    char *groups, *sigalgs; /* OpenSSL's lists */
-    uint64_t options;
-    long modes; /* bits that were set or cleared */
-  } own;           /* what was set for itself, settings.c */
   bool takes_others;       /* the application asks for datagrams of other protocols (multiplex.c) */
   bool asks_hello;         /* the application looks at the hello: names, stored sessions */
-  bool stores_sessions;    /* the application keeps sessions, which then have no tickets */
   SSL_SESSION *offered;    /* by a client. libssl, repeating the hello, reads it after it has let go of it */
-  dtls_config *base;       /* of the context that it was made with: its ticket keys hold for every name */
   const uint8_t *datagram; /* handed in; valid until the endpoint takes its next one */
   size_t datagram_size;
   unsigned reads_left;     /* of its socket, until it wants to read again; libssl itself goes on after a forged record */
   dtls_other *others;      /* datagrams of other protocols, of its own socket (multiplex.c) */
   dtls_callback *callback;         /* while something is asked, or waits behind a question */
   dtls_reassembly *reassembly;     /* of a handshake: the datagram that is being read, and what came before its turn */
-  bool identity_lost;      /* no memory for the PSK identity of its ClientKeyExchange, psk.c */
-  dtls_refusal refusal;    /* of the peer's certificate, verify.c */
   bool wants_certificate;  /* its CertificateRequest has been sent */
   struct {
     uint8_t type; /* SSL3_MT_… */
@@ -64,7 +53,6 @@ struct dtls_association {
   bool repeating;          /* libssl repeats a flight, until it reads again */
   uint16_t shape_seq;      /* of the one that shape is of */
   uint32_t shape;          /* what the first fragment of that message gave it; 0: none */
-  char *keylog;            /* lines that the application has not taken yet */
   uint8_t random[DTLS_RANDOM_SIZE]; /* of the hello that made it (server) */
   uint16_t cookie_generation; /* one more than that of the association before it on its path whose hello had the same random, or 0 */
   size_t mtu;                       /* UDP payload; caps every datagram */
@@ -93,6 +81,7 @@ struct dtls_association {
 };
 
 void dtls_association_init(lua_State *L);
+void dtls_association_prepare(SSL_CTX *ctx); /* a server's, before its first association */
 int dtls_association_client(lua_State *L); /* core.client(context, fd[, options]) */
 int dtls_association_draft(lua_State *L);  /* core.draft(context) */
 dtls_association *dtls_association_check(lua_State *L); /* the one at index 1 */
@@ -105,11 +94,7 @@ void dtls_association_use_mtu(dtls_association *a, size_t mtu); /* bytes of UDP 
 void dtls_association_learn_mtu(dtls_association *a); /* a datagram was too large for the path */
 void dtls_association_suspect(dtls_association *a, int alert, int number);
 void dtls_association_clear_suspicion(dtls_association *a);
-/* The suite about to be used, else the one in use; NULL: none yet. */
-static inline const SSL_CIPHER *dtls_suite(const SSL *ssl) {
-  const SSL_CIPHER *pending = SSL_get_pending_cipher(ssl);
-  return pending ? pending : SSL_get_current_cipher(ssl);
-}
-static inline dtls_association *dtls_association_of(const SSL *ssl) { return SSL_get_app_data(ssl); }
+/* The association that a peer is of: its first member. */
+static inline dtls_association *dtls_association_of(const SSL *ssl) { return (dtls_association *)dtls_peer_of(ssl); }
 
 #endif

@@ -81,6 +81,9 @@ void dtls_callback_free(dtls_association *a) {
   OPENSSL_free(h);
 }
 
+/* A peer is the first member of its association. */
+static dtls_association *of_peer(dtls_peer *peer) { return (dtls_association *)peer; }
+
 bool dtls_callback_asks(const dtls_association *a) { return a->callback && a->callback->asked != NOTHING; }
 
 static bool has_answer(const dtls_association *a, question q) { return a->callback && a->callback->answered >> q & 1; }
@@ -200,8 +203,8 @@ void dtls_callback_callbacks(SSL_CTX *ctx) {
   SSL_CTX_set_tlsext_servername_callback(ctx, on_servername);
 }
 
-SSL_SESSION *dtls_callback_take_session(dtls_association *a, const uint8_t *id, size_t size) {
-  dtls_callback *h = a->callback;
+static SSL_SESSION *take_session(dtls_peer *peer, const uint8_t *id, size_t size) {
+  dtls_callback *h = of_peer(peer)->callback;
   if (!h || !h->session) return NULL;
   unsigned found_size;
   const unsigned char *found = SSL_SESSION_get_id(h->session, &found_size);
@@ -241,7 +244,8 @@ bool dtls_callback_untrusted(dtls_association *a, const uint8_t *record, size_t 
   return true;
 }
 
-const dtls_psk *dtls_callback_psk(const dtls_association *a, bool *failed) {
+static const dtls_psk *psk_for(const dtls_peer *peer, bool *failed) {
+  const dtls_association *a = (const dtls_association *)peer;
   bool has = has_answer(a, PSK); /* no: there was no memory for the question */
   *failed = *failed || !has || a->callback->psk_failed;
   return has && a->callback->psk.key ? &a->callback->psk : NULL;
@@ -249,12 +253,15 @@ const dtls_psk *dtls_callback_psk(const dtls_association *a, bool *failed) {
 
 /* ── a server's certificate ── */
 
-dtls_answer dtls_callback_ask_verify(dtls_association *a) {
+static dtls_answer ask_verify(dtls_peer *peer) {
+  dtls_association *a = of_peer(peer);
   if (has_answer(a, VERIFY)) return a->callback->good ? DTLS_YES : DTLS_NO;
   if (!need(a)) return DTLS_NO;
   a->callback->asked = VERIFY;
   return DTLS_UNANSWERED;
 }
+
+const dtls_questions dtls_callback_questions = {.verify = ask_verify, .psk = psk_for, .session = take_session};
 
 /* ── asking and answering ── */
 
@@ -374,9 +381,9 @@ static int refuse_psk(lua_State *L) {
 static int answer_verify(lua_State *L) {
   dtls_association *a = answering(L, VERIFY);
   a->callback->good = lua_toboolean(L, 2);
-  a->reject = a->reject || lua_toboolean(L, 3);
+  a->peer.reject = a->peer.reject || lua_toboolean(L, 3);
   answered(a);
-  lua_pushboolean(L, !a->callback->good && a->reject && SSL_get_verify_mode(a->ssl) != SSL_VERIFY_NONE);
+  lua_pushboolean(L, !a->callback->good && a->peer.reject && SSL_get_verify_mode(a->ssl) != SSL_VERIFY_NONE);
   return 1;
 }
 

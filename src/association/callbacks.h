@@ -9,6 +9,7 @@
 #include "base/openssl.h"
 #include "association/types.h"
 #include "identity/context.h"
+#include "identity/peer.h"
 #include "wire/name.h"
 #include "binding/lua.h"
 
@@ -23,16 +24,11 @@ bool dtls_callback_untrusted(dtls_association *a, const uint8_t *record, size_t 
 void dtls_callback_keep(dtls_association *a, const uint8_t *data, size_t size); /* behind what is kept already */
 bool dtls_callback_pending(const dtls_association *a);                          /* something is kept, and nothing asked */
 size_t dtls_callback_next(dtls_association *a, uint8_t *out, size_t capacity);
-/* For verify.c and psk.c. UNANSWERED: the question has been put, come back. */
-typedef enum { DTLS_UNANSWERED, DTLS_YES, DTLS_NO } dtls_answer;
-dtls_answer dtls_callback_ask_verify(dtls_association *a);
-/* What psk was answered with. NULL: no key; failed: there was no answer, because the application's function failed. */
-const dtls_psk *dtls_callback_psk(const dtls_association *a, bool *failed);
+extern const dtls_questions dtls_callback_questions;
 const char *dtls_callback_unanswered(const dtls_association *a); /* names what has not answered yet; NULL: nothing was asked */
 /* What a server's client said of itself before libssl took it in, or would not take it in. NULL: nothing, or nothing was asked. */
 const dtls_name *dtls_callback_name(const dtls_association *a);
 const char *dtls_callback_identity(const dtls_association *a, size_t *size);
-SSL_SESSION *dtls_callback_take_session(dtls_association *a, const uint8_t *id, size_t size); /* what the store answered, or NULL */
 int dtls_callback_push(lua_State *L, dtls_association *a); /* nil, kind, subject… of the question */
 extern const luaL_Reg dtls_callback_methods[];
 

@@ -85,7 +85,11 @@ static int send_datagram(lua_State *L) {
   size_t size;
   const char *data = dtls_multiplex_check(L, 2, &size);
   if (!data) return 2;
-  if (a->fork_generation != dtls_fork_generation()) return dtls_fork_error(L);
+  if (a->fork_generation != dtls_fork_generation()) {
+    dtls_failure f;
+    dtls_fail_forked(&f);
+    return dtls_error_push(L, &f);
+  }
   if (dtls_filter_put(a, data, size) < 0) return dtls_error_system(L, errno, "the datagram was not sent");
   dtls_association_count_out(a, size);
   lua_pushboolean(L, 1);

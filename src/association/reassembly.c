@@ -117,7 +117,7 @@ static void on_message(int written, int version, int type, const void *data, siz
     on_written(a, data);
   } else {
     on_read(a, data);
-    dtls_psk_identify_untrusted(a, data, size);
+    dtls_psk_identify_untrusted(a->ssl, data, size);
   }
 }
 

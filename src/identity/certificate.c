@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "association/association.h"
+#include "identity/peer.h"
 
 static const char TYPE[] = "dtls.scratch";
 
@@ -195,7 +195,7 @@ static bool ran_out_of_memory(void) {
 
 /* The peer's chain, with or without the leaf: as it was verified, or as it was sent. */
 static STACK_OF(X509) *chain_of(const SSL *ssl) {
-  STACK_OF(X509) *refused = dtls_association_of(ssl)->refusal.chain;
+  STACK_OF(X509) *refused = dtls_peer_of(ssl)->refusal.chain;
   if (refused) return refused;
   STACK_OF(X509) *verified = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
   return verified ? verified : SSL_get_peer_cert_chain(ssl);
@@ -203,7 +203,7 @@ static STACK_OF(X509) *chain_of(const SSL *ssl) {
 
 bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool whole) {
   STACK_OF(X509) *chain = chain_of(ssl);
-  bool refused = dtls_association_of(ssl)->refusal.chain != NULL;
+  bool refused = dtls_peer_of(ssl)->refusal.chain != NULL;
   X509 *leaf = refused ? NULL : SSL_get0_peer_certificate(ssl);
   if (!leaf && (refused || !SSL_is_server(ssl))) leaf = sk_X509_value(chain, 0); /* or while a client verifies it */
   if (!leaf) return false;

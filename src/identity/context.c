@@ -8,12 +8,11 @@
 #include <string.h>
 
 #include "association/association.h"
-#include "association/callbacks.h"
-#include "association/listener.h"
 #include "binding/error.h"
 #include "identity/extension.h"
 #include "identity/keylog.h"
 #include "identity/opener.h"
+#include "identity/peer.h"
 #include "identity/psk.h"
 #include "identity/session.h"
 #include "identity/settings.h"
@@ -183,8 +182,6 @@ static bool use_foundation(SSL_CTX *ctx, const dtls_config *c) {
   SSL_CTX_set_dh_auto(ctx, 1); /* for DHE-PSK, which nobody gets without asking */
   if (c->server) {
     SSL_CTX_set_max_cert_list(ctx, DTLS_HANDSHAKE_MESSAGE_MAX); /* bounds what libssl allocates for fragments */
-    dtls_hello_callbacks(ctx);
-    dtls_callback_callbacks(ctx);
   }
   return SSL_CTX_set_min_proto_version(ctx, DTLS1_2_VERSION) == 1 && SSL_CTX_set_max_proto_version(ctx, DTLS1_2_VERSION) == 1;
 }
@@ -227,6 +224,7 @@ int dtls_context_new(lua_State *L) {
   ERR_clear_error();
   dtls_box *box = dtls_box_push(L, TYPE);
   SSL_CTX *ctx = box->object = context_make(server);
+  if (ctx && server) dtls_association_prepare(ctx);
   if (!ctx) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a context");
   dtls_config *c = dtls_config_of(ctx);
   const char *failed = take_credentials(L, ctx, c);
@@ -237,29 +235,30 @@ int dtls_context_new(lua_State *L) {
   return 1;
 }
 
-/* Options and modes in which the two differ; what was set on the association itself stays. */
-static void adopt_flags(dtls_association *a, SSL_CTX *from, SSL_CTX *to) {
+/* Options and modes in which the two differ; what was set for the SSL itself stays. */
+static void adopt_flags(SSL *ssl, SSL_CTX *from, SSL_CTX *to) {
+  const dtls_peer *peer = dtls_peer_of(ssl);
   uint64_t had = SSL_CTX_get_options(from), has = SSL_CTX_get_options(to);
   long had_mode = SSL_CTX_get_mode(from), has_mode = SSL_CTX_get_mode(to);
-  SSL_clear_options(a->ssl, had & ~has & ~a->own.options);
-  SSL_set_options(a->ssl, (has & ~had & ~a->own.options) | (a->stores_sessions ? SSL_OP_NO_TICKET : 0));
-  SSL_clear_mode(a->ssl, had_mode & ~has_mode & ~a->own.modes);
-  SSL_set_mode(a->ssl, has_mode & ~had_mode & ~a->own.modes);
+  SSL_clear_options(ssl, had & ~has & ~peer->overrides.options);
+  SSL_set_options(ssl, (has & ~had & ~peer->overrides.options) | (peer->stores_sessions ? SSL_OP_NO_TICKET : 0));
+  SSL_clear_mode(ssl, had_mode & ~has_mode & ~peer->overrides.modes);
+  SSL_set_mode(ssl, has_mode & ~had_mode & ~peer->overrides.modes);
 }
 
 /* SSL_set_SSL_CTX changes certificates, suites, signature algorithms, the security level and what is asked of the
    SSL_CTX itself; the rest was copied when the SSL was made. Tickets and stored sessions stay with the first one. */
 bool dtls_context_adopt(SSL *ssl, SSL_CTX *ctx) {
-  dtls_association *a = dtls_association_of(ssl);
+  dtls_peer *peer = dtls_peer_of(ssl);
   const dtls_config *c = dtls_config_of(ctx);
-  adopt_flags(a, SSL_get_SSL_CTX(ssl), ctx);
+  adopt_flags(ssl, SSL_get_SSL_CTX(ssl), ctx);
   if (SSL_set_SSL_CTX(ssl, ctx) != ctx) return false;
-  if (!a->own.verify) {
+  if (!peer->overrides.verify) {
     SSL_set_verify(ssl, SSL_CTX_get_verify_mode(ctx), NULL);
-    a->reject = c->reject;
+    peer->reject = c->reject;
   }
-  if (!a->own.depth) SSL_set_verify_depth(ssl, SSL_CTX_get_verify_depth(ctx));
-  if (!a->own.groups && c->groups && SSL_set1_groups_list(ssl, c->groups) != 1) return false;
+  if (!peer->overrides.depth) SSL_set_verify_depth(ssl, SSL_CTX_get_verify_depth(ctx));
+  if (!peer->overrides.groups && c->groups && SSL_set1_groups_list(ssl, c->groups) != 1) return false;
   SSL_set_psk_server_callback(ssl, c->psks > 0 || c->asks_psk ? dtls_psk_for_server : NULL);
   return dtls_settings_restore(ssl);
 }

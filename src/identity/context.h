@@ -7,10 +7,9 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "base/failure.h"
 #include "base/openssl.h"
 #include "binding/lua.h"
-
-enum { DTLS_SENTENCE_MAX = 1024 };
 
 enum { DTLS_DIGEST_SIZE = 32, DTLS_TICKET_KEY_SIZE = 80, DTLS_SECURITY_LEVEL = 2, DTLS_OPENER_CURVES = 3 };
 

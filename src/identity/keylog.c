@@ -14,14 +14,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "association/association.h"
+#include "identity/peer.h"
 
 /* Appends a line to what the application has not taken yet. */
-static void remember(dtls_association *a, const char *line) {
-  size_t had = a->keylog ? strlen(a->keylog) : 0, size = strlen(line);
-  char *grown = OPENSSL_clear_realloc(a->keylog, had, had + size + 2);
+static void remember(dtls_peer *peer, const char *line) {
+  size_t had = peer->keylog ? strlen(peer->keylog) : 0, size = strlen(line);
+  char *grown = OPENSSL_clear_realloc(peer->keylog, had, had + size + 2);
   if (!grown) return;
-  a->keylog = grown;
+  peer->keylog = grown;
   snprintf(grown + had, size + 2, "%s\n", line);
 }
 
@@ -42,7 +42,7 @@ static void append(int fd, const char *line) {
 static void log_line(const SSL *ssl, const char *line) {
   const dtls_config *c = dtls_config_of_ssl(ssl);
   if (c->keylog_fd >= 0) append(c->keylog_fd, line);
-  if (c->keylog_event) remember(dtls_association_of(ssl), line);
+  if (c->keylog_event) remember(dtls_peer_of(ssl), line);
 }
 
 /* Why keys must not go to an open file; NULL: they may. Whoever else can open it reads them, or puts others in their place. */

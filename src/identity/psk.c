@@ -1,13 +1,13 @@
 /*
- * Pre-shared keys (RFC 4279): those of the configuration, and those that the application answers with (callbacks.c).
+ * Pre-shared keys (RFC 4279): those of the configuration, and those that the application answers with (dtls_questions).
  */
 #include "identity/psk.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "association/association.h"
-#include "association/callbacks.h"
+#include "identity/peer.h"
+#include "wire/record.h"
 
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)
@@ -15,13 +15,13 @@
 /* ── identities are bytes (RFC 4279 §5.1), while libssl ends one at its first NUL ── */
 
 /* The session keeps an identity that has a NUL, beside libssl's, and so do its ticket and its bytes in a store. */
-void dtls_psk_identify_untrusted(dtls_association *a, const uint8_t *message, size_t size) {
+void dtls_psk_identify_untrusted(SSL *ssl, const uint8_t *message, size_t size) {
   enum { PREFIX = 2 };
   const uint8_t *body = message + DTLS_HANDSHAKE_HEADER, *identity = body + PREFIX;
-  if (!a->server || message[0] != SSL3_MT_CLIENT_KEY_EXCHANGE || !dtls_psk_suite(a->ssl) || size < DTLS_HANDSHAKE_HEADER + PREFIX) return;
+  if (!SSL_is_server(ssl) || message[0] != SSL3_MT_CLIENT_KEY_EXCHANGE || !dtls_psk_suite(ssl) || size < DTLS_HANDSHAKE_HEADER + PREFIX) return;
   size_t length = dtls_u16(body);
   if (length > size - DTLS_HANDSHAKE_HEADER - PREFIX || !memchr(identity, '\0', length)) return; /* the first libssl refuses */
-  a->identity_lost = SSL_SESSION_set1_ticket_appdata(SSL_get0_session(a->ssl), identity, length) != 1;
+  dtls_peer_of(ssl)->identity_lost = SSL_SESSION_set1_ticket_appdata(SSL_get0_session(ssl), identity, length) != 1;
 }
 
 /* NULL: there is none. */
@@ -34,13 +34,7 @@ static const char *identity_of(const SSL *ssl, const char *up_to_nul, size_t *si
   return up_to_nul;
 }
 
-int dtls_psk_push_identity(lua_State *L, const SSL *ssl) {
-  size_t size;
-  const char *identity = identity_of(ssl, SSL_get_psk_identity(ssl), &size);
-  if (!identity) identity = dtls_callback_identity(dtls_association_of(ssl), &size);
-  if (identity) lua_pushlstring(L, identity, size); else lua_pushnil(L);
-  return 1;
-}
+const char *dtls_psk_identity(const SSL *ssl, size_t *size) { return identity_of(ssl, SSL_get_psk_identity(ssl), size); }
 
 static int compare(const void *a, const void *b) {
   const dtls_psk *one = a, *other = b;
@@ -63,12 +57,12 @@ static unsigned give(const dtls_psk *psk, unsigned char *key, unsigned max) {
 
 /* 0 refuses with the alert unknown_psk_identity (RFC 4279 §2), more than there can be with internal_error. */
 unsigned dtls_psk_for_server(SSL *ssl, const char *identity, unsigned char *key, unsigned max) {
-  const dtls_association *a = dtls_association_of(ssl);
+  const dtls_peer *peer = dtls_peer_of(ssl);
   const dtls_config *c = dtls_config_of_ssl(ssl);
   dtls_psk wanted = {0};
-  bool failed = a->identity_lost;
+  bool failed = peer->identity_lost;
   wanted.identity = (char *)(uintptr_t)identity_of(ssl, identity, &wanted.identity_size);
-  const dtls_psk *psk = c->asks_psk ? dtls_callback_psk(a, &failed) : find(c, &wanted);
+  const dtls_psk *psk = c->asks_psk ? peer->questions->psk(peer, &failed) : find(c, &wanted);
   if (failed) return PSK_MAX_PSK_LEN + 1;
   return psk && compare(psk, &wanted) == 0 ? give(psk, key, max) : 0; /* a forged fragment may have asked for another one */
 }
@@ -76,7 +70,8 @@ unsigned dtls_psk_for_server(SSL *ssl, const char *identity, unsigned char *key,
 static unsigned for_client(SSL *ssl, const char *hint, char *identity, unsigned max_identity, unsigned char *key, unsigned max) {
   const dtls_config *c = dtls_config_of_ssl(ssl);
   bool failed = false;
-  const dtls_psk *psk = c->asks_psk ? dtls_callback_psk(dtls_association_of(ssl), &failed) : c->psk;
+  const dtls_peer *peer = dtls_peer_of(ssl);
+  const dtls_psk *psk = c->asks_psk ? peer->questions->psk(peer, &failed) : c->psk;
   (void)hint;
   if (failed || !psk || psk->identity_size >= max_identity) return 0;
   memcpy(identity, psk->identity, psk->identity_size + 1);

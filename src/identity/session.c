@@ -10,9 +10,8 @@
 
 #include <openssl/core_names.h>
 
-#include "association/association.h"
-#include "association/callbacks.h"
 #include "base/clock.h"
+#include "identity/peer.h"
 
 /* ── ticket keys, in OpenSSL's layout: name, HMAC key, AES key ── */
 
@@ -39,7 +38,7 @@ static bool use_key(const uint8_t *key, unsigned char *iv, EVP_CIPHER_CTX *ciphe
 
 /* 1: done; 2: done, and the client gets a new ticket; 0: a full handshake; -1: failure (SSL_CTX_set_tlsext_ticket_key_evp_cb) */
 static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int sealing) {
-  dtls_config *c = dtls_association_of(ssl)->base;
+  dtls_config *c = dtls_peer_of(ssl)->base;
   if (!rotate_own_keys(c)) return -1;
   if (sealing) {
     memcpy(name, c->ticket_key[0], NAME_SIZE);
@@ -84,17 +83,17 @@ static bool digest_text(EVP_MD_CTX *md, const char *text) { return EVP_DigestUpd
 
 /* What a certificate may be signed with, and how strong: a resumed handshake shows none. */
 static bool digest_strength(EVP_MD_CTX *md, const SSL *ssl) {
-  const dtls_association *a = dtls_association_of(ssl);
+  const dtls_peer *peer = dtls_peer_of(ssl);
   const dtls_config *c = dtls_config_of_ssl(ssl);
   uint8_t level = (uint8_t)SSL_get_security_level(ssl);
-  return EVP_DigestUpdate(md, &level, 1) == 1 && digest_text(md, a->own.sigalgs ? a->own.sigalgs : c->sigalgs) &&
-         digest_text(md, a->own.groups ? a->own.groups : c->groups);
+  return EVP_DigestUpdate(md, &level, 1) == 1 && digest_text(md, peer->overrides.sigalgs ? peer->overrides.sigalgs : c->sigalgs) &&
+         digest_text(md, peer->overrides.groups ? peer->overrides.groups : c->groups);
 }
 
 /* RFC 6066 §3 forbids to resume under another name, which libssl does not check; its session id context can do that. */
 static bool digest_context(const SSL *ssl, const char *name, size_t size, uint8_t out[EVP_MAX_MD_SIZE]) {
-  const dtls_association *a = dtls_association_of(ssl);
-  uint8_t checks[3] = {(uint8_t)SSL_get_verify_mode(ssl), (uint8_t)SSL_get_verify_depth(ssl), a->reject};
+  const dtls_peer *peer = dtls_peer_of(ssl);
+  uint8_t checks[3] = {(uint8_t)SSL_get_verify_mode(ssl), (uint8_t)SSL_get_verify_depth(ssl), peer->reject};
   EVP_MD_CTX *md = EVP_MD_CTX_new();
   bool ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 && EVP_DigestUpdate(md, dtls_config_of_ssl(ssl)->policy, DTLS_DIGEST_SIZE) == 1 &&
             EVP_DigestUpdate(md, checks, sizeof checks) == 1 && digest_suites(md, ssl) && digest_strength(md, ssl);
@@ -123,10 +122,10 @@ SSL_SESSION *dtls_session_parse(const void *blob, size_t size) {
   return NULL;
 }
 
-/* The server's application was asked when the hello arrived (callbacks.c). */
 static SSL_SESSION *on_lookup(SSL *ssl, const unsigned char *id, int size, int *copy) {
+  dtls_peer *peer = dtls_peer_of(ssl);
   *copy = 0;
-  return dtls_callback_take_session(dtls_association_of(ssl), id, (size_t)size);
+  return peer->questions->session(peer, id, (size_t)size);
 }
 
 /* libssl gives an id to whom it gives no ticket. Without a store nobody would know it again. How long a session
@@ -135,7 +134,7 @@ static int on_new_session(SSL *ssl, int forward_secure) {
   (void)forward_secure;
   ERR_clear_error(); /* a ticket that could not be opened leaves its reason there, which would pass for this handshake's failure */
   SSL_SESSION_set_timeout(SSL_get0_session(ssl), (long)(dtls_config_of_ssl(ssl)->session_timeout / 1000));
-  if (!dtls_association_of(ssl)->stores_sessions) SSL_SESSION_set1_id(SSL_get0_session(ssl), (const unsigned char *)"", 0);
+  if (!dtls_peer_of(ssl)->stores_sessions) SSL_SESSION_set1_id(SSL_get0_session(ssl), (const unsigned char *)"", 0);
   return 0;
 }
 

@@ -10,6 +10,7 @@
 #include "association/association.h"
 #include "binding/error.h"
 #include "identity/opener.h"
+#include "identity/peer.h"
 
 typedef struct {
   const char *name;
@@ -86,7 +87,7 @@ static int change_options(lua_State *L, dtls_target t, bool on) {
   luaL_checktype(L, 2, LUA_TTABLE);
   const char *failed = read_flags(L, 2, options, "options", &bits);
   if (failed) return dtls_error(L, "ERR_DTLS_CONFIG", "%s", failed);
-  if (t.ssl) dtls_association_of(t.ssl)->own.options |= bits;
+  if (t.ssl) dtls_peer_of(t.ssl)->overrides.options |= bits;
   if (t.ssl && on) SSL_set_options(t.ssl, bits);
   if (t.ssl && !on) SSL_clear_options(t.ssl, bits);
   if (!t.ssl && on) SSL_CTX_set_options(t.ctx, bits);
@@ -103,7 +104,7 @@ static int set_modes(lua_State *L, dtls_target t) {
   luaL_checktype(L, 2, LUA_TTABLE);
   const char *failed = read_flags(L, 2, modes, "modes", &bits);
   if (failed) return dtls_error(L, "ERR_DTLS_CONFIG", "%s", failed);
-  if (t.ssl) dtls_association_of(t.ssl)->own.modes |= (long)bits;
+  if (t.ssl) dtls_peer_of(t.ssl)->overrides.modes |= (long)bits;
   if (t.ssl)
     SSL_set_mode(t.ssl, (long)bits);
   else
@@ -117,7 +118,7 @@ static int get_modes(lua_State *L, dtls_target t) {
 
 /* What a client offers to resume was made under other settings than those that it has from now on. */
 static void withdraw_session(dtls_target t) {
-  if (t.ssl && !dtls_association_of(t.ssl)->server && SSL_in_before(t.ssl)) SSL_set_session(t.ssl, NULL);
+  if (t.ssl && !SSL_is_server(t.ssl) && SSL_in_before(t.ssl)) SSL_set_session(t.ssl, NULL);
 }
 
 /* ── verification (SSL_CTX_set_verify, SSL_CTX_set_verify_depth) ── */
@@ -132,8 +133,8 @@ static int set_verify(lua_State *L, dtls_target t) {
     if (failed) return dtls_error(L, "ERR_DTLS_CONFIG", "%s", failed);
     if (t.ssl) {
       SSL_set_verify(t.ssl, (int)bits, NULL);
-      dtls_association_of(t.ssl)->reject = bits != SSL_VERIFY_NONE;
-      dtls_association_of(t.ssl)->own.verify = true;
+      dtls_peer_of(t.ssl)->reject = bits != SSL_VERIFY_NONE;
+      dtls_peer_of(t.ssl)->overrides.verify = true;
     } else {
       SSL_CTX_set_verify(t.ctx, (int)bits, NULL);
       dtls_config_of(t.ctx)->reject = bits != SSL_VERIFY_NONE;
@@ -141,7 +142,7 @@ static int set_verify(lua_State *L, dtls_target t) {
   }
   if (depth >= 0 && t.ssl) {
     SSL_set_verify_depth(t.ssl, depth);
-    dtls_association_of(t.ssl)->own.depth = true;
+    dtls_peer_of(t.ssl)->overrides.depth = true;
   }
   if (depth >= 0 && !t.ssl) SSL_CTX_set_verify_depth(t.ctx, depth);
   withdraw_session(t);
@@ -287,11 +288,11 @@ const char *dtls_settings_ciphers(dtls_target t, const char *list, char *buf, si
     if ((t.ssl ? SSL_set_cipher_list(t.ssl, suites) : SSL_CTX_set_cipher_list(t.ctx, suites)) != 1) failed = "ciphers: OpenSSL does not take this list";
   }
   if (!failed && t.ssl) {
-    dtls_association *a = dtls_association_of(t.ssl);
+    dtls_overrides *own = &dtls_peer_of(t.ssl)->overrides;
     SSL_set_security_level(t.ssl, level);
-    a->own.ciphers = true;
-    a->own.ccm8 = strstr(suites, "CCM8") != NULL;
-    a->own.level = level;
+    own->ciphers = true;
+    own->ccm8 = strstr(suites, "CCM8") != NULL;
+    own->level = level;
     withdraw_session(t);
   }
   if (!failed && !t.ssl) SSL_CTX_set_security_level(t.ctx, level);
@@ -315,9 +316,9 @@ static int set_groups(lua_State *L, dtls_target t) {
     return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "groups: OpenSSL does not know this list");
   }
   if (t.ssl) {
-    dtls_association *a = dtls_association_of(t.ssl);
-    OPENSSL_free(a->own.groups);
-    a->own.groups = copy;
+    dtls_overrides *own = &dtls_peer_of(t.ssl)->overrides;
+    OPENSSL_free(own->groups);
+    own->groups = copy;
     withdraw_session(t);
   } else {
     dtls_config *c = dtls_config_of(t.ctx);
@@ -343,9 +344,9 @@ static int set_sigalgs(lua_State *L, dtls_target t) {
     return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "sigalgs: OpenSSL does not know this list");
   }
   if (t.ssl) {
-    dtls_association *a = dtls_association_of(t.ssl);
-    OPENSSL_free(a->own.sigalgs);
-    a->own.sigalgs = copy;
+    dtls_overrides *own = &dtls_peer_of(t.ssl)->overrides;
+    OPENSSL_free(own->sigalgs);
+    own->sigalgs = copy;
     withdraw_session(t);
   } else {
     dtls_config *c = dtls_config_of(t.ctx);
@@ -357,13 +358,13 @@ static int set_sigalgs(lua_State *L, dtls_target t) {
 
 /* What SSL_set_SSL_CTX takes away with the certificates. */
 bool dtls_settings_restore(SSL *ssl) {
-  dtls_association *a = dtls_association_of(ssl);
+  dtls_overrides *own = &dtls_peer_of(ssl)->overrides;
   dtls_target t = {.ctx = SSL_get_SSL_CTX(ssl), .ssl = ssl};
-  if (a->own.ciphers) {
-    set_security(t, a->own.ccm8);
-    SSL_set_security_level(ssl, a->own.level);
+  if (own->ciphers) {
+    set_security(t, own->ccm8);
+    SSL_set_security_level(ssl, own->level);
   }
-  return !a->own.sigalgs || use_sigalgs(t, a->own.sigalgs);
+  return !own->sigalgs || use_sigalgs(t, own->sigalgs);
 }
 
 static int get_ciphers(lua_State *L, dtls_target t) {

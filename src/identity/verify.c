@@ -4,13 +4,13 @@
  */
 #include "identity/verify.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include <openssl/core_names.h>
 
-#include "association/association.h"
-#include "association/callbacks.h"
 #include "identity/certificate.h"
+#include "identity/peer.h"
 #include "identity/system_store.h"
 
 static bool pinned(const dtls_config *c, X509 *cert) {
@@ -99,25 +99,22 @@ static void describe(BIO *out, X509_STORE_CTX *store, const dtls_config *c) {
 }
 
 /* Keeps what libssl lets go of when it refuses: a server has the certificate nowhere else. */
-static void refuse(dtls_association *a, X509_STORE_CTX *store) {
+static void refuse(SSL *ssl, X509_STORE_CTX *store) {
   enum { DETAIL_MAX = 320 }; /* a peer may have as many names as it likes */
   BIO *out = BIO_new(BIO_s_mem());
   char *text;
-  dtls_refusal_free(&a->refusal);
-  a->refusal.chain = X509_chain_up_ref(X509_STORE_CTX_get0_untrusted(store));
-  if (!out || !X509_STORE_CTX_get0_cert(store)) goto done;
-  describe(out, store, dtls_config_of_ssl(a->ssl));
-  long size = BIO_get_mem_data(out, &text);
-  if (size > DETAIL_MAX) memcpy(text + DETAIL_MAX - 3, "...", 3);
-  a->refusal.detail = size > 0 ? OPENSSL_strndup(text, size < DETAIL_MAX ? (size_t)size : DETAIL_MAX) : NULL;
-done:
-  BIO_free(out);
-}
-
-void dtls_refusal_free(dtls_refusal *refusal) {
+  dtls_refusal *refusal = &dtls_peer_of(ssl)->refusal;
   sk_X509_pop_free(refusal->chain, X509_free);
   OPENSSL_free(refusal->detail);
-  *refusal = (dtls_refusal){0};
+  refusal->detail = NULL;
+  refusal->chain = X509_chain_up_ref(X509_STORE_CTX_get0_untrusted(store));
+  if (!out || !X509_STORE_CTX_get0_cert(store)) goto done;
+  describe(out, store, dtls_config_of_ssl(ssl));
+  long size = BIO_get_mem_data(out, &text);
+  if (size > DETAIL_MAX) memcpy(text + DETAIL_MAX - 3, "...", 3);
+  refusal->detail = size > 0 ? OPENSSL_strndup(text, size < DETAIL_MAX ? (size_t)size : DETAIL_MAX) : NULL;
+done:
+  BIO_free(out);
 }
 
 /* ── the verdict ── */
@@ -133,12 +130,12 @@ static bool verify_chain(X509_STORE_CTX *store, const dtls_config *c) {
 /* Pins without a CA replace the chain and the name; with one, both must hold. The application is asked last. */
 static int verify(X509_STORE_CTX *store, void *argument) {
   SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
-  dtls_association *a = dtls_association_of(ssl);
+  dtls_peer *peer = dtls_peer_of(ssl);
   const dtls_config *c = dtls_config_of_ssl(ssl);
   (void)argument;
   if (has_dear_key(store)) { /* whoever may be accepted unauthorized: libssl would use the key next */
     X509_STORE_CTX_set_error(store, DTLS_VERIFY_KEY_TOO_LARGE);
-    refuse(a, store);
+    refuse(ssl, store);
     SSL_set_verify(ssl, SSL_get_verify_mode(ssl) | SSL_VERIFY_PEER, NULL); /* a client with SSL_VERIFY_NONE takes no verdict */
     return 0;
   }
@@ -149,13 +146,13 @@ static int verify(X509_STORE_CTX *store, void *argument) {
     X509_STORE_CTX_set_error(store, good ? X509_V_OK : X509_V_ERR_APPLICATION_VERIFICATION);
   }
   if (good && c->asks_verify) {
-    dtls_answer answer = dtls_callback_ask_verify(a);
+    dtls_answer answer = peer->questions->verify(peer);
     if (answer == DTLS_UNANSWERED) return SSL_set_retry_verify(ssl);
     good = answer == DTLS_YES;
     if (!good) X509_STORE_CTX_set_error(store, X509_V_ERR_HOSTNAME_MISMATCH);
   }
-  bool accepted = good || !a->reject;
-  if (!accepted) refuse(a, store);
+  bool accepted = good || !peer->reject;
+  if (!accepted) refuse(ssl, store);
   if (accepted) ERR_clear_error(); /* what the chain left there would pass for the failure of a handshake that goes on */
   return accepted;
 }
@@ -166,6 +163,40 @@ bool dtls_verify_name(SSL *ssl, const dtls_name *name, bool check) {
   if (name->family != AF_UNSPEC) return !check || X509_VERIFY_PARAM_set1_ip_asc(param, name->text) == 1;
   X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT); /* RFC 9525 §6 */
   return (!check || X509_VERIFY_PARAM_set1_host(param, name->text, name->size) == 1) && SSL_set_tlsext_host_name(ssl, name->text) == 1;
+}
+
+/* ── the verdict's name and sentence ── */
+
+/* OpenSSL's and Node's names: the constant without its prefix. */
+const char *dtls_verify_result_name(long verify_result) {
+  switch (verify_result) {
+#define X(name) \
+  case X509_V_ERR_##name: return #name;
+    X(UNSPECIFIED) X(UNABLE_TO_GET_ISSUER_CERT) X(UNABLE_TO_GET_CRL) X(UNABLE_TO_DECRYPT_CERT_SIGNATURE)
+    X(UNABLE_TO_DECRYPT_CRL_SIGNATURE) X(UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY) X(CERT_SIGNATURE_FAILURE) X(CRL_SIGNATURE_FAILURE)
+    X(CERT_NOT_YET_VALID) X(CERT_HAS_EXPIRED) X(CRL_NOT_YET_VALID) X(CRL_HAS_EXPIRED) X(ERROR_IN_CERT_NOT_BEFORE_FIELD)
+    X(ERROR_IN_CERT_NOT_AFTER_FIELD) X(ERROR_IN_CRL_LAST_UPDATE_FIELD) X(ERROR_IN_CRL_NEXT_UPDATE_FIELD) X(OUT_OF_MEM)
+    X(DEPTH_ZERO_SELF_SIGNED_CERT) X(SELF_SIGNED_CERT_IN_CHAIN) X(UNABLE_TO_GET_ISSUER_CERT_LOCALLY)
+    X(UNABLE_TO_VERIFY_LEAF_SIGNATURE) X(CERT_CHAIN_TOO_LONG) X(CERT_REVOKED) X(INVALID_CA) X(PATH_LENGTH_EXCEEDED)
+    X(INVALID_PURPOSE) X(CERT_UNTRUSTED) X(CERT_REJECTED) X(HOSTNAME_MISMATCH) X(EMAIL_MISMATCH) X(IP_ADDRESS_MISMATCH)
+    X(EE_KEY_TOO_SMALL) X(CA_KEY_TOO_SMALL) X(CA_MD_TOO_WEAK) X(UNHANDLED_CRITICAL_EXTENSION) X(KEYUSAGE_NO_CERTSIGN)
+    X(PERMITTED_VIOLATION) X(EXCLUDED_VIOLATION)
+#undef X
+    case X509_V_ERR_APPLICATION_VERIFICATION: return "FINGERPRINT_MISMATCH"; /* what our pins set */
+    case DTLS_VERIFY_KEY_TOO_LARGE: return "KEY_TOO_LARGE";
+    default: return "CERTIFICATE_NOT_VALID";
+  }
+}
+
+bool dtls_verify_fail(dtls_failure *f, const SSL *ssl) {
+  long result = SSL_get_verify_result(ssl);
+  const char *detail = dtls_peer_of(ssl)->refusal.detail, *text = X509_verify_cert_error_string(result);
+  if (result == X509_V_ERR_APPLICATION_VERIFICATION) text = "fingerprint mismatch";
+  if (result == DTLS_VERIFY_KEY_TOO_LARGE) text = "a key of its chain is larger than 8192 bits, or has an RSA exponent of more than 32";
+  ERR_clear_error();
+  dtls_fail(f, "ERR_DTLS_CERTIFICATE", "the peer's certificate was refused: %s%s%s", text, detail ? ": " : "", detail ? detail : "");
+  snprintf(f->reason, sizeof f->reason, "%s", dtls_verify_result_name(result));
+  return false;
 }
 
 /* ── options ── */

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/socket.h>
 
 enum { DTLS_NAME_MAX = 253 }; /* of a host name without its final dot, RFC 1035 §2.3.4 */
 
