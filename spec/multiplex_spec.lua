@@ -1,6 +1,7 @@
 --- Other protocols on the port of an association (RFC 7983).
 
 local dtls = require 'dtls'
+local hostile = require 'spec.support.hostile'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local proxy = require 'spec.support.proxy'
@@ -10,6 +11,7 @@ local uv = require 'luv'
 local STUN = '\0\1\0\0\33\18\164\66' .. ('t'):rep(12) -- a binding request, RFC 8489
 local SRTP = '\128\96' .. ('p'):rep(50)
 local TURN = '\64\0\0\4data'
+local RECORD_MAX = 13 + 16384 + 2048 -- the longest of DTLS 1.2 (RFC 6347 §4.1), header included
 
 local function settled(server)
   local conn = pair.open(server)
@@ -22,6 +24,8 @@ local function dropped(conn)
   for _, of_reason in pairs(conn:stats().drops) do count = count + of_reason end
   return count
 end
+
+local function too_long(any) return any:stats().drops.length or 0 end
 
 pair.each(function(demux, ip)
   describe('a port with other protocols', function()
@@ -103,6 +107,59 @@ pair.each(function(demux, ip)
       assert.is_true(dropped(accepted) >= 2)
       assert.is_true(dropped(conn) >= 2)
       pair.close(conn, server, between, client)
+    end))
+
+    it('carries what is as long as the longest record, and drops and counts as length what is longer', loop.run(function()
+      local server = listening()
+      local between = proxy.new(server)
+      local conn, accepted = pair.open(server, between)
+      local stranger = raw.open(ip)
+      for _, role in ipairs {
+        { hears = server, send = function(data) stranger:send(data, server) end },
+        { hears = accepted, send = function(data) between:inject('server', data) end },
+        { hears = conn, send = function(data) between:inject('client', data) end },
+      } do
+        local heard, before = pair.record(role.hears, 'datagram'), too_long(role.hears)
+        local filled = ('\0'):rep(RECORD_MAX)
+        role.send(filled .. '\0')
+        role.send(('\0'):rep(40000))
+        role.send(filled)
+        heard.wait 'datagram'
+        assert.equal(1, #heard)
+        assert.is_true(filled == heard[1][2])
+        assert.equal(before + 2, too_long(role.hears))
+      end
+      pair.close(conn, server, between, stranger)
+    end))
+
+    it('drops a datagram of DTLS whole when it is longer than the longest record', loop.run(function()
+      local server = pair.listening({ demux = demux }, ip)
+      local between = proxy.new(server)
+      local conn, accepted = pair.open(server, between)
+      -- Behind the record of a message come forged ones, until the datagram is as long as it shall be.
+      local function padded(data, size)
+        local options = { epoch = 1, number = 1000 }
+        local forged = hostile.record(23, ('x'):rep(600), options)
+        local last = (size - #data) % #forged + #forged
+        return data .. forged:rep((size - #data - last) / #forged) .. hostile.record(23, ('x'):rep(last - 13), options)
+      end
+      for _, role in ipairs {
+        { from = conn, to = accepted, direction = 'server' }, { from = accepted, to = conn, direction = 'client' },
+      } do
+        local heard, before, over = pair.record(role.to, 'message'), too_long(role.to), 1
+        between.filter = function(direction, _, data)
+          return direction == role.direction and padded(data, RECORD_MAX + over) or data
+        end
+        assert(role.from:send 'too long')
+        loop.till(function() return heard[1] or too_long(role.to) > before end, 'its end')
+        over = 0
+        assert(role.from:send 'as long as may be')
+        heard.wait 'message'
+        assert.equal('as long as may be', heard[1][2])
+        assert.equal(before + 1, too_long(role.to))
+        between.filter = nil
+      end
+      pair.close(conn, server, between)
     end))
 
     it('gives them to the association that is open while its peer starts over', loop.run(function()

@@ -207,7 +207,7 @@ static void empty_socket_untrusted(dtls_association *a) {
     dtls_address sender;
     ssize_t size = dtls_udp_receive(a->path->fd, data, sizeof data, &sender);
     if (size < 0 && errno == EAGAIN) return;
-    if (size < 0 || !a->takes_others || !dtls_address_equal(&sender, &a->path->peer)) continue;
+    if (size < 0 || (size_t)size > sizeof data || !a->takes_others || !dtls_address_equal(&sender, &a->path->peer)) continue;
     if (!dtls_multiplex_is_other(data, (size_t)size)) continue;
     dtls_association_count_in(a, (size_t)size);
     dtls_multiplex_keep(a, data, (size_t)size);

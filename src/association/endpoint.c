@@ -273,9 +273,19 @@ static int announce_other(lua_State *L, const dtls_endpoint *ep, const dtls_path
   return 4;
 }
 
+/* The datagram in hand is longer than any record, and has been cut. */
+static int drop_cut(dtls_endpoint *ep, const dtls_path *path) {
+  if (path)
+    DTLS_DROP(path->current, LENGTH);
+  else
+    ep->counters.drops[DTLS_DROP_LENGTH]++;
+  return 0;
+}
+
 /* The datagram in hand goes where it belongs; returns what next() returns, 0 when nobody needs to know. */
 static int dispatch_untrusted(lua_State *L, dtls_endpoint *ep, uint64_t seen_by) {
   dtls_path *path = dtls_paths_find(ep->paths, &ep->hand.local, &ep->hand.peer);
+  if (ep->hand.size > DTLS_DATAGRAM_MAX) return drop_cut(ep, path);
   if (seen_by != 0) return hand_to_other(L, ep, path, seen_by);
   int others = dtls_multiplex_is_other(ep->hand.data, ep->hand.size) ? announce_other(L, ep, path) : 0;
   if (others > 0) return others;
@@ -372,8 +382,10 @@ void dtls_endpoint_drain(dtls_endpoint *ep, const dtls_path *path) {
   for (int i = 0; i < DTLS_DRAIN_MAX; i++) {
     dtls_address sender;
     ssize_t n = dtls_udp_receive(path->fd, data, sizeof data, &sender);
-    if (n >= 0) {
-      dtls_count_in(&ep->counters, (size_t)n);
+    if (n >= 0) dtls_count_in(&ep->counters, (size_t)n);
+    if (n > (ssize_t)sizeof data) {
+      ep->counters.drops[DTLS_DROP_LENGTH]++;
+    } else if (n >= 0) {
       dtls_endpoint_stash(ep, path, &sender, data, (size_t)n, 0);
     } else if (errno == EAGAIN || dtls_filter_is_final(errno)) {
       return;

@@ -201,14 +201,17 @@ static bool is_for_me_untrusted(dtls_association *a, const uint8_t *data, size_t
 }
 
 /* The kernel may queue a datagram here that it looked up before the socket was connected, whoever sent it. */
-static void pass_on_untrusted(dtls_association *a, const dtls_address *sender, const uint8_t *data, size_t size) {
+static void pass_on_untrusted(dtls_association *a, const dtls_address *sender, const uint8_t *data, size_t size, bool cut) {
   dtls_endpoint *ep = a->endpoint;
   if (!ep) {
     drop(a, DTLS_DROP_STRANGER);
     return;
   }
   dtls_count_in(&ep->counters, size);
-  dtls_endpoint_stash(ep, a->path, sender, data, size, 0);
+  if (cut)
+    ep->counters.drops[DTLS_DROP_LENGTH]++;
+  else
+    dtls_endpoint_stash(ep, a->path, sender, data, size, 0);
 }
 
 /* The datagram that was handed in. */
@@ -225,11 +228,16 @@ static int take_from_socket(dtls_association *a, uint8_t *out, size_t capacity) 
   dtls_address sender;
   ssize_t size = dtls_udp_receive(a->path->fd, out, capacity, &sender);
   if (size < 0) return -1;
+  bool cut = (size_t)size > capacity; /* it is longer than any record */
   if (!dtls_address_equal(&sender, &a->path->peer)) {
-    pass_on_untrusted(a, &sender, out, (size_t)size);
+    pass_on_untrusted(a, &sender, out, (size_t)size, cut);
     return 0;
   }
   dtls_association_count_in(a, (size_t)size);
+  if (cut) {
+    drop(a, DTLS_DROP_LENGTH);
+    return 0;
+  }
   if (size == 0) drop(a, DTLS_DROP_EMPTY);
   return size > 0 && is_for_me_untrusted(a, out, (size_t)size) ? (int)size : 0;
 }
@@ -282,8 +290,9 @@ static int read_record(dtls_association *a, uint8_t *out, size_t capacity) {
 static int screen_read(BIO *bio, char *out, int capacity) {
   dtls_association *a = BIO_get_data(bio);
   bool whole = a->open || !a->path;
+  size_t room = capacity < DTLS_DATAGRAM_MAX ? (size_t)capacity : DTLS_DATAGRAM_MAX; /* what is longer is cut, and dropped */
   BIO_clear_retry_flags(bio);
-  int size = whole ? read_datagram(a, (uint8_t *)out, (size_t)capacity) : read_record(a, (uint8_t *)out, (size_t)capacity);
+  int size = whole ? read_datagram(a, (uint8_t *)out, room) : read_record(a, (uint8_t *)out, room);
   if (size > 0) return size;
   if (size == 0) BIO_set_retry_read(bio);
   return -1;

@@ -11,7 +11,7 @@
   X(SHORT, "short")               /* less than a record header */ \
   X(TYPE, "type")                 /* content type that DTLS 1.2 does not have */ \
   X(VERSION, "version")           /* record version that is not DTLS 1.x */ \
-  X(LENGTH, "length")             /* length field that says more than there is, or more than is allowed */ \
+  X(LENGTH, "length")             /* length field that says more than there is, or more than is allowed; a datagram longer than any record */ \
   X(UNDERSIZED, "undersized")     /* protected record shorter than nonce and tag */ \
   X(UNPROTECTED, "unprotected")   /* application data in epoch 0 */ \
   X(HANDSHAKE, "handshake")       /* handshake record or ChangeCipherSpec that cannot be genuine */ \

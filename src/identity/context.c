@@ -174,11 +174,14 @@ static const char *take_policy(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
   return dtls_opener_take(ctx, c, sigalgs);
 }
 
+enum { READ_BUFFER_ALIGNMENT = 16 }; /* libssl takes a few bytes of its read buffer to align the records' bodies */
+
 /* What every association of this module relies on, whatever the options. */
 static bool use_foundation(SSL_CTX *ctx, const dtls_config *c) {
   SSL_CTX_set_security_level(ctx, DTLS_SECURITY_LEVEL);
   SSL_CTX_set_options(ctx, SSL_OP_NO_QUERY_MTU | SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE);
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+  SSL_CTX_set_default_read_buffer_len(ctx, DTLS_DATAGRAM_MAX + READ_BUFFER_ALIGNMENT);
   SSL_CTX_set_dh_auto(ctx, 1); /* for DHE-PSK, which nobody gets without asking */
   if (c->server) {
     SSL_CTX_set_max_cert_list(ctx, DTLS_HANDSHAKE_MESSAGE_MAX); /* bounds what libssl allocates for fragments */

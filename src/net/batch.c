@@ -38,10 +38,10 @@ void dtls_batch_free(dtls_batch *batch) { OPENSSL_free(batch); }
 
 /* recvmmsg where there is one; a kernel or a seccomp filter without it gets one recvmsg after the other. */
 static int receive_many(int fd, struct mmsghdr *messages) {
-  int n = recvmmsg(fd, messages, BATCH, MSG_DONTWAIT, NULL);
+  int n = recvmmsg(fd, messages, BATCH, MSG_DONTWAIT | MSG_TRUNC, NULL);
   if (n >= 0 || (errno != ENOSYS && errno != EPERM)) return n;
   for (n = 0; n < BATCH; n++) {
-    ssize_t size = recvmsg(fd, &messages[n].msg_hdr, MSG_DONTWAIT);
+    ssize_t size = recvmsg(fd, &messages[n].msg_hdr, MSG_DONTWAIT | MSG_TRUNC);
     if (size < 0) return n > 0 ? n : -1;
     messages[n].msg_len = (unsigned)size;
   }

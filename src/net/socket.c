@@ -117,7 +117,7 @@ int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_ad
 
 ssize_t dtls_udp_receive(int fd, void *data, size_t capacity, dtls_address *sender) {
   socklen_t size = sizeof *sender;
-  return recvfrom(fd, data, capacity, MSG_DONTWAIT, &sender->sa, &size);
+  return recvfrom(fd, data, capacity, MSG_DONTWAIT | MSG_TRUNC, &sender->sa, &size);
 }
 
 /* Sends from a given local address, which the dgram BIO cannot: on a wildcard socket the kernel would choose. */

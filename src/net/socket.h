@@ -32,6 +32,7 @@ bool dtls_udp_peer(int fd, dtls_address *out);
 /* A non-blocking socket bound to local and connected to peer, otherwise like the listening one; -1 and errno on failure. */
 int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_address *peer, dtls_buffers buffers);
 ssize_t dtls_udp_send(int fd, const dtls_address *local, const dtls_address *peer, const void *data, size_t size);
-ssize_t dtls_udp_receive(int fd, void *data, size_t capacity, dtls_address *sender); /* recvfrom(2), which never waits */
+/* recvfrom(2), which never waits. The size is that of the whole datagram: larger than capacity, if that has cut it. */
+ssize_t dtls_udp_receive(int fd, void *data, size_t capacity, dtls_address *sender);
 
 #endif

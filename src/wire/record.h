@@ -19,7 +19,7 @@ enum {
   DTLS_HANDSHAKE_MESSAGE_MAX = 32 * 1024, /* that a server takes: certificates, and ClientHellos (SSL_CTX_set_max_cert_list) */
   DTLS_MESSAGE_MAX = 16384,              /* plaintext of one record, RFC 6347 §4.1 */
   DTLS_RECORD_MAX = 16384 + 2048,        /* its ciphertext */
-  DTLS_DATAGRAM_MAX = 13 + 16384 + 2048, /* the largest datagram that libssl can read in one piece */
+  DTLS_DATAGRAM_MAX = 13 + 16384 + 2048, /* what is longer is dropped: no record is, header included */
   DTLS_DEFAULT_MTU = 1228                /* UDP payload that every known peer can receive */
 };
 
