@@ -14,17 +14,20 @@ local calls = {
     createServer = {
       { 7, says = 'options: expected a table, got number' }, { { hots = 1 }, says = "unknown option 'hots'" },
       { { cert = 7 }, says = "option 'cert': expected PEM text" },
+      { { host = 'x' }, says = "option 'host' belongs to connect and cannot be set by createServer" },
       { { psk = { a = 'b' } }, 7, says = 'onConnection: expected a function, got number' },
     },
     connect = {
       { nil, says = 'options: expected a table, got nil' }, { { cert = true }, says = "option 'cert': expected PEM text" },
+      { { maxConnections = 1 }, says = "option 'maxConnections' belongs to createServer and cannot be set by connect" },
       { { port = {} }, says = "option 'port': expected a port from 1 to 65535, got table" },
       { { handle = io.stdout }, says = "option 'handle': expected a luv UDP handle or a dgram socket, got userdata" },
       { {}, 'x', says = 'onConnection: expected a function, got string' },
     },
     createContext = {
       { 'peer', {}, says = "role: expected 'server' or 'client', got \"peer\"" }, { 7, {}, says = 'role: expected' },
-      { 'client', 7, says = 'options: expected a table, got number' }, { 'client', { host = 'x' }, says = "unknown option 'host'" },
+      { 'client', 7, says = 'options: expected a table, got number' },
+      { 'client', { host = 'x' }, says = "option 'host' belongs to connect and cannot be set by createContext" },
     },
     selfSigned = {
       { 7, says = 'options: expected a table, got number' }, { { bits = 1 }, says = "unknown option 'bits'" },
@@ -52,7 +55,13 @@ local calls = {
       { 0, '127.0.0.1', 'x', says = 'callback: expected a function, got string' },
     },
     address = {}, close = { { 7, says = 'callback: expected a function, got number' } }, destroy = {},
-    setContext = { { 7, says = 'options: expected a table, got number' }, { { hots = 1 }, says = "unknown option 'hots'" } },
+    setContext = {
+      { 7, says = 'options: expected a table, got number' }, { { hots = 1 }, says = "unknown option 'hots'" },
+      { { maxConnections = 9 }, says = "option 'maxConnections' belongs to createServer and cannot be set by setContext" },
+      { { host = 'x' }, says = "option 'host' belongs to connect and cannot be set by setContext" },
+      { { udpTTL = 9 }, says = "option 'udpTTL' belongs to createServer and connect and cannot be set by setContext" },
+      { { context = {} }, says = "option 'context' belongs to createServer and connect and cannot be set by setContext" },
+    },
     setCookieSecret = { { 7, says = 'secret: expected a string of at least 32 bytes, or {current, previous}, got number' } },
     setTicketKeys = { { 7, says = 'keys: expected a string of 80 bytes, or {current, previous}, got number' } },
     setBusy = { { says = 'busy: expected a boolean, got nil' } },

@@ -239,6 +239,16 @@ options.roles = {
   },
 }
 
+-- What is no option there, but perhaps one elsewhere.
+local function unknown(prefix, name)
+  local owners = {}
+  if options.roles.server[name] or name == 'context' then owners[1] = 'createServer' end
+  if options.roles.client[name] or name == 'context' then owners[#owners + 1] = 'connect' end
+  if not owners[1] then return ("%sunknown option '%s'"):format(prefix, tostring(name)) end
+  local where = prefix:match '^(%w+): ' or 'a context'
+  return ("%soption '%s' belongs to %s and cannot be set by %s"):format(prefix, name, table.concat(owners, ' and '), where)
+end
+
 --- Checks every option against the given tables of checkers. Raises, at `level`, for an unknown name or a wrong type; the
 --- text then begins with `prefix`, which ends with the function that was called.
 ---@return table? checked
@@ -249,7 +259,7 @@ function options.check(prefix, given, level, ...)
   for name, value in pairs(given) do
     local checker
     for i = 1, select('#', ...) do checker = checker or select(i, ...)[name] end
-    if not checker then error(("%sunknown option '%s'"):format(prefix, tostring(name)), level) end
+    if not checker then error(unknown(prefix, name), level) end
     local good, expected, right_type = checker(value)
     if right_type and good == nil then return options.failure(('%s: expected %s'):format(name, expected)) end
     if good == nil then error(("%soption '%s': expected %s, got %s"):format(prefix, name, expected, type(value)), level) end
