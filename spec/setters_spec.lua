@@ -1,6 +1,7 @@
 --- Each setter in each state that its object can be in. What a setter changes is shown where its subject is: settings_spec,
 --- connection_spec, session_spec, rotation_spec.
 
+local core = require 'dtls.core'
 local hello = require 'spec.support.hello'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
@@ -249,6 +250,55 @@ for _, ip in ipairs(pair.addresses) do
 end
 
 describe('what is set on a client', function()
+  -- The next call of a core setter fails, on an association that a client makes; on the draft it was accepted before.
+  local function failing(method, err)
+    local make = core.client
+    core.client = function(...) -- luacheck: ignore 122
+      local association, failed = make(...)
+      local methods = association and debug.getmetatable(association).__index
+      local set = methods and methods[method]
+      if methods then
+        methods[method] = function()
+          methods[method], core.client = set, make -- luacheck: ignore 122
+          return nil, err
+        end
+      end
+      return association, failed
+    end
+  end
+
+  it('ends the connection when the association does not take what its draft took', loop.run(function()
+    for method, set in pairs { set_groups = 'setGroups', set_mtu = 'setMtu' } do
+      local silent = raw.open()
+      local conn = pair.client(silent, method == 'set_mtu' and { linkMtu = 700 } or nil)
+      local heard = pair.record(conn, 'error', 'close')
+      assert.is_true(conn[set](conn, set == 'setMtu' and 600 or 'P-256'))
+      local err = core.error('ERR_DTLS_CONFIG', 'not here')
+      failing(method, err)
+      heard.wait 'close'
+      assert.equal('error close', heard.names())
+      assert.equal(err, heard[1][2])
+      pair.close(silent)
+    end
+  end))
+
+  it('lets the next address be tried when the system does not let the first one take it', loop.run(function()
+    local server = pair.listening()
+    local first = raw.open('127.0.0.2', server.port)
+    resolving({ '127.0.0.2', '127.0.0.1' }, function()
+      local conn = pair.client(server, { host = 'server.example', servername = 'localhost', retransmitTimeout = 50 })
+      first:hear(conn)
+      assert.is_true(conn:setCiphers 'ECDHE-ECDSA-CHACHA20-POLY1305')
+      failing('set_ciphers', core.error('ENOMEM', 'no memory'))
+      loop.event(conn, 'connection')
+      assert.equal('127.0.0.1', conn:remoteAddress().ip)
+      assert.equal('ECDHE-ECDSA-CHACHA20-POLY1305', conn:getCipher().name)
+      assert.same({}, first.inbox)
+      pair.close(conn, first)
+    end)
+    pair.close(server)
+  end))
+
   it('holds for the next address, too, when the first one refuses', loop.run(function()
     local server = pair.listening { ALPNProtocols = protocols }
     local first = raw.open('127.0.0.2', server.port)

@@ -136,7 +136,10 @@ function Connection:_begin(association)
   local ok, err = self:_limit(association)
   if not ok then return self:_fail(err) end
   self:_dropDraft()
-  for _, call in ipairs(self._calls or {}) do association[call.method](association, unpack(call, 1, call.n)) end
+  for _, call in ipairs(self._calls or {}) do
+    ok, err = association[call.method](association, unpack(call, 1, call.n))
+    if not ok then return self:_fail(err) end
+  end
   self:_useWait()
 end
 
