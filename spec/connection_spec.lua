@@ -631,7 +631,9 @@ describe('a handshake', function()
       assert.is_true(err.alert == 'handshake_failure' or err.code == 'ERR_DTLS_HANDSHAKE_TIMEOUT', tostring(err))
       failed.wait 'clientError'
       assert.equal('ERR_DTLS_PROTOCOL', failed[1][2].code)
-      assert.truthy(failed[1][2].message:find('no shared cipher', 1, true))
+      assert.equal('NO_SHARED_CIPHER', failed[1][2].reason)
+      assert.equal("handshake: no shared cipher; the client offers 'ECDHE-ECDSA-CHACHA20-POLY1305', and this server has "
+        .. "'ECDHE-ECDSA-AES128-GCM-SHA256'", failed[1][2].message)
       pair.close(server)
     end))
   end)

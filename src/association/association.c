@@ -411,6 +411,35 @@ static int no_key(lua_State *L, const dtls_association *a, const char *what) {
   return identify(L, a);
 }
 
+/* The names of the first suites of a list, of which a client may send hundreds. */
+static void push_suites(lua_State *L, const STACK_OF(SSL_CIPHER) *suites) {
+  enum { SHOWN_MAX = 12 };
+  int count = suites ? sk_SSL_CIPHER_num(suites) : 0;
+  lua_pushliteral(L, "");
+  for (int i = 0, shown = 0; i < count && shown <= SHOWN_MAX; i++) {
+    const SSL_CIPHER *suite = sk_SSL_CIPHER_value(suites, i);
+    if (SSL_CIPHER_get_kx_nid(suite) == NID_kx_any) continue; /* TLS 1.3's are always there */
+    lua_pushfstring(L, "%s%s", shown > 0 ? ":" : "", shown < SHOWN_MAX ? SSL_CIPHER_get_name(suite) : "...");
+    lua_concat(L, 2);
+    shown++;
+  }
+}
+
+/* Both may have a suite, and no certificate or group for it. */
+static int no_shared_suite(lua_State *L, const dtls_association *a, const char *what) {
+  dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", what); /* with OpenSSL's reason */
+  int err = lua_gettop(L);
+  lua_getfield(L, err, "message");
+  lua_pushliteral(L, "; the client offers '");
+  push_suites(L, SSL_get_client_ciphers(a->ssl)); /* those that this OpenSSL knows */
+  lua_pushliteral(L, "', and this server has '");
+  push_suites(L, SSL_get_ciphers(a->ssl));
+  lua_pushliteral(L, "'");
+  lua_concat(L, 6);
+  lua_setfield(L, err, "message");
+  return identify(L, a);
+}
+
 /* nil, err for an SSL call that failed for good. number: errno after it. */
 static int failed(lua_State *L, dtls_association *a, int error, int number, const char *what) {
   if (error == SSL_ERROR_SYSCALL && ERR_peek_error() == 0) {
@@ -421,6 +450,7 @@ static int failed(lua_State *L, dtls_association *a, int error, int number, cons
   switch (ERR_GET_REASON(ERR_peek_last_error())) {
     case SSL_R_CERTIFICATE_VERIFY_FAILED: return refused_certificate(L, a);
     case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: return dtls_error_openssl(L, "ERR_DTLS_CERTIFICATE", what);
+    case SSL_R_NO_SHARED_CIPHER: return no_shared_suite(L, a, what);
     case SSL_R_PSK_IDENTITY_NOT_FOUND: return no_key(L, a, what);
     case SSL_R_READ_TIMEOUT_EXPIRED: return gave_up(L, a);
     default: dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", what); return identify(L, a);
