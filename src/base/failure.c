@@ -92,10 +92,15 @@ static void set_reason(dtls_failure *f, const char *text) {
 
 /* The first entry is where it went wrong; later ones are callers that gave up. */
 bool dtls_fail_openssl(dtls_failure *f, const char *code, const char *what) {
-  unsigned long entry = ERR_get_error();
+  const char *data;
+  int flags;
+  unsigned long entry = ERR_get_error_all(NULL, NULL, NULL, &data, &flags);
+  int reason = ERR_GET_REASON(entry);
+  char detail[2 * DTLS_QUOTE_MAX + 64] = ""; /* of our own entry, extension.c */
+  bool detailed = ERR_GET_LIB(entry) == ERR_LIB_SSL && reason == SSL_R_NO_APPLICATION_PROTOCOL && (flags & ERR_TXT_STRING);
+  if (detailed) snprintf(detail, sizeof detail, "; %s", data);
   ERR_clear_error();
   if (entry == 0) return dtls_fail(f, code, "%s", what);
-  int reason = ERR_GET_REASON(entry);
   if (reason == ERR_R_MALLOC_FAILURE) return dtls_fail_system(f, ENOMEM, what);
   if (ERR_GET_LIB(entry) == ERR_LIB_SSL && reason >= SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256)
     return dtls_fail_alert(f, reason - SSL_AD_REASON_OFFSET);
@@ -105,7 +110,7 @@ bool dtls_fail_openssl(dtls_failure *f, const char *code, const char *what) {
     ERR_error_string_n(entry, buffer, sizeof buffer);
     text = buffer;
   }
-  dtls_fail(f, code, "%s: %s", what, text);
+  dtls_fail(f, code, "%s: %s%s", what, text, detail);
   if (ERR_GET_LIB(entry) != ERR_LIB_SSL) return false;
   set_reason(f, reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE ? "NO_PEER_CERTIFICATE" : text); /* as authorized() says */
   return false;

@@ -8,6 +8,26 @@
 
 enum { ALPN_NAME_MAX = 255, ALPN_LIST_MAX = 65535 - 2 };
 
+/* Protocols as on the wire, each behind its size, for a message. */
+static void quote_protocols_untrusted(char out[DTLS_QUOTE_MAX], const uint8_t *list, size_t size) {
+  char names[DTLS_QUOTE_MAX];
+  size_t length = 0;
+  for (size_t at = 0; at < size && length < sizeof names; at += 1 + (size_t)list[at]) {
+    if (length > 0) names[length++] = ' ';
+    for (size_t i = 1; i <= list[at] && at + i < size && length < sizeof names; i++) names[length++] = (char)list[at + i];
+  }
+  dtls_quote_untrusted(out, names, length);
+}
+
+/* libssl's entry for this reason comes behind this one, which says what there was to choose from. */
+static int choose_none_untrusted(const dtls_config *c, const uint8_t *offered, size_t size) {
+  char theirs[DTLS_QUOTE_MAX], ours[DTLS_QUOTE_MAX];
+  quote_protocols_untrusted(theirs, offered, size);
+  quote_protocols_untrusted(ours, c->alpn, c->alpn_size);
+  ERR_raise_data(ERR_LIB_SSL, SSL_R_NO_APPLICATION_PROTOCOL, "the client offers %s, and this server has %s", theirs, ours);
+  return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
 /* The server's order counts. Nothing in common ends the handshake with no_application_protocol (RFC 7301 §3.2). */
 static int choose(SSL *ssl, const unsigned char **out, unsigned char *size, const unsigned char *offered, unsigned int offered_size, void *argument) {
   const dtls_config *c = dtls_config_of_ssl(ssl);
@@ -15,7 +35,7 @@ static int choose(SSL *ssl, const unsigned char **out, unsigned char *size, cons
   if (c->alpn_size == 0) return SSL_TLSEXT_ERR_NOACK;
   unsigned char *chosen;
   if (SSL_select_next_proto(&chosen, size, c->alpn, (unsigned)c->alpn_size, offered, offered_size) != OPENSSL_NPN_NEGOTIATED)
-    return SSL_TLSEXT_ERR_ALERT_FATAL;
+    return choose_none_untrusted(c, offered, offered_size);
   *out = chosen;
   return SSL_TLSEXT_ERR_OK;
 }
