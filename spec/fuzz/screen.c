@@ -108,8 +108,8 @@ static void check_record(dtls_association *a, const uint8_t *record, size_t size
   FUZZ_CHECK(dtls_record_size(record) == size);
   if (record[0] != SSL3_RT_HANDSHAKE || dtls_record_epoch(record) != 0) return;
   FUZZ_CHECK(size == DTLS_RECORD_HEADER + DTLS_HANDSHAKE_HEADER + (size_t)dtls_u24(message + 9));
-  FUZZ_CHECK(dtls_u16(message + 4) == a->next_seq);
-  if (dtls_u24(message + 9) == dtls_u24(message + 1)) a->next_seq++; /* as if libssl had read it */
+  FUZZ_CHECK(dtls_u16(message + 4) == a->handshake.next_seq);
+  if (dtls_u24(message + 9) == dtls_u24(message + 1)) a->handshake.next_seq++; /* as if libssl had read it */
 }
 
 /* As libssl's reads do, until there is nothing left; questions are answered at once. */

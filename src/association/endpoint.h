@@ -1,4 +1,7 @@
-/* The listening socket of a server; every datagram of it that no peer socket took. */
+/*
+ * The listening socket of a server: every datagram of it that no peer socket took. Owns all of a server that is not an
+ * association. Each association holds a reference to its memory.
+ */
 #ifndef DTLS_ASSOCIATION_ENDPOINT_H
 #define DTLS_ASSOCIATION_ENDPOINT_H
 
@@ -10,10 +13,11 @@
 #include "association/cookie.h"
 #include "association/pace.h"
 #include "association/path.h"
+#include "association/queue.h"
 #include "association/types.h"
 #include "base/counters.h"
+#include "base/failure.h"
 #include "base/openssl.h"
-#include "binding/lua.h"
 #include "net/batch.h"
 #include "net/socket.h"
 
@@ -22,29 +26,39 @@ enum {
   DTLS_DRAIN_MAX = 4096 /* datagrams that may have queued up in a socket before it was connected */
 };
 
+typedef struct {
+  bool shared;          /* the shared demux strategy, else each peer gets a socket of its own */
+  bool asks_hello;      /* the application is asked about each hello */
+  bool stores_sessions; /* sessions get ids and no tickets; the application keeps them */
+  bool duplicate;       /* the endpoint has a descriptor of its own, so that the caller may close his at any time */
+  dtls_buffers buffers; /* of the peers' sockets */
+} dtls_endpoint_options;
+
+/* The datagram that next() has taken, until it takes another one. */
+typedef struct {
+  dtls_datagram datagram;
+  dtls_queued *queued;       /* the entry of the requeued datagrams that it points into; NULL: it is in the batch */
+  uint64_t seen_by;          /* the number of the association that has had it, when it is for another one, too; or 0 */
+  dtls_association *reader;  /* the association it was handed to */
+  bool verified;             /* it is a verified hello, which accept() may take */
+} dtls_current;
+
 struct dtls_endpoint {
-  unsigned refs; /* the userdata and one per association */
+  unsigned refs; /* the owner and one per association */
   int fd;        /* -1 once closed */
   bool owns_fd;  /* a duplicate, else borrowed */
-  bool shared;   /* the shared demux strategy */
-  bool asks_hello, stores_sessions; /* what its associations do */
-  bool takes_others; /* the application asks for datagrams of other protocols, of peers without an association */
+  dtls_endpoint_options options;
+  bool takes_others;      /* the application asks for datagrams of other protocols, of peers without an association */
   dtls_address bound;
-  dtls_buffers peer_buffers; /* of the peers' sockets */
-  uint32_t overflow_seen;    /* drops at its own socket that have been counted */
+  uint32_t overflow_seen; /* drops at its own socket that have been counted */
   SSL_CTX *ctx;
   dtls_cookies *cookies;
   dtls_paths *paths;
   dtls_pace *pace;
   dtls_batch *batch;
-  struct dtls_stashed *stash, **stash_end; /* copies that wait to be dispatched again, a FIFO */
-  size_t stash_count;
+  dtls_queue requeued; /* copies that were read on the wrong socket, or at the wrong moment, and are dispatched again */
+  dtls_current current;
   unsigned left; /* datagrams that may still be taken in this turn of the event loop */
-  struct dtls_stashed *held; /* the stash entry that `hand` points into */
-  dtls_datagram hand;        /* the datagram in hand */
-  uint64_t hand_seen_by;     /* the number of the association that has had it, when it is for another one, too; or 0 */
-  dtls_association *reader;  /* the association it was handed to */
-  bool verified;             /* the datagram in hand is a verified hello, which accept() may take */
   struct {
     uint64_t hellos, cookies_sent, cookies_accepted, cookies_refused;
   } stats;
@@ -52,11 +66,35 @@ struct dtls_endpoint {
   dtls_counters counters;
 };
 
-void dtls_endpoint_init(lua_State *L);
-int dtls_endpoint_new(lua_State *L); /* core.endpoint(context, fd, demux[, options]) */
+/* What next() has found. */
+typedef enum {
+  DTLS_FOUND_NOTHING, /* nothing is left, or the turn is over */
+  DTLS_FOUND_DATA,    /* a datagram waits in that association: handshake() or read() takes it */
+  DTLS_FOUND_HELLO,   /* a peer has proved its address: accept() makes its association, ignoring it refuses */
+  DTLS_FOUND_OTHER    /* a datagram of another protocol (RFC 7983), for that association or (NULL) for the server */
+} dtls_found;
+
+/* fd: a bound, unconnected, non-blocking UDP socket, which stays the caller's. NULL: failure. */
+dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options options, dtls_failure *f);
+/* Drops what is queued. Associations live on; in the shared strategy they can no longer send. */
+void dtls_endpoint_close(dtls_endpoint *ep);
 void dtls_endpoint_unref(dtls_endpoint *ep);
+
+/* What was found before is withdrawn. association: as dtls_found says. known, of a hello: its peer has an association already. */
+dtls_found dtls_endpoint_next(dtls_endpoint *ep, dtls_association **association, bool *known);
+bool dtls_endpoint_pending(const dtls_endpoint *ep); /* whether next() has work that no readable socket will announce */
+/*
+ * After next() found a hello. displaced: an unfinished association of the same peer that has lost its place and is to be freed, or
+ * NULL. A finished one stays beside the new one until that has finished, too. NULL: failure.
+ */
+dtls_association *dtls_endpoint_accept(dtls_endpoint *ep, dtls_association **displaced, dtls_failure *f);
+bool dtls_endpoint_set_context(dtls_endpoint *ep, SSL_CTX *ctx, dtls_failure *f); /* for the hellos to come */
+/* A datagram of another protocol, as it is, to anybody. */
+bool dtls_endpoint_send_other(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, const char *data, size_t size, dtls_failure *f);
+void dtls_endpoint_count_overflow(dtls_endpoint *ep); /* what the kernel has dropped at all of its sockets */
+
 /* Copies a datagram for later dispatch. seen_by: the number of the association that has had it, or 0. */
-void dtls_endpoint_stash(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data, size_t size, uint64_t seen_by);
+void dtls_endpoint_requeue(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data, size_t size, uint64_t seen_by);
 /* Copies all that a peer socket holds for later dispatch, each datagram with its own sender. */
 void dtls_endpoint_drain(dtls_endpoint *ep, const dtls_path *path);
 

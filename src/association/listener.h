@@ -9,12 +9,19 @@
 #include "base/openssl.h"
 #include "association/types.h"
 #include "wire/client_hello.h"
+#include "wire/record.h"
 
-void dtls_hello_callbacks(SSL_CTX *ctx);
+/* Which hello made an association of a server. */
+typedef struct {
+  uint8_t random[DTLS_RANDOM_SIZE];
+  uint16_t cookie_generation; /* one more than that of the association before it on its path whose hello had the same random, or 0 */
+} dtls_origin;
+
+void dtls_listener_prepare(SSL_CTX *ctx);
 /* Looks at the datagram in hand, of the peer of that path (NULL: of a new one): dropped, answered, or (true) verified.
    Nothing is kept of it. */
-bool dtls_hello_untrusted(dtls_endpoint *ep, const dtls_path *path);
+bool dtls_listener_hear_untrusted(dtls_endpoint *ep, const dtls_path *path);
 /* Brings a new association to where it reads a verified hello, the datagram there. False: libssl failed. */
-bool dtls_hello_begin_untrusted(dtls_association *a, const dtls_path *path, const uint8_t *data, size_t size);
+bool dtls_listener_begin_untrusted(dtls_association *a, const dtls_path *path, const uint8_t *data, size_t size);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * The quartet (local address, peer address), the associations that live on it, and the table of all quartets.
+ * The 4-tuple (local address, peer address, and tpromoted ports), the associations that live on it, and the table of all paths.
  * Decides which association a datagram belongs to; both demux strategies ask here. Owns the peer socket.
  */
 #include "association/path.h"
@@ -53,13 +53,13 @@ void dtls_path_free(dtls_path *path) {
 }
 
 const dtls_association *dtls_path_of_random(const dtls_path *path, const uint8_t *random) {
-  if (path->successor && memcmp(random, path->successor->random, DTLS_RANDOM_SIZE) == 0) return path->successor;
-  return memcmp(random, path->current->random, DTLS_RANDOM_SIZE) == 0 ? path->current : NULL;
+  if (path->successor && memcmp(random, path->successor->origin.random, DTLS_RANDOM_SIZE) == 0) return path->successor;
+  return memcmp(random, path->current->origin.random, DTLS_RANDOM_SIZE) == 0 ? path->current : NULL;
 }
 
 dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8_t *data, size_t size) {
   const dtls_association *successor = path->successor;
-  if (size < DTLS_RECORD_HEADER) return DTLS_TO_CURRENT; /* the screen counts and drops it */
+  if (size < DTLS_RECORD_HEADER) return DTLS_TO_CURRENT; /* the record filter counts and drops it */
   if (dtls_record_epoch(data) != 0) return successor ? DTLS_TO_BOTH : DTLS_TO_CURRENT;
 
   bool is_hello = data[0] == SSL3_RT_HANDSHAKE && size > DTLS_RECORD_HEADER + DTLS_HANDSHAKE_HEADER &&
@@ -71,8 +71,8 @@ dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8
     if (!same || same->open || hello.cookie_size == 0) return DTLS_TO_HELLO; /* where cookies tell a replay from a reboot */
     return same == successor ? DTLS_TO_SUCCESSOR : DTLS_TO_CURRENT;
   }
-  /* Other records of epoch 0, later fragments of a hello among them, belong to the newest handshake; the screen of an
-     open association drops them, which repeats its last flight because of Finished (RFC 6347 §4.2.4). */
+  /* Other records of epoch 0, later fragments of a hello among them, belong to the newest handshake; the record filter of
+     an open association drops them, which repeats its last flight because of Finished (RFC 6347 §4.2.4). */
   return successor ? DTLS_TO_SUCCESSOR : DTLS_TO_CURRENT;
 }
 
@@ -82,26 +82,26 @@ void dtls_path_attach(dtls_path *path, dtls_association *a) {
     path->successor = a;
   } else {
     path->current = a;
-    a->reads_socket = path->fd >= 0;
+    a->input.reads_socket = path->fd >= 0;
   }
 }
 
 dtls_association *dtls_path_detach(dtls_association *a) {
   dtls_path *path = a->path;
-  dtls_association *heir = NULL;
+  dtls_association *promoted = NULL;
   if (!path) return NULL;
   a->path = NULL;
-  a->reads_socket = false;
+  a->input.reads_socket = false;
   if (path->successor == a) {
     path->successor = NULL;
   } else {
-    heir = path->successor;
-    path->current = heir;
+    promoted = path->successor;
+    path->current = promoted;
     path->successor = NULL;
-    if (heir) heir->reads_socket = path->fd >= 0;
+    if (promoted) promoted->input.reads_socket = path->fd >= 0;
   }
   if (!path->current) dtls_path_free(path);
-  return heir;
+  return promoted;
 }
 
 void dtls_path_count_overflow(dtls_path *path) {
@@ -119,7 +119,7 @@ void dtls_path_pace(dtls_path *path, unsigned interval) { path->paced_until = dt
 
 void dtls_path_silence(dtls_path *path) {
   dtls_association *newest = dtls_path_newest(path);
-  if (!newest->open) newest->silent = true;
+  if (!newest->open) newest->output.silent = true;
 }
 
 /* ── the table ── */
@@ -151,7 +151,7 @@ dtls_paths *dtls_paths_new(void) {
 
 void dtls_paths_free(dtls_paths *paths) {
   if (!paths) return;
-  OPENSSL_LH_free(paths->table); /* the paths themselves go with their last association */
+  OPENSSL_LH_free(paths->table); /* the paths themselves go with tpromoted last association */
   OPENSSL_free(paths);
 }
 

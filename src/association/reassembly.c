@@ -13,53 +13,34 @@
 #include "association/association.h"
 #include "association/callbacks.h"
 #include "association/endpoint.h"
+#include "association/queue.h"
 #include "association/record_filter.h"
-#include "association/retransmit.h"
 #include "identity/psk.h"
 
 enum {
   HELLOS_MAX = 3, /* of a client. A server whose cookies have changed meanwhile asks twice (RFC 6347 §4.2.1) */
-  AHEAD_MAX = 8, /* messages before its turn; a flight has at most seven */
-  WAITING_MAX = 32, /* records */
-  WAITING_BYTES_MAX = 32 * 1024
+  AHEAD_MAX = 8 /* messages before its turn; a flight has at most seven */
 };
 
-typedef struct waiting {
-  struct waiting *older;
-  size_t size;
-  uint8_t data[]; /* a record: plaintext with one fragment, or protected */
-} waiting;
+/* Records. */
+static const dtls_queue_limit WAITING_MAX = {.count = 32, .bytes = 32 * 1024};
 
 struct dtls_reassembly {
   uint8_t *rest; /* of the datagram that is being read */
   size_t at, size;
-  size_t sound; /* the screen has looked at all before this, and need not again for every message of a record */
-  waiting *newest;
-  unsigned count;
-  size_t bytes;
+  size_t sound;     /* the record filter has looked at all before this, and need not again for every message of a record */
+  dtls_queue queue; /* records before their turn: plaintext with one fragment, or protected */
 };
 
 /* ── life ── */
 
-/* Frees the entry that `link` points to. */
-static void unlink_waiting(dtls_reassembly *f, waiting **link) {
-  waiting *entry = *link;
-  *link = entry->older;
-  f->count--;
-  f->bytes -= entry->size;
-  OPENSSL_free(entry);
-}
-
-static bool is_any(const uint8_t *record) { return record != NULL; }
 static bool is_plaintext(const uint8_t *record) { return dtls_record_epoch(record) == 0; }
 static bool is_handshake(const uint8_t *record) { return record[0] == SSL3_RT_HANDSHAKE; }
 
 static void forget_waiting(dtls_reassembly *f, bool (*which)(const uint8_t *record)) {
-  for (waiting **link = &f->newest; *link;) {
-    if (which((*link)->data))
-      unlink_waiting(f, link);
-    else
-      link = &(*link)->older;
+  for (dtls_queued *entry = f->queue.oldest, *next; entry; entry = next) {
+    next = entry->newer;
+    if (which(entry->data)) dtls_queue_remove(&f->queue, entry);
   }
 }
 
@@ -67,7 +48,7 @@ void dtls_reassembly_free(dtls_association *a) {
   dtls_reassembly *f = a->reassembly;
   if (!f) return;
   a->reassembly = NULL;
-  forget_waiting(f, is_any);
+  dtls_queue_clear(&f->queue);
   OPENSSL_free(f->rest);
   OPENSSL_free(f);
 }
@@ -78,17 +59,17 @@ void dtls_reassembly_free(dtls_association *a) {
  * behind the type of a message that was cut into fragments is not to be relied on: libssl writes their headers over it.
  */
 static void on_written(dtls_association *a, const uint8_t *message) {
-  if (a->repeating) return;
+  if (a->handshake.repeating) return;
   if (a->reassembly) forget_waiting(a->reassembly, is_plaintext);
-  a->last.type = message[0];
-  a->last.written = true;
-  if (message[0] == SSL3_MT_CERTIFICATE_REQUEST) a->wants_certificate = true;
+  a->handshake.last.type = message[0];
+  a->handshake.last.written = true;
+  if (message[0] == SSL3_MT_CERTIFICATE_REQUEST) a->handshake.wants_certificate = true;
 }
 
 static void on_read(dtls_association *a, const uint8_t *message) {
-  a->next_seq = (uint16_t)(dtls_u16(message + 4) + 1);
-  a->last.type = message[0];
-  a->last.written = false;
+  a->handshake.next_seq = (uint16_t)(dtls_u16(message + 4) + 1);
+  a->handshake.last.type = message[0];
+  a->handshake.last.written = false;
 }
 
 /*
@@ -97,10 +78,10 @@ static void on_read(dtls_association *a, const uint8_t *message) {
  * not set aside that much for a message any more.
  */
 static void settle_cipher(dtls_association *a) {
-  if (!a->was_shown_cipher) return;
-  a->was_shown_cipher = false;
-  if (SSL_get_state(a->ssl) == a->state_before_cipher) return;
-  a->peer_changed_cipher = true;
+  if (!a->handshake.was_shown_cipher) return;
+  a->handshake.was_shown_cipher = false;
+  if (SSL_get_state(a->ssl) == a->handshake.state_before_cipher) return;
+  a->handshake.peer_changed_cipher = true;
   if (SSL_get_max_cert_list(a->ssl) > SSL3_RT_MAX_PLAIN_LENGTH) SSL_set_max_cert_list(a->ssl, SSL3_RT_MAX_PLAIN_LENGTH);
 }
 
@@ -109,8 +90,8 @@ static void on_message(int written, int version, int type, const void *data, siz
   (void)version, (void)argument;
   dtls_association *a = dtls_association_of(ssl);
   if (type == SSL3_RT_CHANGE_CIPHER_SPEC && !written) {
-    a->was_shown_cipher = true;
-    a->state_before_cipher = SSL_get_state(ssl);
+    a->handshake.was_shown_cipher = true;
+    a->handshake.state_before_cipher = SSL_get_state(ssl);
   }
   if (type != SSL3_RT_HANDSHAKE || size < DTLS_HANDSHAKE_HEADER) return;
   if (written) {
@@ -147,22 +128,16 @@ bool dtls_reassembly_take(dtls_association *a, const uint8_t *data, size_t size)
   return true;
 }
 
-bool dtls_reassembly_pending(const dtls_association *a) { return a->reassembly && (a->reassembly->rest || (a->open && a->reassembly->newest)); }
-
-static waiting **oldest_waiting(dtls_reassembly *f) {
-  waiting **link = &f->newest;
-  while (*link && (*link)->older) link = &(*link)->older;
-  return link;
-}
+bool dtls_reassembly_pending(const dtls_association *a) { return a->reassembly && (a->reassembly->rest || (a->open && a->reassembly->queue.oldest)); }
 
 size_t dtls_reassembly_rest(dtls_association *a, uint8_t *out, size_t capacity) {
   dtls_reassembly *f = a->reassembly;
   size_t size = 0;
-  while (f && f->newest && size == 0) {
-    waiting **oldest = oldest_waiting(f);
-    if ((*oldest)->size <= capacity) size = (*oldest)->size;
-    memcpy(out, (*oldest)->data, size);
-    unlink_waiting(f, oldest);
+  while (f && f->queue.oldest && size == 0) {
+    dtls_queued *oldest = f->queue.oldest;
+    if (oldest->size <= capacity) size = oldest->size;
+    memcpy(out, oldest->data, size);
+    dtls_queue_remove(&f->queue, oldest);
   }
   if (!f || !f->rest || size > 0) return size;
   if (f->size - f->at <= capacity) size = f->size - f->at;
@@ -186,11 +161,11 @@ static bool continues_hello(const dtls_association *a, uint8_t type, bool after_
 
 /* A server reads the hello, whose later fragments may be missing, and the reply to ServerHelloDone. */
 static bool server_expects(const dtls_association *a, uint8_t type) {
-  if (a->last.written && a->last.type == DTLS1_MT_HELLO_VERIFY_REQUEST) return type == SSL3_MT_CLIENT_HELLO;
-  if (a->last.written && a->last.type == SSL3_MT_SERVER_DONE)
-    return type == (a->wants_certificate ? SSL3_MT_CERTIFICATE : SSL3_MT_CLIENT_KEY_EXCHANGE);
-  if (a->last.written) return false;
-  switch (a->last.type) {
+  if (a->handshake.last.written && a->handshake.last.type == DTLS1_MT_HELLO_VERIFY_REQUEST) return type == SSL3_MT_CLIENT_HELLO;
+  if (a->handshake.last.written && a->handshake.last.type == SSL3_MT_SERVER_DONE)
+    return type == (a->handshake.wants_certificate ? SSL3_MT_CERTIFICATE : SSL3_MT_CLIENT_KEY_EXCHANGE);
+  if (a->handshake.last.written) return false;
+  switch (a->handshake.last.type) {
     case SSL3_MT_CERTIFICATE: return type == SSL3_MT_CLIENT_KEY_EXCHANGE;
     case SSL3_MT_CLIENT_KEY_EXCHANGE: return type == SSL3_MT_CERTIFICATE_VERIFY && SSL_get0_peer_certificate(a->ssl);
     default: return false;
@@ -198,12 +173,12 @@ static bool server_expects(const dtls_association *a, uint8_t type) {
 }
 
 static bool client_expects(const dtls_association *a, uint8_t type) {
-  if (a->last.written) {
-    if (a->last.type == SSL3_MT_FINISHED) return type == SSL3_MT_NEWSESSION_TICKET;
-    if (a->last.type != SSL3_MT_CLIENT_HELLO) return false;
-    return type == SSL3_MT_SERVER_HELLO || (type == DTLS1_MT_HELLO_VERIFY_REQUEST && a->next_seq < HELLOS_MAX - 1);
+  if (a->handshake.last.written) {
+    if (a->handshake.last.type == SSL3_MT_FINISHED) return type == SSL3_MT_NEWSESSION_TICKET;
+    if (a->handshake.last.type != SSL3_MT_CLIENT_HELLO) return false;
+    return type == SSL3_MT_SERVER_HELLO || (type == DTLS1_MT_HELLO_VERIFY_REQUEST && a->handshake.next_seq < HELLOS_MAX - 1);
   }
-  switch (a->last.type) {
+  switch (a->handshake.last.type) {
     case SSL3_MT_SERVER_HELLO: return continues_hello(a, type, false);
     case SSL3_MT_CERTIFICATE: return continues_hello(a, type, true);
     case SSL3_MT_SERVER_KEY_EXCHANGE: return type == SSL3_MT_SERVER_DONE || (type == SSL3_MT_CERTIFICATE_REQUEST && !dtls_psk_suite(a->ssl));
@@ -216,19 +191,19 @@ static bool is_expected(const dtls_association *a, uint8_t type) { return a->ser
 
 /* libssl ends the handshake at a fragment that gives the message another length than the one before. */
 static bool fits_untrusted(dtls_association *a, const uint8_t *message) {
-  uint32_t shape = dtls_message_shape(message);
+  uint32_t header = dtls_message_header(message);
   if (dtls_u24(message + 9) == dtls_u24(message + 1)) return true; /* not a fragment: libssl takes it as it is */
-  if (a->shape == 0 || a->shape_seq != a->next_seq) {
-    a->shape = shape;
-    a->shape_seq = a->next_seq;
+  if (a->handshake.first_fragment == 0 || a->handshake.first_fragment_seq != a->handshake.next_seq) {
+    a->handshake.first_fragment = header;
+    a->handshake.first_fragment_seq = a->handshake.next_seq;
   }
-  return a->shape == shape;
+  return a->handshake.first_fragment == header;
 }
 
 typedef enum { NEVER, LATER, NOW } turn;
 
 static turn message_turn_untrusted(dtls_association *a, const uint8_t *message) {
-  uint16_t ahead = (uint16_t)(dtls_u16(message + 4) - a->next_seq);
+  uint16_t ahead = (uint16_t)(dtls_u16(message + 4) - a->handshake.next_seq);
   if (ahead > UINT16_MAX / 2) {
     DTLS_DROP(a, REPLAY);
     return NEVER;
@@ -241,45 +216,30 @@ static turn message_turn_untrusted(dtls_association *a, const uint8_t *message) 
 
 static turn turn_untrusted(dtls_association *a, const uint8_t *record) {
   if (is_plaintext(record)) return is_handshake(record) ? message_turn_untrusted(a, record + DTLS_RECORD_HEADER) : NOW;
-  return a->peer_changed_cipher && is_handshake(record) ? NOW : LATER;
+  return a->handshake.peer_changed_cipher && is_handshake(record) ? NOW : LATER;
 }
 
 /* ── what waits ── */
 
-static void drop_oldest(dtls_association *a) {
-  unlink_waiting(a->reassembly, oldest_waiting(a->reassembly));
-  DTLS_DROP(a, STASH);
-}
-
 static void keep(dtls_association *a, const uint8_t *record, size_t size) {
-  dtls_reassembly *f = a->reassembly;
-  waiting *entry = size <= WAITING_BYTES_MAX ? OPENSSL_malloc(sizeof *entry + size) : NULL;
-  if (!entry) {
+  dtls_queue *q = &a->reassembly->queue;
+  while (size <= WAITING_MAX.bytes && q->oldest && !dtls_queue_has_room(q, WAITING_MAX, size)) {
+    dtls_queue_remove(q, q->oldest);
     DTLS_DROP(a, STASH);
-    return;
   }
-  while (f->newest && (f->count == WAITING_MAX || f->bytes + size > WAITING_BYTES_MAX)) drop_oldest(a);
-  entry->older = f->newest;
-  entry->size = size;
-  memcpy(entry->data, record, size);
-  f->newest = entry;
-  f->count++;
-  f->bytes += size;
+  if (!dtls_queue_add(q, WAITING_MAX, NULL, 0, record, size)) DTLS_DROP(a, STASH);
 }
 
 /* The newest whose turn it is: the older it is, the longer before its turn it was sent, and so the more likely forged. */
 static size_t take_waiting(dtls_association *a, uint8_t *out, size_t capacity) {
-  dtls_reassembly *f = a->reassembly;
-  for (waiting **link = &f->newest; *link;) {
-    waiting *entry = *link;
+  dtls_queue *q = &a->reassembly->queue;
+  for (dtls_queued *entry = q->newest, *older; entry; entry = older) {
+    older = entry->older;
     turn when = turn_untrusted(a, entry->data);
-    if (when == LATER) {
-      link = &entry->older;
-      continue;
-    }
+    if (when == LATER) continue;
     size_t size = when == NOW && entry->size <= capacity ? entry->size : 0;
     memcpy(out, entry->data, size);
-    unlink_waiting(f, link);
+    dtls_queue_remove(q, entry);
     if (size > 0) return size;
   }
   return 0;
@@ -333,8 +293,8 @@ static size_t step_whole(dtls_association *a, uint8_t *out, size_t size, size_t 
  */
 static void heard_untrusted(dtls_association *a, const uint8_t *message, turn when) {
   bool repeats_hello = a->server && message[0] == SSL3_MT_CLIENT_HELLO && dtls_u24(message + 6) == 0;
-  if (when != NEVER) a->answered = true;
-  if (when != NEVER || repeats_hello) a->silent = false;
+  if (when != NEVER) a->retransmit.answered = true;
+  if (when != NEVER || repeats_hello) a->output.silent = false;
 }
 
 /* The next record of the rest, if libssl may read it now. */
@@ -344,7 +304,7 @@ static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity)
   bool good = f->at < f->sound;
   size_t size = good ? dtls_record_size(record) : dtls_filter_record_untrusted(a, record, f->size - f->at, &good);
   if (good && size > capacity) {
-    DTLS_DROP(a, LENGTH); /* cut, it would no longer be what the screen has looked at */
+    DTLS_DROP(a, LENGTH); /* cut, it would no longer be what the record filter has looked at */
     good = false;
   }
   if (!good) {
@@ -367,7 +327,7 @@ static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity)
 size_t dtls_reassembly_next_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
   dtls_reassembly *f = a->reassembly;
   size_t size = 0;
-  a->repeating = false;
+  a->handshake.repeating = false;
   settle_cipher(a);
   while (f && f->rest && size == 0 && !dtls_callback_asks(a)) {
     size = step_untrusted(a, out, capacity);

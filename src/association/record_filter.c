@@ -66,7 +66,7 @@ static bool admit_plain(dtls_association *a, const uint8_t *record) {
     case SSL3_RT_CHANGE_CIPHER_SPEC: return (size == 1 && body[0] == SSL3_MT_CCS) || drop(a, DTLS_DROP_HANDSHAKE);
     case SSL3_RT_APPLICATION_DATA: return drop(a, DTLS_DROP_UNPROTECTED);
     case SSL3_RT_ALERT:
-      if (!a->open && size == 2 && body[0] == SSL3_AL_FATAL) dtls_association_suspect(a, body[1], 0);
+      if (!a->open && size == 2 && body[0] == SSL3_AL_FATAL) dtls_soft_error_note(a, body[1], 0);
       return drop(a, DTLS_DROP_ALERT);
     default: return true;
   }
@@ -89,19 +89,19 @@ size_t dtls_filter_protected_min(const SSL *ssl) {
 static bool admit_protected_handshake(dtls_association *a, size_t plaintext) {
   bool is_finished = plaintext > DTLS_HANDSHAKE_HEADER && plaintext <= DTLS_FINISHED_SIZE;
   if (!a->open) return is_finished || drop(a, DTLS_DROP_HANDSHAKE);
-  if (a->repeated_finished >= REPEATED_FINISHED_MAX || (is_finished && !a->last.written)) return drop(a, DTLS_DROP_REPLAY);
+  if (a->handshake.repeated_finished >= REPEATED_FINISHED_MAX || (is_finished && !a->handshake.last.written)) return drop(a, DTLS_DROP_REPLAY);
   return true;
 }
 
 static bool admit_protected(dtls_association *a, const uint8_t *record) {
   if (dtls_record_epoch(record) != 1) return drop(a, DTLS_DROP_EPOCH);
-  size_t min = a->open ? a->protected_min : dtls_filter_protected_min(a->ssl), size = dtls_record_size(record) - DTLS_RECORD_HEADER;
+  size_t min = a->open ? a->input.protected_min : dtls_filter_protected_min(a->ssl), size = dtls_record_size(record) - DTLS_RECORD_HEADER;
   if (min == 0) return drop(a, DTLS_DROP_EARLY); /* no suite yet, so it cannot be for us */
   if (size < min) return drop(a, DTLS_DROP_UNDERSIZED);
   if (record[0] == SSL3_RT_CHANGE_CIPHER_SPEC) return drop(a, DTLS_DROP_HANDSHAKE); /* without renegotiation there is no second one */
   if (record[0] == SSL3_RT_HANDSHAKE) return admit_protected_handshake(a, size - min);
-  if (!a->open && !a->peer_changed_cipher) return drop(a, DTLS_DROP_EARLY);
-  if (a->open && record[0] == SSL3_RT_APPLICATION_DATA) a->unread++;
+  if (!a->open && !a->handshake.peer_changed_cipher) return drop(a, DTLS_DROP_EARLY);
+  if (a->open && record[0] == SSL3_RT_APPLICATION_DATA) a->input.unread++;
   return true;
 }
 
@@ -117,11 +117,11 @@ static void set_number(uint8_t *record, uint64_t number) {
 
 /*
  * Records of epoch 0 get numbers of our own, behind the hello's. Anybody can send one with a number so high that libssl
- * would take all genuine ones after it for replays; which messages are new it knows by their own sequence numbers.
+ * would take all genuine ones after it for replays; which messages are new it knows by tpromoted own sequence numbers.
  */
 static void renumber(dtls_association *a, uint8_t *record) {
   if (dtls_record_epoch(record) != 0) return;
-  set_number(record, ++a->plain_number);
+  set_number(record, ++a->input.epoch0_number);
 }
 
 size_t dtls_filter_record_untrusted(dtls_association *a, const uint8_t *data, size_t size, bool *good) {
@@ -175,17 +175,17 @@ dtls_drop dtls_filter_reason(int number) {
 static void socket_error(dtls_association *a, int number) {
   dtls_drop reason = dtls_filter_reason(number);
   drop(a, reason);
-  if (reason == DTLS_DROP_MSGSIZE) dtls_association_learn_mtu(a);
-  if (!a->open && (reason == DTLS_DROP_REFUSED || reason == DTLS_DROP_UNREACHABLE)) dtls_association_suspect(a, -1, number);
+  if (reason == DTLS_DROP_MSGSIZE) dtls_mtu_learn(a);
+  if (!a->open && (reason == DTLS_DROP_REFUSED || reason == DTLS_DROP_UNREACHABLE)) dtls_soft_error_note(a, -1, number);
 }
 
 /* A datagram of another protocol that somebody asks for. One for the parallel handshake is dispatched later. */
 static bool is_other_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
-  const dtls_association *taker = dtls_multiplex_is_other(data, size) ? dtls_multiplex_taker(a->path) : NULL;
+  const dtls_association *taker = dtls_multiplex_is_other_untrusted(data, size) ? dtls_multiplex_taker(a->path) : NULL;
   if (taker == a)
     dtls_multiplex_keep(a, data, size);
   else if (taker)
-    dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, 0);
+    dtls_endpoint_requeue(a->endpoint, a->path, &a->path->peer, data, size, 0);
   return taker != NULL;
 }
 
@@ -195,8 +195,8 @@ static bool is_for_me_untrusted(dtls_association *a, const uint8_t *data, size_t
   if (!a->endpoint) return true;
   switch (dtls_path_classify_untrusted(a->path, data, size)) {
     case DTLS_TO_CURRENT: return true;
-    case DTLS_TO_BOTH: dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, a->number); return true;
-    default: dtls_endpoint_stash(a->endpoint, a->path, &a->path->peer, data, size, 0); return false;
+    case DTLS_TO_BOTH: dtls_endpoint_requeue(a->endpoint, a->path, &a->path->peer, data, size, a->number); return true;
+    default: dtls_endpoint_requeue(a->endpoint, a->path, &a->path->peer, data, size, 0); return false;
   }
 }
 
@@ -211,14 +211,14 @@ static void pass_on_untrusted(dtls_association *a, const dtls_address *sender, c
   if (cut)
     ep->counters.drops[DTLS_DROP_LENGTH]++;
   else
-    dtls_endpoint_stash(ep, a->path, sender, data, size, 0);
+    dtls_endpoint_requeue(ep, a->path, sender, data, size, 0);
 }
 
 /* The datagram that was handed in. */
 static int take_handed_in(dtls_association *a, uint8_t *out, size_t capacity) {
-  size_t size = a->datagram_size < capacity ? a->datagram_size : capacity;
-  memcpy(out, a->datagram, size);
-  a->datagram = NULL;
+  size_t size = a->input.size < capacity ? a->input.size : capacity;
+  memcpy(out, a->input.data, size);
+  a->input.data = NULL;
   if (size == 0) drop(a, DTLS_DROP_EMPTY);
   return (int)size;
 }
@@ -245,9 +245,9 @@ static int take_from_socket(dtls_association *a, uint8_t *out, size_t capacity) 
 /* The next datagram that is for it: its size; 0: there is none, or none for this call; -1: the socket is beyond use. */
 static int receive(dtls_association *a, uint8_t *out, size_t capacity) {
   if (dtls_callback_pending(a)) return (int)dtls_callback_next(a, out, capacity);
-  int size = a->datagram ? take_handed_in(a, out, capacity) : 0;
-  while (size <= 0 && a->reads_socket && a->reads_left > 0) {
-    a->reads_left--;
+  int size = a->input.data ? take_handed_in(a, out, capacity) : 0;
+  while (size <= 0 && a->input.reads_socket && a->input.reads_left > 0) {
+    a->input.reads_left--;
     size = take_from_socket(a, out, capacity);
     if (size >= 0) continue;
     if (errno == EAGAIN) return 0;
@@ -287,7 +287,7 @@ static int read_record(dtls_association *a, uint8_t *out, size_t capacity) {
   return size;
 }
 
-static int screen_read(BIO *bio, char *out, int capacity) {
+static int filter_read(BIO *bio, char *out, int capacity) {
   dtls_association *a = BIO_get_data(bio);
   bool whole = a->open || !a->path;
   size_t room = capacity < DTLS_DATAGRAM_MAX ? (size_t)capacity : DTLS_DATAGRAM_MAX; /* what is longer is cut, and dropped */
@@ -341,13 +341,13 @@ static bool send_datagram(dtls_association *a, const char *data, size_t size) {
   int earlier;
   ssize_t sent = put_again(a, data, size, &earlier);
   if (sent == 0) return true;
-  if ((sent > 0 || errno == EMSGSIZE) && size > a->longest) a->longest = size; /* retransmit.c: it may be too long for the path */
+  if ((sent > 0 || errno == EMSGSIZE) && size > a->retransmit.longest) a->retransmit.longest = size; /* retransmit.c: it may be too long for the path */
   if (sent > 0) {
     dtls_association_count_out(a, size);
     return true;
   }
   if (errno == EINVAL) errno = EADDRNOTAVAIL; /* the local address is gone */
-  a->write_error = errno;
+  a->output.write_error = errno;
   if (dtls_filter_is_final(errno)) return false;
   if (errno != earlier) socket_error(a, errno);
   return true;
@@ -359,7 +359,7 @@ static size_t within_mtu(const dtls_association *a, const char *data, size_t siz
   size_t end = 0;
   while (size - end >= DTLS_RECORD_HEADER) {
     size_t record = dtls_record_size(bytes + end);
-    if (end > 0 && end + record > a->mtu) return end;
+    if (end > 0 && end + record > a->mtu.payload) return end;
     end += record;
     if (end >= size) break;
   }
@@ -370,7 +370,7 @@ static size_t within_mtu(const dtls_association *a, const char *data, size_t siz
 static void count_finished(dtls_association *a, const char *data, size_t size) {
   const uint8_t *bytes = (const uint8_t *)data;
   for (size_t at = 0; size - at >= DTLS_RECORD_HEADER; at += dtls_record_size(bytes + at)) {
-    if (bytes[at] == SSL3_RT_HANDSHAKE && dtls_record_epoch(bytes + at) != 0) a->repeated_finished++;
+    if (bytes[at] == SSL3_RT_HANDSHAKE && dtls_record_epoch(bytes + at) != 0) a->handshake.repeated_finished++;
     if (dtls_record_size(bytes + at) > size - at) return;
   }
 }
@@ -378,14 +378,14 @@ static void count_finished(dtls_association *a, const char *data, size_t size) {
 /* RFC 6347 §4.2.1: a server's records go on from the number of the hello's, and not from libssl's own. */
 static void shift_numbers(const dtls_association *a, uint8_t *data, size_t size) {
   for (size_t at = 0; size - at >= DTLS_RECORD_HEADER; at += dtls_record_size(data + at)) {
-    if (dtls_record_epoch(data + at) == 0) set_number(data + at, dtls_record_number(data + at) + a->plain_shift);
+    if (dtls_record_epoch(data + at) == 0) set_number(data + at, dtls_record_number(data + at) + a->output.epoch0_shift);
     if (dtls_record_size(data + at) > size - at) return;
   }
 }
 
 static int write_datagrams(dtls_association *a, const char *data, size_t size) {
   for (size_t at = 0, part; at < size; at += part) {
-    part = size - at > a->mtu ? within_mtu(a, data + at, size - at) : size - at;
+    part = size - at > a->mtu.payload ? within_mtu(a, data + at, size - at) : size - at;
     if (!send_datagram(a, data + at, part)) return -1;
   }
   return (int)size;
@@ -399,18 +399,18 @@ static int write_shifted(dtls_association *a, const char *data, size_t size) {
   return write_datagrams(a, (const char *)shifted, size);
 }
 
-static int screen_write(BIO *bio, const char *data, int size) {
+static int filter_write(BIO *bio, const char *data, int size) {
   dtls_association *a = BIO_get_data(bio);
   BIO_clear_retry_flags(bio);
-  if (a->rehearses || a->silent) return size;
+  if (a->output.rehearses || a->output.silent) return size;
   if (data[0] == SSL3_RT_APPLICATION_DATA) return write_datagrams(a, data, (size_t)size);
   if (a->open) count_finished(a, data, (size_t)size);
-  return a->plain_shift != 0 ? write_shifted(a, data, (size_t)size) : write_datagrams(a, data, (size_t)size);
+  return a->output.epoch0_shift != 0 ? write_shifted(a, data, (size_t)size) : write_datagrams(a, data, (size_t)size);
 }
 
 /* ── the BIO method ── */
 
-static long screen_ctrl(BIO *bio, int command, long number, void *pointer) {
+static long filter_ctrl(BIO *bio, int command, long number, void *pointer) {
   switch (command) {
     case BIO_CTRL_FLUSH: return 1;
     /* The dgram BIO would spend three system calls per read on a timeout that a non-blocking socket ignores. */
@@ -424,8 +424,8 @@ static CRYPTO_ONCE method_once = CRYPTO_ONCE_STATIC_INIT;
 
 static void make_method(void) {
   method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_FILTER, "DTLS record filter");
-  if (method && (!BIO_meth_set_read(method, screen_read) || !BIO_meth_set_write(method, screen_write) ||
-                 !BIO_meth_set_ctrl(method, screen_ctrl))) {
+  if (method && (!BIO_meth_set_read(method, filter_read) || !BIO_meth_set_write(method, filter_write) ||
+                 !BIO_meth_set_ctrl(method, filter_ctrl))) {
     BIO_meth_free(method);
     method = NULL;
   }

@@ -23,19 +23,19 @@ enum { TIMEOUTS_BEFORE_FALLBACK = 3 };
 static void reconsider_mtu(dtls_association *a) {
   /* libssl falls back only when it may query the MTU, which for an unconnected or loopback socket is worthless. */
   size_t fallback = (size_t)BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_GET_FALLBACK_MTU, 0, NULL);
-  a->timeouts++;
-  if (a->timeouts < TIMEOUTS_BEFORE_FALLBACK || a->answered || a->longest <= fallback || a->mtu <= fallback) return;
-  dtls_association_use_mtu(a, fallback);
+  a->retransmit.timeouts++;
+  if (a->retransmit.timeouts < TIMEOUTS_BEFORE_FALLBACK || a->retransmit.answered || a->retransmit.longest <= fallback || a->mtu.payload <= fallback) return;
+  dtls_mtu_use(a, fallback);
 }
 
 /* The flight has had no answer for an interval. */
 static void lengthen(dtls_association *a) {
-  unsigned doubled = a->interval < DTLS_TIMEOUT_MAX / 2 ? a->interval * 2 : DTLS_TIMEOUT_MAX;
-  a->interval = a->next_timeout ? a->next_timeout : doubled;
-  a->next_timeout = 0;
+  unsigned doubled = a->retransmit.interval < DTLS_TIMEOUT_MAX / 2 ? a->retransmit.interval * 2 : DTLS_TIMEOUT_MAX;
+  a->retransmit.interval = a->retransmit.next_timeout ? a->retransmit.next_timeout : doubled;
+  a->retransmit.next_timeout = 0;
   DTLS_COUNT(a, retransmits, 1);
-  a->repeating = true;
-  if (a->path && !a->silent) dtls_path_pace(a->path, a->first_timeout);
+  a->handshake.repeating = true;
+  if (a->path && !a->output.silent) dtls_path_pace(a->path, a->retransmit.first_timeout);
   reconsider_mtu(a);
 }
 
@@ -43,28 +43,28 @@ static void lengthen(dtls_association *a) {
 static unsigned int next_interval(SSL *ssl, unsigned int last_us) {
   dtls_association *a = dtls_association_of(ssl);
   if (last_us == 0) { /* after an answer, which may have been a HelloVerifyRequest */
-    a->interval = a->first_timeout;
-    a->timeouts = 0;
-    a->longest = 0;
-    a->answered = false;
-    dtls_association_clear_suspicion(a);
+    a->retransmit.interval = a->retransmit.first_timeout;
+    a->retransmit.timeouts = 0;
+    a->retransmit.longest = 0;
+    a->retransmit.answered = false;
+    dtls_soft_error_clear(a);
   } else {
     lengthen(a);
   }
-  return a->interval * 1000;
+  return a->retransmit.interval * 1000;
 }
 
 void dtls_retransmit_watch(dtls_association *a) { DTLS_set_timer_cb(a->ssl, next_interval); }
 
 void dtls_retransmit_set(dtls_association *a, const void *until) {
   const struct timeval *wall = until;
-  a->repeat_at = wall->tv_sec != 0 || wall->tv_usec != 0 ? dtls_now() + a->interval : 0;
+  a->retransmit.repeat_at = wall->tv_sec != 0 || wall->tv_usec != 0 ? dtls_now() + a->retransmit.interval : 0;
 }
 
 void dtls_retransmit_postpone(dtls_association *a) {
   struct timeval left;
   uint64_t now = dtls_now();
-  if (a->repeat_at == 0 || now < a->repeat_at || DTLSv1_get_timeout(a->ssl, &left) != 1) return;
+  if (a->retransmit.repeat_at == 0 || now < a->retransmit.repeat_at || DTLSv1_get_timeout(a->ssl, &left) != 1) return;
   uint64_t ms = (uint64_t)left.tv_sec * 1000 + ((uint64_t)left.tv_usec + 999) / 1000;
-  a->repeat_at = now + (ms < a->interval ? ms : a->interval);
+  a->retransmit.repeat_at = now + (ms < a->retransmit.interval ? ms : a->retransmit.interval);
 }

@@ -4,10 +4,10 @@
 #include <lauxlib.h>
 #include <lua.h>
 
-#include "association/association.h"
-#include "association/endpoint.h"
 #include "base/fork.h"
 #include "base/linkage.h"
+#include "binding/association.h"
+#include "binding/endpoint.h"
 #include "binding/error.h"
 #include "binding/lua.h"
 #include "binding/socket.h"
@@ -52,7 +52,7 @@ int luaopen_dtls_core(lua_State *L) {
   static const luaL_Reg functions[] = {{"fd", dtls_udp_fd_lua},
                                        {"configure_socket", dtls_udp_socket_lua},
                                        {"context", dtls_context_new},
-                                       {"endpoint", dtls_endpoint_new},
+                                       {"endpoint", dtls_endpoint_core},
                                        {"client", dtls_association_client},
                                        {"draft", dtls_association_draft},
                                        {"self_signed", dtls_selfsigned},

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "association/association.h"
+#include "binding/association.h"
 #include "binding/error.h"
 #include "identity/opener.h"
 #include "identity/peer.h"

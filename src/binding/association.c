@@ -1,0 +1,534 @@
+/*
+ * Associations as Lua objects. What fails gives nil and an error object; an error of a handshake also says whose identity or
+ * certificate it was.
+ */
+#include "binding/association.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "association/client.h"
+#include "association/diagnosis.h"
+#include "association/endpoint.h"
+#include "base/clock.h"
+#include "binding/callbacks.h"
+#include "binding/context.h"
+#include "binding/counters.h"
+#include "binding/error.h"
+#include "binding/socket.h"
+
+static const char TYPE[] = "dtls.association";
+
+enum { EXPORT_MAX = 65536 };
+
+dtls_box *dtls_association_push(lua_State *L) { return dtls_box_push(L, TYPE); }
+dtls_association *dtls_association_check(lua_State *L) { return dtls_check(L, 1, TYPE); }
+static dtls_association *check(lua_State *L) { return dtls_association_check(L); }
+
+static int done(lua_State *L) {
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int push_bytes(lua_State *L, const char *bytes, size_t size) {
+  if (!bytes) return 0;
+  lua_pushlstring(L, bytes, size);
+  return 1;
+}
+
+static int push_identity(lua_State *L, const dtls_association *a) {
+  size_t size;
+  const char *identity = dtls_association_identity(a, &size);
+  return push_bytes(L, identity, size);
+}
+
+/* nil, err. Of a handshake, err.identity is the pre-shared key's, if its suite has one, and err.certificate the one refused. */
+static int failed(lua_State *L, const dtls_association *a, const dtls_failure *f) {
+  dtls_error_push(L, f);
+  if (a->open) return 2;
+  int err = lua_gettop(L);
+  if (dtls_psk_suite(a->ssl) && push_identity(L, a)) lua_setfield(L, err, "identity");
+  if (strcmp(f->code, "ERR_DTLS_CERTIFICATE") == 0 && dtls_certificate_push(L, a->ssl, true)) lua_setfield(L, err, "certificate");
+  lua_settop(L, err);
+  return 2;
+}
+
+/* ── life ── */
+
+static void disown(lua_State *L, dtls_association *a) {
+  luaL_unref(L, LUA_REGISTRYINDEX, a->owner);
+  a->owner = DTLS_NO_OWNER;
+}
+
+void dtls_association_push_owner(lua_State *L, const dtls_association *a) { lua_rawgeti(L, LUA_REGISTRYINDEX, a->owner); }
+
+/*
+ * association:close() → promoted | nil
+ * Frees it, without a word to the peer. promoted: the owner of the parallel handshake that now is the current one on this
+ * path and, in the connected strategy, has to watch its descriptor.
+ */
+static int association_close(lua_State *L) {
+  dtls_box *box = dtls_box_check(L, 1, TYPE);
+  dtls_association *a = box->object;
+  if (!a) return 0;
+  box->object = NULL;
+  disown(L, a);
+  dtls_association *promoted = dtls_path_detach(a);
+  dtls_association_free(a);
+  if (!promoted) return 0;
+  dtls_association_push_owner(L, promoted);
+  return 1;
+}
+
+static int association_gc(lua_State *L) {
+  if (dtls_box_test(L, 1, TYPE)) association_close(L);
+  return 0;
+}
+
+static bool option(lua_State *L, int index, const char *name) {
+  lua_getfield(L, index, name);
+  bool value = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+/*
+ * core.client(context, fd[, {servername=, check_name=, session=, duplicate=, take_others=}]) → association | nil, err
+ * fd: a connected UDP socket; it stays the caller's. check_name: the certificate must have the name. session: what
+ * association:session() gave; not offered when it has expired or belongs to another name or context. duplicate: the
+ * association has a descriptor of its own, see fd(), so that the caller may close his at any time. take_others: as
+ * association:take_others(), for what waits in the socket, too.
+ */
+int dtls_association_client(lua_State *L) {
+  SSL_CTX *ctx = dtls_context_check(L, 1, false);
+  int fd = (int)luaL_checkinteger(L, 2);
+  if (lua_isnoneornil(L, 3)) {
+    lua_settop(L, 2);
+    lua_newtable(L);
+  }
+  luaL_checktype(L, 3, LUA_TTABLE);
+  lua_settop(L, 3);
+  dtls_client_options options = {.check_name = option(L, 3, "check_name"), .duplicate = option(L, 3, "duplicate"),
+                                 .takes_others = option(L, 3, "take_others")};
+  lua_getfield(L, 3, "servername");
+  lua_getfield(L, 3, "session"); /* both stay alive on the stack */
+  size_t name_size = 0;
+  const char *name = lua_tolstring(L, 4, &name_size);
+  const char *wrong = name ? dtls_name_parse_untrusted(name, name_size, &options.name) : NULL;
+  if (wrong) return dtls_error(L, "ERR_DTLS_CONFIG", "servername: %s", wrong);
+  options.session = lua_tolstring(L, 5, &options.session_size);
+  dtls_box *box = dtls_association_push(L); /* what may raise comes first */
+  dtls_failure f;
+  box->object = dtls_client_new(ctx, fd, &options, &f);
+  return box->object ? 1 : dtls_error_push(L, &f);
+}
+
+/*
+ * core.draft(context) → association | nil, err
+ * A client's without a socket: it takes every setting that an association takes, or says why not, and never has a peer.
+ */
+int dtls_association_draft(lua_State *L) {
+  SSL_CTX *ctx = dtls_context_check(L, 1, false);
+  dtls_box *box = dtls_association_push(L);
+  ERR_clear_error();
+  box->object = dtls_association_new(ctx, NULL, -1);
+  return box->object ? 1 : dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a client");
+}
+
+/* ── progress ── */
+
+/* What a call that may have to wait came to, when it is not done. */
+static int unfinished(lua_State *L, const dtls_association *a, dtls_result result, const dtls_failure *f) {
+  if (result == DTLS_FAILED) return failed(L, a, f);
+  if (result == DTLS_ASKED) return dtls_callback_push(L, a);
+  lua_pushnil(L);
+  lua_pushstring(L, result == DTLS_WANT_READ ? "want_read" : result == DTLS_CLOSED ? "closed" : "want_answer");
+  return 2;
+}
+
+/*
+ * association:handshake() → true | nil, 'want_read' | nil, err (SSL_do_handshake)
+ *   → nil, 'ask_hello', servername (nil: none, false: it is no host name), session id or nil | nil, 'ask_psk', identity (a client: hint or nil) |
+ *     nil, 'ask_verify': answer with answer_hello() or refuse_hello(), answer_psk(), answer_verify(), now or later,
+ *     and call handshake() again
+ *   → nil, 'want_answer': the question is still open
+ */
+static int association_handshake(lua_State *L) {
+  dtls_association *a = check(L);
+  dtls_failure f;
+  dtls_result result = dtls_association_handshake(a, &f);
+  return result == DTLS_DONE ? done(L) : unfinished(L, a, result, &f);
+}
+
+/*
+ * association:read() → message, more | nil, 'want_read' | nil, 'closed' | nil, err (SSL_read_ex)
+ * more: the datagram held more than this message, which no readable socket will announce. Of its own socket it takes so
+ * many datagrams (DTLS_READS_MAX) and says want_read, whether or not there are more.
+ */
+static int association_read(lua_State *L) {
+  dtls_association *a = check(L);
+  char message[DTLS_MESSAGE_MAX]; /* a shorter buffer would cut a message in two */
+  size_t size;
+  bool more;
+  dtls_failure f;
+  dtls_result result = dtls_association_read(a, message, &size, &more, &f);
+  if (result != DTLS_DONE) return unfinished(L, a, result, &f);
+  lua_pushlstring(L, message, size);
+  lua_pushboolean(L, more);
+  return 2;
+}
+
+/*
+ * association:write(message[, allow_fragments]) → true | nil, err[, true] (SSL_write)
+ * EMSGSIZE: longer than data_mtu(), or than a record. EAGAIN, ENOBUFS: the system dropped it; nothing else is wrong.
+ * A third result says that the association is beyond use.
+ */
+static int association_write(lua_State *L) {
+  dtls_association *a = check(L);
+  size_t size;
+  const char *message = luaL_checklstring(L, 2, &size);
+  bool fatal;
+  dtls_failure f;
+  if (dtls_association_write(a, message, size, lua_toboolean(L, 3), &fatal, &f)) return done(L);
+  dtls_error_push(L, &f);
+  if (!fatal) return 2;
+  lua_pushboolean(L, 1);
+  return 3;
+}
+
+/* association:shutdown() → true: close_notify is on its way, if there is anybody to tell (SSL_shutdown) */
+static int association_shutdown(lua_State *L) {
+  dtls_association_shutdown(check(L));
+  return done(L);
+}
+
+/*
+ * association:promote() → displaced | nil
+ * A parallel handshake has completed: it takes its path over. displaced: the owner of the association that had it.
+ */
+static int association_promote(lua_State *L) {
+  const dtls_association *old = dtls_association_promote(check(L));
+  if (!old) return 0;
+  dtls_association_push_owner(L, old);
+  return 1;
+}
+
+/* ── the timer (DTLSv1_handle_timeout) ── */
+
+/* association:timeout() → ms until handle_timeout() wants to be called, or nil: never, or not before an answer */
+static int association_timeout(lua_State *L) {
+  uint64_t until = dtls_association_deadline(check(L)), now = dtls_now();
+  if (until == UINT64_MAX) return 0;
+  lua_pushnumber(L, until > now ? (lua_Number)(until - now) : 0);
+  return 1;
+}
+
+/* association:handle_timeout() → true | nil, err. Repeats the last flight when it is due. */
+static int association_handle_timeout(lua_State *L) {
+  dtls_association *a = check(L);
+  dtls_failure f;
+  return dtls_association_handle_timeout(a, &f) ? done(L) : failed(L, a, &f);
+}
+
+/* association:expired(ms) → nil, err: the error of a handshake that did not complete within ms */
+static int association_expired(lua_State *L) {
+  dtls_association *a = check(L);
+  dtls_failure f;
+  char what[80];
+  snprintf(what, sizeof what, "the handshake did not complete within %.0f ms", luaL_checknumber(L, 2));
+  dtls_diagnose_timeout(a, what, &f);
+  return failed(L, a, &f);
+}
+
+/*
+ * association:answered() → true: the peer's first flight, or an alert, has come
+ *   → false, how often the first flight was repeated, what the system said of the path to the peer or nil
+ */
+static int association_answered(lua_State *L) {
+  const dtls_association *a = check(L);
+  const dtls_soft_error *e = &a->soft_error;
+  bool answered = a->handshake.next_seq > 0 || (e->deadline != 0 && e->alert >= 0);
+  lua_pushboolean(L, answered);
+  if (answered) return 1;
+  lua_pushnumber(L, (lua_Number)a->counters.retransmits);
+  if (e->deadline == 0) return 2;
+  dtls_error_system(L, e->number, "no answer from the peer");
+  lua_remove(L, -2);
+  return 3;
+}
+
+/* association:set_retransmit(first_ms, next_ms): the first interval of a flight; the one after the current (0: double). */
+static int association_set_retransmit(lua_State *L) {
+  dtls_association *a = check(L);
+  lua_Integer first = luaL_checkinteger(L, 2), next = luaL_checkinteger(L, 3);
+  luaL_argcheck(L, first >= 1 && first <= DTLS_TIMEOUT_MAX, 2, "expected 1 to 60000 ms");
+  luaL_argcheck(L, next >= 0 && next <= DTLS_TIMEOUT_MAX, 3, "expected 0 to 60000 ms");
+  dtls_association_set_retransmit(a, (unsigned)first, (unsigned)next);
+  return 0;
+}
+
+/* ── MTU ── */
+
+/* association:set_mtu(bytes of UDP payload) → true | nil, err (SSL_set_mtu) */
+static int association_set_mtu(lua_State *L) {
+  dtls_failure f;
+  return dtls_mtu_set(check(L), (long)luaL_checkinteger(L, 2), &f) ? done(L) : dtls_error_push(L, &f);
+}
+
+/* association:set_link_mtu(bytes of IP packet) → true | nil, err. What DTLS_set_link_mtu does, but at any time. */
+static int association_set_link_mtu(lua_State *L) {
+  dtls_failure f;
+  return dtls_mtu_set_link(check(L), (long)luaL_checkinteger(L, 2), &f) ? done(L) : dtls_error_push(L, &f);
+}
+
+static int push_size(lua_State *L, size_t size) {
+  lua_pushinteger(L, (lua_Integer)size);
+  return 1;
+}
+
+/* association:mtu() → bytes of UDP payload that no datagram exceeds */
+static int association_mtu(lua_State *L) { return push_size(L, check(L)->mtu.payload); }
+
+/* association:link_min_mtu() → bytes of IP packet (DTLS_get_link_min_mtu) */
+static int association_link_min_mtu(lua_State *L) { return push_size(L, (size_t)DTLS_get_link_min_mtu(check(L)->ssl)); }
+
+/* association:data_mtu() → the longest message that fits one datagram; 0 before the handshake chose a suite (DTLS_get_data_mtu) */
+static int association_data_mtu(lua_State *L) {
+  const dtls_association *a = check(L);
+  return push_size(L, a->open ? a->mtu.message : dtls_mtu_message(a));
+}
+
+/* ── datagrams of other protocols (RFC 7983) ── */
+
+/* association:take_others(boolean): whether its peer's datagrams of other protocols are passed on; they are dropped otherwise. */
+static int association_take_others(lua_State *L) {
+  dtls_association *a = check(L);
+  luaL_checktype(L, 2, LUA_TBOOLEAN);
+  a->others.wanted = lua_toboolean(L, 2);
+  return 0;
+}
+
+/* association:datagram() → the next one that its own socket had, or nil */
+static int association_datagram(lua_State *L) {
+  dtls_queue *q = &check(L)->others.queue;
+  if (!q->oldest) return 0;
+  lua_pushlstring(L, (const char *)q->oldest->data, q->oldest->size);
+  dtls_queue_remove(q, q->oldest);
+  return 1;
+}
+
+/* association:send_datagram(data) → true | nil, err: as it is, to the peer. */
+static int association_send_datagram(lua_State *L) {
+  dtls_association *a = check(L);
+  size_t size;
+  const char *data = luaL_checklstring(L, 2, &size);
+  dtls_failure f;
+  return dtls_multiplex_check(data, size, &f) && dtls_association_send_other(a, data, size, &f) ? done(L) : dtls_error_push(L, &f);
+}
+
+/* ── what is known about it ── */
+
+/* association:fd() → the descriptor to watch for reading, or nil: its datagrams come through others */
+static int association_fd(lua_State *L) {
+  dtls_association *a = check(L);
+  if (!a->input.reads_socket) return 0;
+  lua_pushinteger(L, a->path->fd);
+  return 1;
+}
+
+/* association:set_owner(value): what endpoint:next(), close() and promote() return for it. Held until close(). */
+static int association_set_owner(lua_State *L) {
+  dtls_association *a = check(L);
+  luaL_checkany(L, 2);
+  lua_settop(L, 2);
+  disown(L, a);
+  a->owner = luaL_ref(L, LUA_REGISTRYINDEX);
+  return 0;
+}
+
+static int push_address(lua_State *L, const dtls_association *a, size_t offset) {
+  if (!a->path) return 0;
+  dtls_address_push(L, (const dtls_address *)(const void *)((const char *)a->path + offset));
+  return 1;
+}
+
+/* association:local_address(), remote_address() → {ip=, port=, family=} | nil */
+static int association_local_address(lua_State *L) { return push_address(L, check(L), offsetof(dtls_path, local)); }
+static int association_remote_address(lua_State *L) { return push_address(L, check(L), offsetof(dtls_path, peer)); }
+
+/* association:protocol() → 'DTLSv1.2' (SSL_get_version) */
+static int association_protocol(lua_State *L) {
+  lua_pushstring(L, SSL_get_version(check(L)->ssl));
+  return 1;
+}
+
+/* association:cipher() → {name=, standard_name=, version=, bits=} | nil (SSL_get_current_cipher) */
+static int association_cipher(lua_State *L) {
+  const SSL_CIPHER *cipher = SSL_get_current_cipher(check(L)->ssl);
+  if (!cipher) return 0;
+  lua_createtable(L, 0, 4);
+  lua_pushstring(L, SSL_CIPHER_get_name(cipher));
+  lua_setfield(L, -2, "name");
+  lua_pushstring(L, SSL_CIPHER_standard_name(cipher));
+  lua_setfield(L, -2, "standardName");
+  lua_pushstring(L, SSL_CIPHER_get_version(cipher));
+  lua_setfield(L, -2, "version");
+  lua_pushinteger(L, SSL_CIPHER_get_bits(cipher, NULL));
+  lua_setfield(L, -2, "bits");
+  return 1;
+}
+
+/* association:authorized() → true | false, reason: whether the peer's identity was proved, and why not */
+static int association_authorized(lua_State *L) {
+  dtls_association *a = check(L);
+  long result = SSL_get_verify_result(a->ssl);
+  if (a->open && result == X509_V_OK && (SSL_get0_peer_certificate(a->ssl) || SSL_get_psk_identity(a->ssl))) {
+    lua_pushboolean(L, 1);
+    return 1;
+  }
+  lua_pushboolean(L, 0);
+  lua_pushstring(L, !a->open ? "HANDSHAKE_NOT_COMPLETE" : result != X509_V_OK ? dtls_verify_result_name(result) : "NO_PEER_CERTIFICATE");
+  return 2;
+}
+
+/* association:servername() → the host name that the client asked for, a server's in lower case | nil (SSL_get_servername) */
+static int association_servername(lua_State *L) {
+  const dtls_association *a = check(L);
+  const char *asked = SSL_get_servername(a->ssl, TLSEXT_NAMETYPE_host_name);
+  dtls_name name = {.size = 0};
+  const dtls_name *held = a->server && !asked ? dtls_callback_name(a) : NULL;
+  if (held) asked = held->text;
+  if (asked && a->server && dtls_name_of_client_untrusted(asked, strlen(asked), &name)) asked = name.text;
+  if (!asked || (a->server && name.size == 0)) return 0;
+  lua_pushstring(L, asked);
+  return 1;
+}
+
+/* association:psk_identity() → bytes | nil (SSL_get_psk_identity) */
+static int association_psk_identity(lua_State *L) { return push_identity(L, check(L)); }
+
+/* association:export_keying_material(length, label[, context]) → bytes | nil, err (RFC 5705, SSL_export_keying_material) */
+static int association_export(lua_State *L) {
+  dtls_association *a = check(L);
+  lua_Integer length = luaL_checkinteger(L, 2);
+  size_t label_size, context_size = 0;
+  const char *label = luaL_checklstring(L, 3, &label_size), *context = luaL_optlstring(L, 4, NULL, &context_size);
+  luaL_argcheck(L, length >= 1 && length <= EXPORT_MAX, 2, "expected 1 to 65536 bytes");
+  if (dtls_association_is_foreign(a)) {
+    dtls_failure f;
+    dtls_fail_forked(&f);
+    return dtls_error_push(L, &f);
+  } /* SRTP of both with one key would use nonces twice, too */
+  if (!a->open) return dtls_error(L, "ENOTCONN", "the handshake is not complete");
+  ERR_clear_error();
+  unsigned char *out = lua_newuserdata(L, (size_t)length);
+  if (SSL_export_keying_material(a->ssl, out, (size_t)length, label, label_size, (const uint8_t *)context, context_size, context != NULL) != 1)
+    return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", "cannot export keying material");
+  lua_pushlstring(L, (const char *)out, (size_t)length);
+  OPENSSL_cleanse(out, (size_t)length);
+  return 1;
+}
+
+/* association:alpn() → the application protocol | nil (SSL_get0_alpn_selected) */
+static int association_alpn(lua_State *L) { return dtls_extension_alpn(L, check(L)->ssl); }
+
+/* association:srtp_profile() → OpenSSL's name of it | nil (SSL_get_selected_srtp_profile) */
+static int association_srtp_profile(lua_State *L) { return dtls_extension_srtp(L, check(L)->ssl); }
+
+/* association:extended_master_secret() → whether both sides have it (RFC 7627, SSL_get_extms_support) */
+static int association_extended_master_secret(lua_State *L) {
+  dtls_association *a = check(L);
+  lua_pushboolean(L, a->open && SSL_get_extms_support(a->ssl) == 1);
+  return 1;
+}
+
+/* association:peer_certificate([chain]) → table | nil, certificate.c. Once open, asked about it or refused: before, an offered session has one, too. */
+static int association_peer_certificate(lua_State *L) {
+  dtls_association *a = check(L);
+  bool known = a->open || dtls_callback_asks(a) || a->peer.refusal.chain;
+  return known && dtls_certificate_push(L, a->ssl, lua_toboolean(L, 2));
+}
+
+/*
+ * association:session() → id, blob | nil: what resumes it (i2d_SSL_SESSION). It holds the master secret. None for a client
+ * that has changed how it verifies: its sessions are bound to what its context said.
+ */
+static int association_session(lua_State *L) {
+  dtls_association *a = check(L);
+  const dtls_overrides *own = &a->peer.overrides;
+  bool bound = a->server || !(own->verify || own->depth || own->ciphers || own->groups || own->sigalgs);
+  return a->open && bound ? dtls_session_push(L, a->ssl) : 0;
+}
+
+/* association:session_reused() → boolean (SSL_session_reused) */
+static int association_session_reused(lua_State *L) {
+  lua_pushboolean(L, SSL_session_reused(check(L)->ssl));
+  return 1;
+}
+
+/* association:keylog() → lines that nobody has taken yet, each with its newline | nil */
+static int association_keylog(lua_State *L) {
+  dtls_association *a = check(L);
+  if (!a->peer.keylog) return 0;
+  lua_pushstring(L, a->peer.keylog);
+  OPENSSL_clear_free(a->peer.keylog, strlen(a->peer.keylog));
+  a->peer.keylog = NULL;
+  return 1;
+}
+
+/* association:stats() → its counters, and recvBufferSize, sendBufferSize of its socket if it has one of its own */
+static int association_stats(lua_State *L) {
+  const dtls_association *a = check(L);
+  bool has_socket = a->path && a->path->fd >= 0;
+  if (has_socket) dtls_path_count_overflow(a->path);
+  dtls_counters_push(L, &a->counters);
+  if (has_socket) dtls_udp_push_buffers(L, a->path->fd);
+  return 1;
+}
+
+void dtls_association_init(lua_State *L) {
+  static const luaL_Reg methods[] = {
+      {"close", association_close},
+      {"handshake", association_handshake},
+      {"read", association_read},
+      {"write", association_write},
+      {"shutdown", association_shutdown},
+      {"promote", association_promote},
+      {"timeout", association_timeout},
+      {"handle_timeout", association_handle_timeout},
+      {"answered", association_answered},
+      {"expired", association_expired},
+      {"set_retransmit", association_set_retransmit},
+      {"set_mtu", association_set_mtu},
+      {"set_link_mtu", association_set_link_mtu},
+      {"mtu", association_mtu},
+      {"link_min_mtu", association_link_min_mtu},
+      {"data_mtu", association_data_mtu},
+      {"fd", association_fd},
+      {"set_owner", association_set_owner},
+      {"local_address", association_local_address},
+      {"remote_address", association_remote_address},
+      {"protocol", association_protocol},
+      {"cipher", association_cipher},
+      {"authorized", association_authorized},
+      {"servername", association_servername},
+      {"psk_identity", association_psk_identity},
+      {"export_keying_material", association_export},
+      {"alpn", association_alpn},
+      {"srtp_profile", association_srtp_profile},
+      {"extended_master_secret", association_extended_master_secret},
+      {"peer_certificate", association_peer_certificate},
+      {"session", association_session},
+      {"session_reused", association_session_reused},
+      {"keylog", association_keylog},
+      {"stats", association_stats},
+      {"take_others", association_take_others},
+      {"datagram", association_datagram},
+      {"send_datagram", association_send_datagram},
+      {"__gc", association_gc},
+      {NULL, NULL}};
+  dtls_register(L, TYPE, methods);
+  dtls_register(L, TYPE, dtls_association_settings);
+  dtls_register(L, TYPE, dtls_callback_methods);
+}
