@@ -272,14 +272,16 @@ static int association_set_retransmit(lua_State *L) {
 
 /* association:set_mtu(bytes of UDP payload) → true | nil, err (SSL_set_mtu) */
 static int association_set_mtu(lua_State *L) {
+  dtls_association *a = check(L);
   dtls_failure f;
-  return dtls_mtu_set(check(L), (long)luaL_checkinteger(L, 2), &f) ? done(L) : dtls_error_push(L, &f);
+  return dtls_mtu_set(a, (long)luaL_checkinteger(L, 2), &f) ? done(L) : dtls_error_push(L, &f);
 }
 
 /* association:set_link_mtu(bytes of IP packet) → true | nil, err. What DTLS_set_link_mtu does, but at any time. */
 static int association_set_link_mtu(lua_State *L) {
+  dtls_association *a = check(L);
   dtls_failure f;
-  return dtls_mtu_set_link(check(L), (long)luaL_checkinteger(L, 2), &f) ? done(L) : dtls_error_push(L, &f);
+  return dtls_mtu_set_link(a, (long)luaL_checkinteger(L, 2), &f) ? done(L) : dtls_error_push(L, &f);
 }
 
 static int push_size(lua_State *L, size_t size) {
