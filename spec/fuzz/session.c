@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "association/association.h"
+#include "binding/context.h"
 #include "identity/session.h"
 
 #include <sanitizer/lsan_interface.h>

@@ -13,7 +13,8 @@
 
 #include "association/association.h"
 #include "association/endpoint.h"
-#include "identity/opener.h"
+#include "identity/context.h"
+#include "identity/placeholder.h"
 #include "identity/psk.h"
 #include "identity/session.h"
 
@@ -139,7 +140,7 @@ static int on_hello(SSL *ssl, int *alert, void *argument) {
     *alert = a->callback->hello.alert;
     return SSL_CLIENT_HELLO_ERROR;
   }
-  return dtls_opener_use_untrusted(ssl) && dtls_session_bind(ssl, name.text, name.size) ? SSL_CLIENT_HELLO_SUCCESS : SSL_CLIENT_HELLO_ERROR;
+  return dtls_placeholder_use_untrusted(ssl) && dtls_session_bind(ssl, name.text, name.size) ? SSL_CLIENT_HELLO_SUCCESS : SSL_CLIENT_HELLO_ERROR;
 }
 
 /*
@@ -192,7 +193,7 @@ static bool is_complete(const dtls_callback *c) {
 
 bool dtls_callback_untrusted(dtls_association *a, const uint8_t *record, size_t size) {
   const uint8_t *message = record + DTLS_RECORD_HEADER;
-  if (!dtls_config_of_ssl(a->ssl)->asks_psk || has_answer(a, DTLS_ASK_PSK) || !dtls_psk_suite(a->ssl)) return false;
+  if (!dtls_config_of_ssl(a->ssl)->psk.asks || has_answer(a, DTLS_ASK_PSK) || !dtls_psk_suite(a->ssl)) return false;
   if (message[0] != (a->server ? SSL3_MT_CLIENT_KEY_EXCHANGE : SSL3_MT_SERVER_DONE) || !need(a)) return false;
   if (a->server) {
     gather_untrusted(a->callback, message);

@@ -116,6 +116,8 @@ bool dtls_fail_openssl(dtls_failure *f, const char *code, const char *what) {
   return false;
 }
 
+bool dtls_fail_config(dtls_failure *f, const char *what) { return dtls_fail_openssl(f, "ERR_DTLS_CONFIG", what); }
+
 /* ── bytes of anybody ── */
 
 void dtls_quote_untrusted(char out[DTLS_QUOTE_MAX], const char *bytes, size_t size) {

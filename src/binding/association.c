@@ -13,10 +13,16 @@
 #include "association/endpoint.h"
 #include "base/clock.h"
 #include "binding/callbacks.h"
+#include "binding/certificate.h"
 #include "binding/context.h"
 #include "binding/counters.h"
 #include "binding/error.h"
+#include "binding/session.h"
+#include "binding/settings.h"
 #include "binding/socket.h"
+#include "identity/extension.h"
+#include "identity/psk.h"
+#include "identity/verify.h"
 
 static const char TYPE[] = "dtls.association";
 
@@ -433,10 +439,17 @@ static int association_export(lua_State *L) {
 }
 
 /* association:alpn() → the application protocol | nil (SSL_get0_alpn_selected) */
-static int association_alpn(lua_State *L) { return dtls_extension_alpn(L, check(L)->ssl); }
+static int association_alpn(lua_State *L) {
+  size_t size;
+  const char *protocol = dtls_alpn_chosen(check(L)->ssl, &size);
+  return push_bytes(L, protocol, size);
+}
 
 /* association:srtp_profile() → OpenSSL's name of it | nil (SSL_get_selected_srtp_profile) */
-static int association_srtp_profile(lua_State *L) { return dtls_extension_srtp(L, check(L)->ssl); }
+static int association_srtp_profile(lua_State *L) {
+  const char *profile = dtls_srtp_chosen(check(L)->ssl);
+  return push_bytes(L, profile, profile ? strlen(profile) : 0);
+}
 
 /* association:extended_master_secret() → whether both sides have it (RFC 7627, SSL_get_extms_support) */
 static int association_extended_master_secret(lua_State *L) {

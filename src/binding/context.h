@@ -2,13 +2,14 @@
 #ifndef DTLS_BINDING_CONTEXT_H
 #define DTLS_BINDING_CONTEXT_H
 
-/* Until contexts have a file of their own here. */
-#include "identity/certificate.h"
-#include "identity/context.h"
-#include "identity/extension.h"
-#include "identity/psk.h"
-#include "identity/session.h"
-#include "identity/settings.h"
-#include "identity/verify.h"
+#include <stdbool.h>
+
+#include "base/openssl.h"
+#include "binding/lua.h"
+
+void dtls_context_init(lua_State *L);
+int dtls_context_new(lua_State *L); /* core.context(role, options) */
+SSL_CTX *dtls_context_check(lua_State *L, int index, bool server); /* a context of that role */
+SSL_CTX *dtls_context_self(lua_State *L); /* the one at index 1 */
 
 #endif

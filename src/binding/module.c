@@ -6,15 +6,15 @@
 
 #include "base/fork.h"
 #include "base/linkage.h"
+#include "base/openssl.h"
 #include "binding/association.h"
+#include "binding/certificate.h"
+#include "binding/context.h"
 #include "binding/endpoint.h"
 #include "binding/error.h"
 #include "binding/lua.h"
+#include "binding/session.h"
 #include "binding/socket.h"
-#include "identity/certificate.h"
-#include "identity/context.h"
-#include "identity/self_signed.h"
-#include "identity/session.h"
 #include "wire/name.h"
 
 #ifndef DTLS_VERSION
@@ -55,7 +55,7 @@ int luaopen_dtls_core(lua_State *L) {
                                        {"endpoint", dtls_endpoint_core},
                                        {"client", dtls_association_client},
                                        {"draft", dtls_association_draft},
-                                       {"self_signed", dtls_selfsigned},
+                                       {"self_signed", dtls_certificate_self_signed},
                                        {"is_session", dtls_session_is},
                                        {"name", core_name},
                                        {"error", dtls_error_new},

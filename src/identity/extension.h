@@ -1,13 +1,30 @@
-/* ALPN (RFC 7301), SRTP (RFC 5764) and the longest fragment (RFC 6066 §4). */
+/*
+ * Extensions of the hello: the application protocol (ALPN, RFC 7301), the SRTP profile (RFC 5764), the longest fragment
+ * (RFC 6066 §4).
+ */
 #ifndef DTLS_IDENTITY_EXTENSION_H
 #define DTLS_IDENTITY_EXTENSION_H
 
-#include "base/openssl.h"
-#include "identity/context.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
-dtls_option_taker dtls_extension_take;
-void dtls_extension_free(dtls_config *c);
-int dtls_extension_alpn(lua_State *L, const SSL *ssl); /* pushes the protocol or nothing; returns how many */
-int dtls_extension_srtp(lua_State *L, SSL *ssl);
+#include "base/failure.h"
+#include "base/openssl.h"
+
+typedef struct {
+  uint8_t *list; /* protocol names with their lengths before them, as on the wire */
+  size_t size;
+} dtls_alpn_config;
+
+bool dtls_alpn_add(SSL_CTX *ctx, const char *name, size_t size, dtls_failure *f); /* the most wanted first */
+bool dtls_alpn_use(SSL_CTX *ctx, dtls_failure *f);                               /* after the last one */
+void dtls_alpn_free(dtls_alpn_config *a);                                        /* what it owns */
+const char *dtls_alpn_chosen(const SSL *ssl, size_t *size);                      /* what both sides agreed on; NULL: nothing */
+
+bool dtls_srtp_use(SSL_CTX *ctx, const char *profiles, dtls_failure *f); /* OpenSSL's list */
+const char *dtls_srtp_chosen(SSL *ssl);                                  /* OpenSSL's name of it; NULL: none */
+
+bool dtls_fragment_length_use(SSL_CTX *ctx, long bytes, dtls_failure *f); /* 512 to 4096, of a client, who alone asks for it */
 
 #endif

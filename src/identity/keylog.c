@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "identity/context.h"
 #include "identity/peer.h"
 
 /* Appends a line to what the application has not taken yet. */
@@ -41,8 +42,8 @@ static void append(int fd, const char *line) {
 
 static void log_line(const SSL *ssl, const char *line) {
   const dtls_config *c = dtls_config_of_ssl(ssl);
-  if (c->keylog_fd >= 0) append(c->keylog_fd, line);
-  if (c->keylog_event) remember(dtls_peer_of(ssl), line);
+  if (c->keylog.fd >= 0) append(c->keylog.fd, line);
+  if (c->keylog.event) remember(dtls_peer_of(ssl), line);
 }
 
 /* Why keys must not go to an open file; NULL: they may. Whoever else can open it reads them, or puts others in their place. */
@@ -64,18 +65,19 @@ static int open_private(const char *path, const char **why) {
   return -1;
 }
 
-const char *dtls_keylog_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
-  const char *file = dtls_option_string(L, "keylog_file");
-  c->keylog_event = dtls_option_boolean(L, "keylog_event");
-  if (file) {
-    const char *why;
-    c->keylog_fd = open_private(file, &why);
-    if (c->keylog_fd < 0) return lua_pushfstring(L, "keylog: %s cannot be used: %s", file, why);
+bool dtls_keylog_use(SSL_CTX *ctx, const char *file, bool event, dtls_failure *f) {
+  dtls_keylog_config *k = &dtls_config_of(ctx)->keylog;
+  const char *why;
+  k->event = event;
+  if (file && (k->fd = open_private(file, &why)) < 0) {
+    char sentence[DTLS_SENTENCE_MAX];
+    snprintf(sentence, sizeof sentence, "keylog: %s cannot be used: %s", file, why);
+    return dtls_fail_config(f, sentence);
   }
-  if (file || c->keylog_event) SSL_CTX_set_keylog_callback(ctx, log_line);
-  return NULL;
+  if (file || event) SSL_CTX_set_keylog_callback(ctx, log_line);
+  return true;
 }
 
-void dtls_keylog_free(dtls_config *c) {
-  if (c->keylog_fd >= 0) close(c->keylog_fd);
+void dtls_keylog_free(dtls_keylog_config *k) {
+  if (k->fd >= 0) close(k->fd);
 }

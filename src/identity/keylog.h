@@ -1,10 +1,18 @@
-/* The key log. */
+/* The key log: to a file that nobody but its owner may open, and as lines for the application. */
 #ifndef DTLS_IDENTITY_KEYLOG_H
 #define DTLS_IDENTITY_KEYLOG_H
 
-#include "identity/context.h"
+#include <stdbool.h>
 
-dtls_option_taker dtls_keylog_take;
-void dtls_keylog_free(dtls_config *c);
+#include "base/failure.h"
+#include "base/openssl.h"
+
+typedef struct {
+  bool event; /* lines are kept for the application (dtls_peer.keylog) */
+  int fd;     /* of the file; -1: none */
+} dtls_keylog_config;
+
+bool dtls_keylog_use(SSL_CTX *ctx, const char *file, bool event, dtls_failure *f); /* file: NULL for none */
+void dtls_keylog_free(dtls_keylog_config *k); /* closes the file */
 
 #endif

@@ -5,7 +5,7 @@
 
 bool dtls_peer_init(dtls_peer *peer, SSL *ssl, const dtls_questions *questions) {
   dtls_config *c = dtls_config_of(SSL_get_SSL_CTX(ssl));
-  *peer = (dtls_peer){.questions = questions, .base = c, .reject = c->reject};
+  *peer = (dtls_peer){.questions = questions, .base = c, .reject = c->verify.policy.reject};
   return SSL_set_app_data(ssl, peer) == 1;
 }
 

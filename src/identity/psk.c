@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "identity/context.h"
 #include "identity/peer.h"
 #include "wire/record.h"
 
@@ -45,8 +46,8 @@ static int compare(const void *a, const void *b) {
 
 /* ── what libssl asks ── */
 
-static const dtls_psk *find(const dtls_config *c, const dtls_psk *wanted) {
-  return c->psks > 0 ? bsearch(wanted, c->psk, c->psks, sizeof *c->psk, compare) : NULL;
+static const dtls_psk *find(const dtls_psk_config *p, const dtls_psk *wanted) {
+  return p->count > 0 ? bsearch(wanted, p->keys, p->count, sizeof *p->keys, compare) : NULL;
 }
 
 static unsigned give(const dtls_psk *psk, unsigned char *key, unsigned max) {
@@ -62,7 +63,7 @@ unsigned dtls_psk_for_server(SSL *ssl, const char *identity, unsigned char *key,
   dtls_psk wanted = {0};
   bool failed = peer->identity_lost;
   wanted.identity = (char *)(uintptr_t)identity_of(ssl, identity, &wanted.identity_size);
-  const dtls_psk *psk = c->asks_psk ? peer->questions->psk(peer, &failed) : find(c, &wanted);
+  const dtls_psk *psk = c->psk.asks ? peer->questions->psk(peer, &failed) : find(&c->psk, &wanted);
   if (failed) return PSK_MAX_PSK_LEN + 1;
   return psk && compare(psk, &wanted) == 0 ? give(psk, key, max) : 0; /* a forged fragment may have asked for another one */
 }
@@ -71,7 +72,7 @@ static unsigned for_client(SSL *ssl, const char *hint, char *identity, unsigned 
   const dtls_config *c = dtls_config_of_ssl(ssl);
   bool failed = false;
   const dtls_peer *peer = dtls_peer_of(ssl);
-  const dtls_psk *psk = c->asks_psk ? peer->questions->psk(peer, &failed) : c->psk;
+  const dtls_psk *psk = c->psk.asks ? peer->questions->psk(peer, &failed) : c->psk.keys;
   (void)hint;
   if (failed || !psk || psk->identity_size >= max_identity) return 0;
   memcpy(identity, psk->identity, psk->identity_size + 1);
@@ -85,69 +86,44 @@ bool dtls_psk_suite(const SSL *ssl) {
   return kx == NID_kx_psk || kx == NID_kx_ecdhe_psk || kx == NID_kx_dhe_psk || kx == NID_kx_rsa_psk;
 }
 
-/* ── options ── */
+/* ── keys of a context ── */
 
-/* The entry whose identity and key are at the top of the stack (key above). */
-static const char *add(lua_State *L, dtls_config *c) {
-  size_t identity_size, key_size;
-  const char *identity = luaL_checklstring(L, -2, &identity_size), *key = luaL_checklstring(L, -1, &key_size);
+bool dtls_psk_add(SSL_CTX *ctx, const char *identity, size_t identity_size, const char *key, size_t key_size, dtls_failure *f) {
+  dtls_config *c = dtls_config_of(ctx);
+  dtls_psk_config *p = &c->psk;
   if (identity_size > (c->server ? PSK_MAX_IDENTITY_LEN : DTLS_OWN_IDENTITY_MAX))
-    return "psk: an identity has at most " TEXT(PSK_MAX_IDENTITY_LEN) " bytes, a client's own one fewer";
-  if (!c->server && strlen(identity) != identity_size) return "psk: OpenSSL cannot send an identity that has a NUL";
-  if (key_size == 0 || key_size > PSK_MAX_PSK_LEN) return "psk: a key has 1 to " TEXT(PSK_MAX_PSK_LEN) " bytes";
-  dtls_psk *grown = OPENSSL_realloc(c->psk, (c->psks + 1) * sizeof *grown);
-  if (!grown) return "out of memory";
-  c->psk = grown;
-  dtls_psk *entry = &c->psk[c->psks];
-  entry->identity = OPENSSL_memdup(identity, identity_size + 1);
-  entry->identity_size = identity_size;
-  entry->key = OPENSSL_memdup(key, key_size);
-  entry->key_size = key_size;
-  c->psks++;
-  return entry->identity && entry->key ? NULL : "out of memory";
+    return dtls_fail_config(f, "psk: an identity has at most " TEXT(PSK_MAX_IDENTITY_LEN) " bytes, a client's own one fewer");
+  if (!c->server && strlen(identity) != identity_size) return dtls_fail_config(f, "psk: OpenSSL cannot send an identity that has a NUL");
+  if (key_size == 0 || key_size > PSK_MAX_PSK_LEN) return dtls_fail_config(f, "psk: a key has 1 to " TEXT(PSK_MAX_PSK_LEN) " bytes");
+  dtls_psk *grown = OPENSSL_realloc(p->keys, (p->count + 1) * sizeof *grown);
+  if (!grown) return dtls_fail_config(f, "out of memory");
+  p->keys = grown;
+  dtls_psk *entry = &p->keys[p->count++];
+  *entry = (dtls_psk){.identity = OPENSSL_memdup(identity, identity_size + 1), .identity_size = identity_size,
+                      .key = OPENSSL_memdup(key, key_size), .key_size = key_size};
+  return (entry->identity && entry->key) || dtls_fail_config(f, "out of memory");
 }
 
-static const char *take_keys(lua_State *L, dtls_config *c) {
-  const char *failed = NULL;
-  lua_getfield(L, 2, "psk"); /* identity → key, or true */
-  c->asks_psk = lua_isboolean(L, -1) && lua_toboolean(L, -1);
-  if (lua_istable(L, -1)) {
-    lua_pushnil(L);
-    while (!failed && lua_next(L, -2)) {
-      failed = add(L, c);
-      lua_pop(L, 1);
-    }
-    if (c->psks > 0) qsort(c->psk, c->psks, sizeof *c->psk, compare);
+bool dtls_psk_set_hint(SSL_CTX *ctx, const char *hint, size_t size, dtls_failure *f) {
+  if (strlen(hint) == size && SSL_CTX_use_psk_identity_hint(ctx, hint) == 1) return true;
+  return dtls_fail_config(f, "pskIdentityHint: a hint has at most " TEXT(PSK_MAX_IDENTITY_LEN) " bytes and no NUL among them");
+}
+
+void dtls_psk_use(SSL_CTX *ctx, bool asks) {
+  dtls_config *c = dtls_config_of(ctx);
+  c->psk.asks = asks;
+  if (c->psk.count > 0) qsort(c->psk.keys, c->psk.count, sizeof *c->psk.keys, compare);
+  if (!dtls_psk_is_used(&c->psk)) return;
+  if (c->server)
+    SSL_CTX_set_psk_server_callback(ctx, dtls_psk_for_server);
+  else
+    SSL_CTX_set_psk_client_callback(ctx, for_client);
+}
+
+void dtls_psk_free(dtls_psk_config *p) {
+  for (size_t i = 0; i < p->count; i++) {
+    OPENSSL_free(p->keys[i].identity);
+    OPENSSL_clear_free(p->keys[i].key, p->keys[i].key_size);
   }
-  if (!failed) lua_pop(L, 1);
-  return failed;
-}
-
-static const char *take_hint(lua_State *L, SSL_CTX *ctx) {
-  size_t size;
-  lua_getfield(L, 2, "psk_hint");
-  const char *hint = lua_tolstring(L, -1, &size); /* stays alive in the table */
-  lua_pop(L, 1);
-  if (!hint || (strlen(hint) == size && SSL_CTX_use_psk_identity_hint(ctx, hint) == 1)) return NULL;
-  return "pskIdentityHint: a hint has at most " TEXT(PSK_MAX_IDENTITY_LEN) " bytes and no NUL among them";
-}
-
-const char *dtls_psk_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
-  const char *failed = take_keys(L, c);
-  if (failed) return failed;
-  if (c->psks > 0 || c->asks_psk) {
-    if (c->server)
-      SSL_CTX_set_psk_server_callback(ctx, dtls_psk_for_server);
-    else
-      SSL_CTX_set_psk_client_callback(ctx, for_client);
-  }
-  return take_hint(L, ctx);
-}
-
-void dtls_psk_free(dtls_config *c) {
-  for (size_t i = 0; i < c->psks; i++) {
-    OPENSSL_free(c->psk[i].identity);
-    OPENSSL_clear_free(c->psk[i].key, c->psk[i].key_size);
-  }
-  OPENSSL_free(c->psk);
+  OPENSSL_free(p->keys);
 }

@@ -7,7 +7,6 @@
 
 #include <openssl/rsa.h>
 
-#include "binding/error.h"
 #include "identity/certificate.h"
 
 enum { SERIAL_BITS = 127, HOUR = 60 * 60, RSA_BITS = 2048 };
@@ -79,31 +78,19 @@ static bool is_alt_name(const char *text, size_t size) {
 }
 
 /* What is wrong with the names, or NULL. */
-static const char *check_names(lua_State *L, int common_name, int alt_names) {
-  size_t size, count = lua_istable(L, alt_names) ? lua_objlen(L, alt_names) : 0;
-  const char *text = lua_tolstring(L, common_name, &size), *wrong = NULL;
-  if (text && memchr(text, '\0', size)) return "commonName: there is a NUL in this name";
-  for (size_t i = 1; i <= count && !wrong; i++) {
-    lua_rawgeti(L, alt_names, (int)i);
-    text = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &size) : NULL;
-    if (text && !is_alt_name(text, size)) wrong = "altNames: a name is not empty, in ASCII, and without NUL";
-    lua_pop(L, 1);
-  }
-  return wrong;
+static const char *check_names(const dtls_self_signed_options *o) {
+  if (memchr(o->common_name.bytes, '\0', o->common_name.size)) return "commonName: there is a NUL in this name";
+  for (size_t i = 0; i < o->alt_names_count; i++)
+    if (!is_alt_name(o->alt_names[i].bytes, o->alt_names[i].size)) return "altNames: a name is not empty, in ASCII, and without NUL";
+  return NULL;
 }
 
-/* The list at the given index. */
-static bool set_alt_names(lua_State *L, int index, X509 *cert) {
-  size_t count = lua_istable(L, index) ? lua_objlen(L, index) : 0;
+static bool set_alt_names(X509 *cert, const dtls_self_signed_options *o) {
   GENERAL_NAMES *names = sk_GENERAL_NAME_new_null();
   bool ok = names != NULL;
-  for (size_t i = 1; i <= count && ok; i++) {
-    lua_rawgeti(L, index, (int)i);
-    ok = lua_isstring(L, -1) && add_alt_name(names, lua_tostring(L, -1));
-    lua_pop(L, 1);
-  }
+  for (size_t i = 0; i < o->alt_names_count && ok; i++) ok = add_alt_name(names, o->alt_names[i].bytes);
   ERR_clear_error(); /* a2i_IPADDRESS complains about names that are not addresses */
-  ok = ok && (count == 0 || X509_add1_ext_i2d(cert, NID_subject_alt_name, names, 0, X509V3_ADD_DEFAULT) == 1);
+  ok = ok && (o->alt_names_count == 0 || X509_add1_ext_i2d(cert, NID_subject_alt_name, names, 0, X509V3_ADD_DEFAULT) == 1);
   GENERAL_NAMES_free(names);
   return ok;
 }
@@ -120,44 +107,24 @@ static bool sign(X509 *cert, EVP_PKEY *key) {
   return X509_sign(cert, key, eddsa ? NULL : EVP_sha256()) > 0;
 }
 
-bool dtls_selfsigned_nameless(const char *type, X509 **cert, EVP_PKEY **key) {
+bool dtls_self_signed_nameless(const char *type, X509 **cert, EVP_PKEY **key) {
   if (!*key) *key = make_key(type);
   *cert = X509_new();
   return *key && *cert && fill(*cert, *key, "-", 1) && sign(*cert, *key);
 }
 
-/*
- * core.self_signed({type='ec'|'ed25519'|'ed448'|'rsa'|'rsa-pss', common_name=, alt_names={...}, days=})
- *   → {cert=, key=, fingerprint=} | nil, err
- * P-256, an Edwards curve or RSA-2048; PEM (the key as PKCS #8); the fingerprint is SHA-256.
- */
-int dtls_selfsigned(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
-  lua_settop(L, 1);
-  long days = dtls_option_integer(L, 1, "days", 365, 1, 36500);
-  lua_getfield(L, 1, "common_name");
-  lua_getfield(L, 1, "alt_names");
-  lua_getfield(L, 1, "type");
-  const char *common_name = luaL_optstring(L, 2, "localhost"), *type = luaL_optstring(L, 4, "ec");
-  char fingerprint[DTLS_FINGERPRINT_SIZE];
-  const char *wrong = check_names(L, 2, 3);
-  if (wrong) return dtls_error(L, "ERR_DTLS_CONFIG", "%s", wrong);
+bool dtls_self_signed(const dtls_self_signed_options *o, BIO *cert_pem, BIO *key_pem, char fingerprint[DTLS_FINGERPRINT_SIZE], dtls_failure *f) {
+  const char *wrong = check_names(o);
+  if (wrong) return dtls_fail(f, "ERR_DTLS_CONFIG", "%s", wrong);
   ERR_clear_error();
-  BIO *cert_pem = dtls_certificate_push_scratch(L), *key_pem = dtls_certificate_push_scratch(L);
-  EVP_PKEY *key = make_key(type);
+  EVP_PKEY *key = make_key(o->type);
   X509 *cert = X509_new();
-  bool ok = key && cert && cert_pem && key_pem && fill(cert, key, common_name, days) && set_alt_names(L, 3, cert) &&
+  bool ok = key && cert && cert_pem && key_pem && fill(cert, key, o->common_name.bytes, o->days) && set_alt_names(cert, o) &&
             sign(cert, key) && PEM_write_bio_X509(cert_pem, cert) == 1 &&
             PEM_write_bio_PKCS8PrivateKey(key_pem, key, NULL, NULL, 0, NULL, NULL) == 1 &&
             dtls_certificate_fingerprint(cert, EVP_sha256(), fingerprint);
   X509_free(cert);
   EVP_PKEY_free(key);
-  if (!ok) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot make a self-signed certificate");
-  ERR_clear_error();
-  lua_createtable(L, 0, 3);
-  dtls_certificate_set_written(L, cert_pem, "cert");
-  dtls_certificate_set_written(L, key_pem, "key");
-  lua_pushstring(L, fingerprint);
-  lua_setfield(L, -2, "fingerprint");
-  return 1;
+  if (ok) ERR_clear_error();
+  return ok || dtls_fail_config(f, "cannot make a self-signed certificate");
 }

@@ -11,15 +11,16 @@
 #include <openssl/core_names.h>
 
 #include "base/clock.h"
+#include "identity/context.h"
 #include "identity/peer.h"
 
 /* ── ticket keys, in OpenSSL's layout: name, HMAC key, AES key ── */
 
-enum { NAME_SIZE = 16, SECRET_SIZE = 32, DEFAULT_TIMEOUT = 300 };
+enum { NAME_SIZE = 16, SECRET_SIZE = 32 };
 
-static bool rotate_own_keys(dtls_config *c) {
+static bool rotate_own_keys(dtls_session_config *c) {
   uint64_t now = dtls_now();
-  if (!c->own_ticket_keys || (c->ticket_keys > 0 && now - c->ticket_keys_since < c->session_timeout)) return true;
+  if (!c->own_ticket_keys || (c->ticket_keys > 0 && now - c->ticket_keys_since < c->timeout)) return true;
   memcpy(c->ticket_key[1], c->ticket_key[0], DTLS_TICKET_KEY_SIZE);
   if (RAND_priv_bytes(c->ticket_key[0], DTLS_TICKET_KEY_SIZE) != 1) return false;
   if (c->ticket_keys < 2) c->ticket_keys++;
@@ -38,7 +39,7 @@ static bool use_key(const uint8_t *key, unsigned char *iv, EVP_CIPHER_CTX *ciphe
 
 /* 1: done; 2: done, and the client gets a new ticket; 0: a full handshake; -1: failure (SSL_CTX_set_tlsext_ticket_key_evp_cb) */
 static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int sealing) {
-  dtls_config *c = dtls_peer_of(ssl)->base;
+  dtls_session_config *c = &dtls_peer_of(ssl)->base->session;
   if (!rotate_own_keys(c)) return -1;
   if (sealing) {
     memcpy(name, c->ticket_key[0], NAME_SIZE);
@@ -49,20 +50,15 @@ static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHE
   return 0;
 }
 
-const char *dtls_session_take_keys(lua_State *L, int index, dtls_config *c) {
-  size_t count = lua_objlen(L, index), size;
-  const char *keys[2] = {NULL, NULL};
-  if (count < 1 || count > 2) return "ticketKeys: there are one or two";
-  for (size_t i = 0; i < count; i++) {
-    lua_rawgeti(L, index, (int)i + 1);
-    keys[i] = lua_tolstring(L, -1, &size);
-    if (!keys[i] || size != DTLS_TICKET_KEY_SIZE) return "ticketKeys: a key has 80 bytes";
-    lua_pop(L, 1); /* it stays alive in the list */
-  }
+bool dtls_session_set_ticket_keys(SSL_CTX *ctx, const char *const keys[2], const size_t sizes[2], size_t count, dtls_failure *f) {
+  dtls_session_config *c = &dtls_config_of(ctx)->session;
+  if (count < 1 || count > 2) return dtls_fail(f, "ERR_DTLS_CONFIG", "ticketKeys: there are one or two");
+  for (size_t i = 0; i < count; i++)
+    if (!keys[i] || sizes[i] != DTLS_TICKET_KEY_SIZE) return dtls_fail(f, "ERR_DTLS_CONFIG", "ticketKeys: a key has 80 bytes");
   for (size_t i = 0; i < count; i++) memcpy(c->ticket_key[i], keys[i], DTLS_TICKET_KEY_SIZE);
   c->ticket_keys = (unsigned)count;
   c->own_ticket_keys = false;
-  return NULL;
+  return true;
 }
 
 /* ── what a session is tied to ── */
@@ -95,7 +91,7 @@ static bool digest_context(const SSL *ssl, const char *name, size_t size, uint8_
   const dtls_peer *peer = dtls_peer_of(ssl);
   uint8_t checks[3] = {(uint8_t)SSL_get_verify_mode(ssl), (uint8_t)SSL_get_verify_depth(ssl), peer->reject};
   EVP_MD_CTX *md = EVP_MD_CTX_new();
-  bool ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 && EVP_DigestUpdate(md, dtls_config_of_ssl(ssl)->policy, DTLS_DIGEST_SIZE) == 1 &&
+  bool ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 && EVP_DigestUpdate(md, dtls_config_of_ssl(ssl)->session.policy, DTLS_DIGEST_SIZE) == 1 &&
             EVP_DigestUpdate(md, checks, sizeof checks) == 1 && digest_suites(md, ssl) && digest_strength(md, ssl);
   for (size_t i = 0; ok && i < size; i++) {
     char c = (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] - 'A' + 'a' : name[i]);
@@ -133,7 +129,7 @@ static SSL_SESSION *on_lookup(SSL *ssl, const unsigned char *id, int size, int *
 static int on_new_session(SSL *ssl, int forward_secure) {
   (void)forward_secure;
   ERR_clear_error(); /* a ticket that could not be opened leaves its reason there, which would pass for this handshake's failure */
-  SSL_SESSION_set_timeout(SSL_get0_session(ssl), (long)(dtls_config_of_ssl(ssl)->session_timeout / 1000));
+  SSL_SESSION_set_timeout(SSL_get0_session(ssl), (long)(dtls_config_of_ssl(ssl)->session.timeout / 1000));
   if (!dtls_peer_of(ssl)->stores_sessions) SSL_SESSION_set1_id(SSL_get0_session(ssl), (const unsigned char *)"", 0);
   return 0;
 }
@@ -145,7 +141,7 @@ static bool fits(SSL *ssl, const SSL_SESSION *session, size_t mtu) {
   size_t size = 0;
   const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
   SSL_SESSION_get0_ticket(session, &ticket, &size);
-  return size + HELLO_WITHOUT_NAMES + (name ? strlen(name) : 0) + dtls_config_of_ssl(ssl)->alpn_size <= mtu;
+  return size + HELLO_WITHOUT_NAMES + (name ? strlen(name) : 0) + dtls_config_of_ssl(ssl)->alpn.size <= mtu;
 }
 
 /* Those who share a store may have clocks that differ a little. */
@@ -168,55 +164,26 @@ void dtls_session_trim(SSL *ssl, size_t mtu) {
   if (session && !fits(ssl, session, mtu)) SSL_set_session(ssl, NULL);
 }
 
-/* core.is_session(blob) → boolean: whether association:session() may have given it */
-int dtls_session_is(lua_State *L) {
-  size_t size;
-  const char *blob = luaL_checklstring(L, 1, &size);
-  SSL_SESSION *session = dtls_session_parse(blob, size);
-  lua_pushboolean(L, session != NULL);
-  SSL_SESSION_free(session);
-  return 1;
-}
-
-int dtls_session_push(lua_State *L, SSL *ssl) {
+SSL_SESSION *dtls_session_of(SSL *ssl) {
   SSL_SESSION *session = SSL_get0_session(ssl);
-  if (!session || !SSL_SESSION_is_resumable(session)) return 0;
-  unsigned id_size;
-  const unsigned char *id = SSL_SESSION_get_id(session, &id_size);
-  int size = i2d_SSL_SESSION(session, NULL);
-  if (size <= 0) return 0;
-  lua_pushlstring(L, (const char *)id, id_size);
-  unsigned char *p = lua_newuserdata(L, (size_t)size); /* so that it is freed whatever happens */
-  unsigned char *blob = p;
-  i2d_SSL_SESSION(session, &p);
-  lua_pushlstring(L, (const char *)blob, (size_t)size);
-  OPENSSL_cleanse(blob, (size_t)size);
-  lua_remove(L, -2);
-  return 2;
+  return session && SSL_SESSION_is_resumable(session) ? session : NULL;
 }
 
-/* ── options ── */
+/* ── the sessions of a context ── */
 
-const char *dtls_session_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
-  lua_getfield(L, 2, "session_context");
-  size_t size = 0;
-  const char *policy = lua_tolstring(L, -1, &size), *failed = NULL;
-  if (!EVP_Digest(policy ? policy : "", size, c->policy, NULL, EVP_sha256(), NULL)) return "cannot make a digest";
-  lua_pop(L, 1);
-  long timeout = dtls_option_integer(L, 2, "session_timeout", DEFAULT_TIMEOUT, 1, 24L * 60 * 60);
+bool dtls_session_use(SSL_CTX *ctx, const void *policy, size_t size, long timeout, dtls_failure *f) {
+  dtls_config *c = dtls_config_of(ctx);
+  if (!EVP_Digest(policy, size, c->session.policy, NULL, EVP_sha256(), NULL)) return dtls_fail_config(f, "cannot make a digest");
   SSL_CTX_set_timeout(ctx, timeout);
-  c->session_timeout = (uint64_t)timeout * 1000;
-  if (!c->server) return NULL;
-  c->own_ticket_keys = dtls_option_list(L, "ticket_keys") == 0;
-  if (!c->own_ticket_keys) failed = dtls_session_take_keys(L, lua_gettop(L), c);
-  if (failed) return failed;
-  lua_pop(L, 1);
+  c->session.timeout = (uint64_t)timeout * 1000;
+  if (!c->server) return true;
+  c->session.own_ticket_keys = true;
   /* Without a mode libssl gives no session ids, and the internal cache stays empty. */
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_SERVER | SSL_SESS_CACHE_NO_INTERNAL | SSL_SESS_CACHE_NO_AUTO_CLEAR);
   SSL_CTX_sess_set_get_cb(ctx, on_lookup);
   SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, on_ticket);
   SSL_CTX_set_not_resumable_session_callback(ctx, on_new_session);
-  return NULL;
+  return true;
 }
 
-void dtls_session_free(dtls_config *c) { OPENSSL_cleanse(c->ticket_key, sizeof c->ticket_key); }
+void dtls_session_free(dtls_session_config *c) { OPENSSL_cleanse(c->ticket_key, sizeof c->ticket_key); }

@@ -1,27 +1,22 @@
 /*
- * OpenSSL's setters by its own names: options, modes, verification, suites, groups, signature algorithms, for a
- * context or for one association. A setter that fails leaves everything as it was.
+ * OpenSSL's setters: options, modes, verification, suites, groups, signature algorithms, for a context or for one SSL. A setter
+ * that fails leaves everything as it was.
  */
 #include "identity/settings.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#include "binding/association.h"
-#include "binding/error.h"
-#include "identity/opener.h"
+#include "identity/context.h"
 #include "identity/peer.h"
+#include "identity/placeholder.h"
 
-typedef struct {
-  const char *name;
-  uint64_t bits;
-  const char *why; /* it may not be changed; NULL: it may */
-} flag;
+/* ── flags by their names ── */
 
 #define FLAG(prefix, name) {#name, (uint64_t)prefix##name, NULL}
 #define FIXED(prefix, name, why) {#name, (uint64_t)prefix##name, why}
 
-static const flag options[] = {
+const dtls_flag dtls_option_flags[] = {
     FLAG(SSL_OP_, NO_EXTENDED_MASTER_SECRET), FLAG(SSL_OP_, CLEANSE_PLAINTEXT), FLAG(SSL_OP_, LEGACY_SERVER_CONNECT),
     FLAG(SSL_OP_, TLSEXT_PADDING), FLAG(SSL_OP_, DISABLE_TLSEXT_CA_NAMES), FLAG(SSL_OP_, NO_TICKET),
     FLAG(SSL_OP_, CISCO_ANYCONNECT), FLAG(SSL_OP_, NO_SESSION_RESUMPTION_ON_RENEGOTIATION), FLAG(SSL_OP_, NO_ENCRYPT_THEN_MAC),
@@ -36,124 +31,81 @@ static const flag options[] = {
     FIXED(SSL_OP_, NO_DTLSv1_2, "DTLS 1.2 is the one version"),
     {NULL, 0, NULL}};
 
-static const flag modes[] = {FLAG(SSL_MODE_, ENABLE_PARTIAL_WRITE), FLAG(SSL_MODE_, ACCEPT_MOVING_WRITE_BUFFER),
+const dtls_flag dtls_mode_flags[] = {FLAG(SSL_MODE_, ENABLE_PARTIAL_WRITE), FLAG(SSL_MODE_, ACCEPT_MOVING_WRITE_BUFFER),
                              FLAG(SSL_MODE_, AUTO_RETRY), FLAG(SSL_MODE_, NO_AUTO_CHAIN),
                              FLAG(SSL_MODE_, RELEASE_BUFFERS), FLAG(SSL_MODE_, SEND_FALLBACK_SCSV),
                              FLAG(SSL_MODE_, DTLS_SCTP_LABEL_LENGTH_BUG),
                              FIXED(SSL_MODE_, ASYNC, "nothing here waits for an engine"),
                              {NULL, 0, NULL}};
 
-static const flag verify_modes[] = {FLAG(SSL_VERIFY_, NONE), FLAG(SSL_VERIFY_, PEER), FLAG(SSL_VERIFY_, FAIL_IF_NO_PEER_CERT),
+const dtls_flag dtls_verify_flags[] = {FLAG(SSL_VERIFY_, NONE), FLAG(SSL_VERIFY_, PEER), FLAG(SSL_VERIFY_, FAIL_IF_NO_PEER_CERT),
                                     FLAG(SSL_VERIFY_, CLIENT_ONCE), {NULL, 0, NULL}};
 
-/* ── lists of names ── */
-
-/* The bits of the names in the list at index. NULL, or a sentence, pushed. */
-static const char *read_flags(lua_State *L, int index, const flag *table, const char *what, uint64_t *bits) {
-  *bits = 0;
-  for (size_t i = 1, count = lua_objlen(L, index); i <= count; i++) {
-    lua_rawgeti(L, index, (int)i);
-    const char *name = luaL_checkstring(L, -1);
-    const flag *each = table;
-    while (each->name && strcmp(each->name, name) != 0) each++;
-    if (!each->name) return lua_pushfstring(L, "%s: there is none for DTLS 1.2 that is called '%s'", what, name);
-    if (each->why) return lua_pushfstring(L, "%s: %s cannot be changed: %s", what, name, each->why);
-    *bits |= each->bits;
-    lua_pop(L, 1);
-  }
-  return NULL;
-}
-
-static int push_flags(lua_State *L, const flag *table, uint64_t bits) {
-  int count = 0;
-  lua_newtable(L);
-  for (const flag *each = table; each->name; each++) {
-    if (each->bits == 0 || (bits & each->bits) != each->bits) continue;
-    lua_pushstring(L, each->name);
-    lua_rawseti(L, -2, ++count);
-  }
-  return 1;
-}
-
-static int done(lua_State *L) {
-  lua_pushboolean(L, 1);
-  return 1;
+bool dtls_flag_find(const dtls_flag *table, const char *name, const char *what, uint64_t *bits, dtls_failure *f) {
+  const dtls_flag *each = table;
+  while (each->name && strcmp(each->name, name) != 0) each++;
+  if (!each->name) return dtls_fail(f, "ERR_DTLS_CONFIG", "%s: there is none for DTLS 1.2 that is called '%s'", what, name);
+  if (each->why) return dtls_fail(f, "ERR_DTLS_CONFIG", "%s: %s cannot be changed: %s", what, name, each->why);
+  *bits |= each->bits;
+  return true;
 }
 
 /* ── options and modes (SSL_CTX_set_options, SSL_set_mode and their kin) ── */
 
-static int change_options(lua_State *L, dtls_target t, bool on) {
-  uint64_t bits;
-  luaL_checktype(L, 2, LUA_TTABLE);
-  const char *failed = read_flags(L, 2, options, "options", &bits);
-  if (failed) return dtls_error(L, "ERR_DTLS_CONFIG", "%s", failed);
+void dtls_settings_change_options(dtls_target t, uint64_t bits, bool on) {
   if (t.ssl) dtls_peer_of(t.ssl)->overrides.options |= bits;
   if (t.ssl && on) SSL_set_options(t.ssl, bits);
   if (t.ssl && !on) SSL_clear_options(t.ssl, bits);
   if (!t.ssl && on) SSL_CTX_set_options(t.ctx, bits);
   if (!t.ssl && !on) SSL_CTX_clear_options(t.ctx, bits);
-  return done(L);
 }
 
-static int set_options(lua_State *L, dtls_target t) { return change_options(L, t, true); }
-static int clear_options(lua_State *L, dtls_target t) { return change_options(L, t, false); }
-static int get_options(lua_State *L, dtls_target t) { return push_flags(L, options, t.ssl ? SSL_get_options(t.ssl) : SSL_CTX_get_options(t.ctx)); }
+uint64_t dtls_settings_options(dtls_target t) { return t.ssl ? SSL_get_options(t.ssl) : SSL_CTX_get_options(t.ctx); }
 
-static int set_modes(lua_State *L, dtls_target t) {
-  uint64_t bits;
-  luaL_checktype(L, 2, LUA_TTABLE);
-  const char *failed = read_flags(L, 2, modes, "modes", &bits);
-  if (failed) return dtls_error(L, "ERR_DTLS_CONFIG", "%s", failed);
+void dtls_settings_set_modes(dtls_target t, uint64_t bits) {
   if (t.ssl) dtls_peer_of(t.ssl)->overrides.modes |= (long)bits;
   if (t.ssl)
     SSL_set_mode(t.ssl, (long)bits);
   else
     SSL_CTX_set_mode(t.ctx, (long)bits);
-  return done(L);
 }
 
-static int get_modes(lua_State *L, dtls_target t) {
-  return push_flags(L, modes, (uint64_t)(t.ssl ? SSL_get_mode(t.ssl) : SSL_CTX_get_mode(t.ctx)));
-}
+uint64_t dtls_settings_modes(dtls_target t) { return (uint64_t)(t.ssl ? SSL_get_mode(t.ssl) : SSL_CTX_get_mode(t.ctx)); }
+
+/* ── verification (SSL_CTX_set_verify, SSL_CTX_set_verify_depth) ── */
 
 /* What a client offers to resume was made under other settings than those that it has from now on. */
 static void withdraw_session(dtls_target t) {
   if (t.ssl && !SSL_is_server(t.ssl) && SSL_in_before(t.ssl)) SSL_set_session(t.ssl, NULL);
 }
 
-/* ── verification (SSL_CTX_set_verify, SSL_CTX_set_verify_depth) ── */
-
-/* set_verify(modes or nil, depth or nil). What does not verify is refused from then on. */
-static int set_verify(lua_State *L, dtls_target t) {
-  uint64_t bits = 0;
-  int depth = (int)luaL_optinteger(L, 3, -1);
-  if (!lua_isnoneornil(L, 2)) {
-    luaL_checktype(L, 2, LUA_TTABLE);
-    const char *failed = read_flags(L, 2, verify_modes, "mode", &bits);
-    if (failed) return dtls_error(L, "ERR_DTLS_CONFIG", "%s", failed);
-    if (t.ssl) {
-      SSL_set_verify(t.ssl, (int)bits, NULL);
-      dtls_peer_of(t.ssl)->reject = bits != SSL_VERIFY_NONE;
-      dtls_peer_of(t.ssl)->overrides.verify = true;
-    } else {
-      SSL_CTX_set_verify(t.ctx, (int)bits, NULL);
-      dtls_config_of(t.ctx)->reject = bits != SSL_VERIFY_NONE;
-    }
+/* What does not verify is refused from then on. */
+void dtls_settings_set_verify(dtls_target t, uint64_t modes) {
+  bool reject = modes != SSL_VERIFY_NONE;
+  if (t.ssl) {
+    SSL_set_verify(t.ssl, (int)modes, NULL);
+    dtls_peer_of(t.ssl)->reject = reject;
+    dtls_peer_of(t.ssl)->overrides.verify = true;
+  } else {
+    SSL_CTX_set_verify(t.ctx, (int)modes, NULL);
+    dtls_config_of(t.ctx)->verify.policy.reject = reject;
   }
-  if (depth >= 0 && t.ssl) {
-    SSL_set_verify_depth(t.ssl, depth);
-    dtls_peer_of(t.ssl)->overrides.depth = true;
-  }
-  if (depth >= 0 && !t.ssl) SSL_CTX_set_verify_depth(t.ctx, depth);
   withdraw_session(t);
-  return done(L);
 }
 
-/* get_verify() → modes, depth (-1: OpenSSL's own limit) */
-static int get_verify(lua_State *L, dtls_target t) {
-  push_flags(L, verify_modes, (uint64_t)(t.ssl ? SSL_get_verify_mode(t.ssl) : SSL_CTX_get_verify_mode(t.ctx)));
-  lua_pushinteger(L, t.ssl ? SSL_get_verify_depth(t.ssl) : SSL_CTX_get_verify_depth(t.ctx));
-  return 2;
+void dtls_settings_set_verify_depth(dtls_target t, int depth) {
+  if (t.ssl) {
+    SSL_set_verify_depth(t.ssl, depth);
+    dtls_peer_of(t.ssl)->overrides.depth = true;
+  } else {
+    SSL_CTX_set_verify_depth(t.ctx, depth);
+  }
+  withdraw_session(t);
+}
+
+uint64_t dtls_settings_verify(dtls_target t, int *depth) {
+  *depth = t.ssl ? SSL_get_verify_depth(t.ssl) : SSL_CTX_get_verify_depth(t.ctx);
+  return (uint64_t)(t.ssl ? SSL_get_verify_mode(t.ssl) : SSL_CTX_get_verify_mode(t.ctx));
 }
 
 /* ── suites, groups, signature algorithms (SSL_CTX_set_cipher_list and its kin) ── */
@@ -279,10 +231,11 @@ static void set_security(dtls_target t, bool ccm8) {
   }
 }
 
-const char *dtls_settings_ciphers(dtls_target t, const char *list, char *buf, size_t size) {
+bool dtls_settings_ciphers(dtls_target t, const char *list, dtls_failure *f) {
   int level = t.ssl ? SSL_get_security_level(t.ssl) : SSL_CTX_get_security_level(t.ctx);
+  char sentence[DTLS_SENTENCE_MAX];
   const char *failed;
-  char *suites = read_suites(list, &level, &failed, buf, size);
+  char *suites = read_suites(list, &level, &failed, sentence, sizeof sentence);
   if (!failed) {
     set_security(t, strstr(suites, "CCM8") != NULL);
     if ((t.ssl ? SSL_set_cipher_list(t.ssl, suites) : SSL_CTX_set_cipher_list(t.ctx, suites)) != 1) failed = "ciphers: OpenSSL does not take this list";
@@ -297,63 +250,46 @@ const char *dtls_settings_ciphers(dtls_target t, const char *list, char *buf, si
   }
   if (!failed && !t.ssl) SSL_CTX_set_security_level(t.ctx, level);
   OPENSSL_free(suites);
-  return failed;
+  return !failed || dtls_fail_config(f, failed);
 }
 
-static int set_ciphers(lua_State *L, dtls_target t) {
-  ERR_clear_error();
-  char sentence[DTLS_SENTENCE_MAX];
-  const char *failed = dtls_settings_ciphers(t, luaL_checkstring(L, 2), sentence, sizeof sentence);
-  return failed ? dtls_error_openssl(L, "ERR_DTLS_CONFIG", failed) : done(L);
+STACK_OF(SSL_CIPHER) *dtls_settings_suites(dtls_target t) { return t.ssl ? SSL_get_ciphers(t.ssl) : SSL_CTX_get_ciphers(t.ctx); }
+
+/* Where a list is kept: it holds whatever identity a name chooses, or for all SSLs of the context. */
+static void keep(char **kept, char *copy) {
+  OPENSSL_free(*kept);
+  *kept = copy;
 }
 
-static int set_groups(lua_State *L, dtls_target t) {
-  const char *list = luaL_checkstring(L, 2);
+bool dtls_settings_set_groups(dtls_target t, const char *list, dtls_failure *f) {
   ERR_clear_error();
   char *copy = OPENSSL_strdup(list);
   if (!copy || (t.ssl ? SSL_set1_groups_list(t.ssl, list) : SSL_CTX_set1_groups_list(t.ctx, list)) != 1) {
     OPENSSL_free(copy);
-    return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "groups: OpenSSL does not know this list");
+    return dtls_fail_config(f, "groups: OpenSSL does not know this list");
   }
-  if (t.ssl) {
-    dtls_overrides *own = &dtls_peer_of(t.ssl)->overrides;
-    OPENSSL_free(own->groups);
-    own->groups = copy;
-    withdraw_session(t);
-  } else {
-    dtls_config *c = dtls_config_of(t.ctx);
-    OPENSSL_free(c->groups);
-    c->groups = copy;
-  }
-  return done(L);
+  keep(t.ssl ? &dtls_peer_of(t.ssl)->overrides.groups : &dtls_config_of(t.ctx)->groups, copy);
+  withdraw_session(t);
+  return true;
 }
 
-/* Beside an opener the list of what the server signs with stays; what others may sign with can be set. */
+/* Beside an placeholder the list of what the server signs with stays; what others may sign with can be set. */
 static bool use_sigalgs(dtls_target t, const char *list) {
-  if (dtls_opener_needed(dtls_config_of(t.ctx)))
+  if (dtls_placeholder_needed(t.ctx))
     return (t.ssl ? SSL_set1_client_sigalgs_list(t.ssl, list) : SSL_CTX_set1_client_sigalgs_list(t.ctx, list)) == 1;
   return (t.ssl ? SSL_set1_sigalgs_list(t.ssl, list) : SSL_CTX_set1_sigalgs_list(t.ctx, list)) == 1;
 }
 
-static int set_sigalgs(lua_State *L, dtls_target t) {
-  const char *list = luaL_checkstring(L, 2);
+bool dtls_settings_set_sigalgs(dtls_target t, const char *list, dtls_failure *f) {
   ERR_clear_error();
   char *copy = OPENSSL_strdup(list);
   if (!copy || !use_sigalgs(t, list)) {
     OPENSSL_free(copy);
-    return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "sigalgs: OpenSSL does not know this list");
+    return dtls_fail_config(f, "sigalgs: OpenSSL does not know this list");
   }
-  if (t.ssl) {
-    dtls_overrides *own = &dtls_peer_of(t.ssl)->overrides;
-    OPENSSL_free(own->sigalgs);
-    own->sigalgs = copy;
-    withdraw_session(t);
-  } else {
-    dtls_config *c = dtls_config_of(t.ctx);
-    OPENSSL_free(c->sigalgs);
-    c->sigalgs = copy;
-  }
-  return done(L);
+  keep(t.ssl ? &dtls_peer_of(t.ssl)->overrides.sigalgs : &dtls_config_of(t.ctx)->sigalgs, copy);
+  withdraw_session(t);
+  return true;
 }
 
 /* What SSL_set_SSL_CTX takes away with the certificates. */
@@ -365,60 +301,4 @@ bool dtls_settings_restore(SSL *ssl) {
     SSL_set_security_level(ssl, own->level);
   }
   return !own->sigalgs || use_sigalgs(t, own->sigalgs);
-}
-
-static int get_ciphers(lua_State *L, dtls_target t) {
-  STACK_OF(SSL_CIPHER) *suites = t.ssl ? SSL_get_ciphers(t.ssl) : SSL_CTX_get_ciphers(t.ctx);
-  int count = 0;
-  lua_newtable(L);
-  for (int i = 0; i < sk_SSL_CIPHER_num(suites); i++) {
-    const SSL_CIPHER *suite = sk_SSL_CIPHER_value(suites, i);
-    if (!SSL_CIPHER_is_aead(suite) || SSL_CIPHER_get_kx_nid(suite) == NID_kx_any) continue; /* TLS 1.3's are always there */
-    lua_pushstring(L, SSL_CIPHER_get_name(suite));
-    lua_rawseti(L, -2, ++count);
-  }
-  return 1;
-}
-
-/* ── the methods of both objects ── */
-
-static dtls_target of_context(lua_State *L) { return (dtls_target){.ctx = dtls_context_self(L)}; }
-
-static dtls_target of_association(lua_State *L) {
-  SSL *ssl = dtls_association_check(L)->ssl;
-  return (dtls_target){.ctx = SSL_get_SSL_CTX(ssl), .ssl = ssl};
-}
-
-#define SETTINGS(X) \
-  X(set_options) X(clear_options) X(get_options) X(set_modes) X(get_modes) X(set_verify) X(get_verify) X(set_ciphers) \
-  X(get_ciphers) X(set_groups) X(set_sigalgs)
-
-#define X(name) \
-  static int context_##name(lua_State *L) { return name(L, of_context(L)); } \
-  static int association_##name(lua_State *L) { return name(L, of_association(L)); }
-SETTINGS(X)
-#undef X
-
-const luaL_Reg dtls_context_settings[] = {
-#define X(name) {#name, context_##name},
-    SETTINGS(X)
-#undef X
-    {NULL, NULL}};
-
-const luaL_Reg dtls_association_settings[] = {
-#define X(name) {#name, association_##name},
-    SETTINGS(X)
-#undef X
-    {NULL, NULL}};
-
-/* options, modes: lists of names among the options of a context. */
-const char *dtls_settings_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
-  uint64_t bits = 0;
-  const char *failed = NULL;
-  (void)c;
-  if (dtls_option_list(L, "options") > 0 && !(failed = read_flags(L, lua_gettop(L), options, "options", &bits))) SSL_CTX_set_options(ctx, bits);
-  if (failed) return failed;
-  if (dtls_option_list(L, "modes") > 0 && !(failed = read_flags(L, lua_gettop(L), modes, "modes", &bits))) SSL_CTX_set_mode(ctx, (long)bits);
-  if (!failed) lua_pop(L, 2);
-  return failed;
 }

@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "identity/context.h"
+#include "identity/pem.h"
 
 /* More than any distribution has: about 150 certificates, 250 KB in one file. */
 enum { FILE_SIZE_MAX = 16 * 1024 * 1024, FOLDER_FILES_MAX = 4096 };

@@ -4,6 +4,7 @@
  */
 #include "identity/verify.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,14 +12,15 @@
 
 #include "identity/certificate.h"
 #include "identity/peer.h"
+#include "identity/pem.h"
 #include "identity/system_store.h"
 
 static bool pinned(const dtls_config *c, X509 *cert) {
   uint8_t digest[EVP_MAX_MD_SIZE];
   unsigned size = 0;
   if (!cert || !X509_digest(cert, EVP_sha256(), digest, &size) || size != DTLS_DIGEST_SIZE) return false;
-  for (size_t i = 0; i < c->pins; i++)
-    if (memcmp(c->pin[i], digest, DTLS_DIGEST_SIZE) == 0) return true;
+  for (size_t i = 0; i < c->verify.pins; i++)
+    if (memcmp(c->verify.pin[i], digest, DTLS_DIGEST_SIZE) == 0) return true;
   return false;
 }
 
@@ -64,8 +66,8 @@ static void write_fingerprints(BIO *out, const dtls_config *c, const X509 *cert)
   char came[DTLS_FINGERPRINT_SIZE];
   if (!dtls_certificate_fingerprint(cert, EVP_sha256(), came)) return;
   BIO_printf(out, "it is %s and not ", came);
-  if (c->pins > 1) BIO_printf(out, "one of the %zu that are pinned", c->pins);
-  for (size_t i = 0; c->pins == 1 && i < DTLS_DIGEST_SIZE; i++) BIO_printf(out, "%s%02X", i > 0 ? ":" : "", c->pin[0][i]);
+  if (c->verify.pins > 1) BIO_printf(out, "one of the %zu that are pinned", c->verify.pins);
+  for (size_t i = 0; c->verify.pins == 1 && i < DTLS_DIGEST_SIZE; i++) BIO_printf(out, "%s%02X", i > 0 ? ":" : "", c->verify.pin[0][i]);
 }
 
 /* Of the certificate in the chain that is at fault: whose it is, and what the verdict is about. */
@@ -121,9 +123,9 @@ done:
 
 /* Here and not in the X509_STORE, which may be another context's as well, nor in the SSL, which a name may give another context. */
 static bool verify_chain(X509_STORE_CTX *store, const dtls_config *c) {
-  if (c->partial_chain) X509_STORE_CTX_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
-  if (c->ignores_dates) X509_STORE_CTX_set_flags(store, X509_V_FLAG_NO_CHECK_TIME);
-  if (c->verify_time >= 0) X509_STORE_CTX_set_time(store, 0, c->verify_time);
+  if (c->verify.policy.partial_chain) X509_STORE_CTX_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
+  if (c->verify.policy.ignores_dates) X509_STORE_CTX_set_flags(store, X509_V_FLAG_NO_CHECK_TIME);
+  if (c->verify.policy.time >= 0) X509_STORE_CTX_set_time(store, 0, c->verify.policy.time);
   return X509_verify_cert(store) == 1;
 }
 
@@ -140,12 +142,12 @@ static int verify(X509_STORE_CTX *store, void *argument) {
     return 0;
   }
   bool good = true;
-  if (c->pins == 0 || c->has_ca) good = verify_chain(store, c);
-  if (good && c->pins > 0) {
+  if (c->verify.pins == 0 || c->verify.has_ca) good = verify_chain(store, c);
+  if (good && c->verify.pins > 0) {
     good = pinned(c, X509_STORE_CTX_get0_cert(store));
     X509_STORE_CTX_set_error(store, good ? X509_V_OK : X509_V_ERR_APPLICATION_VERIFICATION);
   }
-  if (good && c->asks_verify) {
+  if (good && c->verify.policy.asks) {
     dtls_answer answer = peer->questions->verify(peer);
     if (answer == DTLS_UNANSWERED) return SSL_set_retry_verify(ssl);
     good = answer == DTLS_YES;
@@ -199,7 +201,7 @@ bool dtls_verify_fail(dtls_failure *f, const SSL *ssl) {
   return false;
 }
 
-/* ── options ── */
+/* ── authorities and policy ── */
 
 static bool add_ca(SSL_CTX *ctx, BIO *bio, bool server) {
   X509_STORE *store = SSL_CTX_get_cert_store(ctx);
@@ -227,74 +229,48 @@ static bool add_crl(SSL_CTX *ctx, BIO *bio) {
   return ok && count > 0 && dtls_at_end_of_pem();
 }
 
-static const char *take_authorities(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
-  static const char *const names[] = {"ca", "crl"};
-  const char *failed = NULL;
-  for (int kind = 0; kind < 2 && !failed; kind++) {
-    size_t count = dtls_option_list(L, names[kind]);
-    for (size_t i = 1; i <= count && !failed; i++) {
-      lua_rawgeti(L, -1, (int)i);
-      BIO *bio = dtls_text_bio(L, -1);
-      if (!bio || !(kind == 0 ? add_ca(ctx, bio, c->server) : add_crl(ctx, bio)))
-        failed = kind == 0 ? "ca: this is not a list of PEM certificates" : "crl: this is not a list of PEM revocation lists";
-      BIO_free(bio);
-      lua_pop(L, 1);
-    }
-    if (kind == 0) c->has_ca = count > 0;
-    lua_pop(L, 1);
-  }
-  if (!failed && dtls_option_boolean(L, "system_ca")) {
-    char sentence[DTLS_SENTENCE_MAX];
-    const char *missing = dtls_system_store_fill(SSL_CTX_get_cert_store(ctx), sentence, sizeof sentence);
-    c->has_ca = true;
-    if (missing && dtls_option_boolean(L, "reject")) { /* without it every peer is taken, and said to be unauthorized */
-      lua_pushstring(L, missing);
-      failed = lua_tostring(L, -1); /* alive as long as it is on the stack */
-    }
-  }
-  return failed;
+static BIO *text_bio(const char *text, size_t size) { return size <= INT_MAX ? BIO_new_mem_buf(text, (int)size) : NULL; }
+
+bool dtls_verify_add_ca(SSL_CTX *ctx, const char *pem, size_t size, dtls_failure *f) {
+  dtls_config *c = dtls_config_of(ctx);
+  BIO *bio = text_bio(pem, size);
+  bool ok = bio && add_ca(ctx, bio, c->server);
+  BIO_free(bio);
+  c->verify.has_ca = true;
+  return ok || dtls_fail_config(f, "ca: this is not a list of PEM certificates");
 }
 
-static const char *take_pins(lua_State *L, dtls_config *c) {
-  size_t count = dtls_option_list(L, "pins");
-  if (count > 0) {
-    c->pin = OPENSSL_zalloc(count * DTLS_DIGEST_SIZE);
-    if (!c->pin) return "out of memory";
-  }
-  for (size_t i = 0; i < count; i++) {
-    size_t size = 0;
-    lua_rawgeti(L, -1, (int)i + 1);
-    const char *pin = lua_tolstring(L, -1, &size);
-    if (!pin || size != DTLS_DIGEST_SIZE) return "fingerprint: a SHA-256 fingerprint has 32 bytes";
-    memcpy(c->pin[c->pins++], pin, DTLS_DIGEST_SIZE);
-    lua_pop(L, 1);
-  }
-  lua_pop(L, 1);
-  return NULL;
+bool dtls_verify_add_crl(SSL_CTX *ctx, const char *pem, size_t size, dtls_failure *f) {
+  BIO *bio = text_bio(pem, size);
+  bool ok = bio && add_crl(ctx, bio);
+  BIO_free(bio);
+  return ok || dtls_fail_config(f, "crl: this is not a list of PEM revocation lists");
 }
 
-/* verify_time: false, or Unix seconds. */
-static void take_time(lua_State *L, dtls_config *c) {
-  lua_getfield(L, 2, "verify_time");
-  c->ignores_dates = lua_isboolean(L, -1) && !lua_toboolean(L, -1);
-  c->verify_time = lua_isnumber(L, -1) ? (time_t)lua_tonumber(L, -1) : -1;
-  lua_pop(L, 1);
+bool dtls_verify_use_system_store(SSL_CTX *ctx, bool required, dtls_failure *f) {
+  char sentence[DTLS_SENTENCE_MAX];
+  const char *missing = dtls_system_store_fill(SSL_CTX_get_cert_store(ctx), sentence, sizeof sentence);
+  dtls_config_of(ctx)->verify.has_ca = true;
+  return !missing || !required || dtls_fail_config(f, missing);
 }
 
-const char *dtls_verify_take(lua_State *L, SSL_CTX *ctx, dtls_config *c) {
-  const char *failed = take_authorities(L, ctx, c);
-  if (!failed) failed = take_pins(L, c);
-  if (failed) return failed;
-  bool request = dtls_option_boolean(L, "request_cert");
-  c->reject = dtls_option_boolean(L, "reject");
-  c->asks_verify = dtls_option_boolean(L, "asks_verify");
-  c->partial_chain = dtls_option_boolean(L, "partial_chain");
-  take_time(L, c);
-  int mode = !c->server || request ? SSL_VERIFY_PEER : SSL_VERIFY_NONE;
-  if (c->server && request && c->reject) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+bool dtls_verify_pin(SSL_CTX *ctx, const char *digest, size_t size, dtls_failure *f) {
+  dtls_verify_config *v = &dtls_config_of(ctx)->verify;
+  if (size != DTLS_DIGEST_SIZE) return dtls_fail_config(f, "fingerprint: a SHA-256 fingerprint has 32 bytes");
+  uint8_t(*grown)[DTLS_DIGEST_SIZE] = OPENSSL_realloc(v->pin, (v->pins + 1) * sizeof *grown);
+  if (!grown) return dtls_fail_config(f, "out of memory");
+  v->pin = grown;
+  memcpy(v->pin[v->pins++], digest, DTLS_DIGEST_SIZE);
+  return true;
+}
+
+void dtls_verify_use(SSL_CTX *ctx, const dtls_verify_policy *policy) {
+  dtls_config *c = dtls_config_of(ctx);
+  int mode = !c->server || policy->request ? SSL_VERIFY_PEER : SSL_VERIFY_NONE;
+  if (c->server && policy->request && policy->reject) mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+  c->verify.policy = *policy;
   SSL_CTX_set_verify(ctx, mode, NULL);
   SSL_CTX_set_cert_verify_callback(ctx, verify, NULL);
-  return NULL;
 }
 
-void dtls_verify_free(dtls_config *c) { OPENSSL_free(c->pin); }
+void dtls_verify_free(dtls_verify_config *v) { OPENSSL_free(v->pin); }

@@ -1,19 +1,43 @@
-/* Who the peer may be. */
+/* Who the peer may be: authorities, revocation lists, pinned certificates, the name of a server. */
 #ifndef DTLS_IDENTITY_VERIFY_H
 #define DTLS_IDENTITY_VERIFY_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
 
 #include "base/failure.h"
 #include "base/openssl.h"
-#include "identity/context.h"
 #include "wire/name.h"
 
+enum { DTLS_DIGEST_SIZE = 32 };
 /* Beside OpenSSL's X509_V_ERR_…: the peer chose a key that is dear to use. */
 enum { DTLS_VERIFY_KEY_TOO_LARGE = 10000 };
 
-dtls_option_taker dtls_verify_take;
-void dtls_verify_free(dtls_config *c);
+typedef struct {
+  bool request;       /* a server asks its clients for certificates */
+  bool reject;        /* a peer that is not authorized ends the handshake */
+  bool asks;          /* the application looks at a good chain, too */
+  bool partial_chain; /* any certificate among the authorities is an anchor */
+  bool ignores_dates;
+  time_t time;        /* at which certificates are looked at; -1: now */
+} dtls_verify_policy;
+
+typedef struct {
+  dtls_verify_policy policy;
+  bool has_ca;
+  size_t pins;
+  uint8_t (*pin)[DTLS_DIGEST_SIZE]; /* SHA-256 of certificates */
+} dtls_verify_config;
+
+bool dtls_verify_add_ca(SSL_CTX *ctx, const char *pem, size_t size, dtls_failure *f);
+bool dtls_verify_add_crl(SSL_CTX *ctx, const char *pem, size_t size, dtls_failure *f);
+bool dtls_verify_use_system_store(SSL_CTX *ctx, bool required, dtls_failure *f); /* false: it is required, and there is none */
+bool dtls_verify_pin(SSL_CTX *ctx, const char *digest, size_t size, dtls_failure *f);
+void dtls_verify_use(SSL_CTX *ctx, const dtls_verify_policy *policy);
+void dtls_verify_free(dtls_verify_config *v); /* what it owns */
+
 const char *dtls_verify_result_name(long result); /* OpenSSL's and Node's name of a verification result */
 bool dtls_verify_fail(dtls_failure *f, const SSL *ssl); /* the peer's certificate was refused; returns false */
 /* What a client calls its server: SNI unless it is an IP address; with check, the name that its certificate must have.

@@ -1,0 +1,16 @@
+/* Certificates for Lua. */
+#ifndef DTLS_BINDING_CERTIFICATE_H
+#define DTLS_BINDING_CERTIFICATE_H
+
+#include <stdbool.h>
+
+#include "base/openssl.h"
+#include "binding/lua.h"
+
+void dtls_certificate_init(lua_State *L);
+/* Pushes a table with Node's fields, of the one that was refused if one was; whole: with issuerCertificate as far as the
+   peer's chain goes. False: there is none, or no memory for all of it. */
+bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool whole);
+int dtls_certificate_self_signed(lua_State *L); /* core.self_signed(options) */
+
+#endif
