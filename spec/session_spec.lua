@@ -1279,7 +1279,9 @@ describe('a session store', function()
     for _, wrong in ipairs { 5, {}, { get = good.get, set = good.set }, with(good, { remove = 'no' }) } do
       assert.error_matches(function() dtls.createServer(with(own, { sessionStore = wrong })) end, "option 'sessionStore'")
     end
-    assert.error_matches(function() dtls.connect { host = '127.0.0.1', port = 1, sessionStore = good } end, "option 'sessionStore' belongs to createServer")
+    assert.error_matches(function()
+      dtls.connect { host = '127.0.0.1', port = 1, sessionStore = good }
+    end, "option 'sessionStore' belongs to createServer")
   end))
 end)
 

@@ -96,7 +96,7 @@ static void answer_psk(size_t stage) {
 }
 
 static void filter(dtls_association *a, uint8_t *data, size_t size) {
-  size_t left = dtls_filter_filter_untrusted(a, data, size);
+  size_t left = dtls_filter_datagram_untrusted(a, data, size);
   FUZZ_CHECK(left <= size);
   check_screened(a, data, left);
 }

@@ -9,6 +9,7 @@
 
 #include "association/diagnosis.h"
 #include "association/endpoint.h"
+#include "association/record_filter.h"
 #include "base/clock.h"
 #include "identity/psk.h"
 #include "identity/session.h"
@@ -36,7 +37,7 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   a->retransmit.first_timeout = a->retransmit.interval = DTLS_FIRST_TIMEOUT;
   a->mtu.payload = DTLS_DEFAULT_MTU;
   a->ssl = SSL_new(ctx);
-  filter = dtls_filter_new(a);
+  filter = dtls_bio_new(a);
   a->dgram = BIO_new_dgram(fd, BIO_NOCLOSE);
   if (!a->ssl || !filter || !a->dgram || !dtls_peer_init(&a->peer, a->ssl, &dtls_callback_questions)) goto fail;
   BIO_push(filter, a->dgram);
@@ -177,7 +178,7 @@ dtls_result dtls_association_handshake(dtls_association *a, dtls_failure *f) {
   if (!is_usable(a, f)) return DTLS_FAILED;
   a->input.reads_left = DTLS_READS_MAX;
   if (dtls_callback_asks(a)) {
-    dtls_filter_collect(a);
+    dtls_bio_collect(a);
     return DTLS_WANT_ANSWER;
   }
   if (!a->server && SSL_in_before(a->ssl)) dtls_session_trim(a->ssl, a->mtu.payload);
@@ -273,7 +274,7 @@ void dtls_association_shutdown(dtls_association *a) {
 
 bool dtls_association_send_other(dtls_association *a, const char *data, size_t size, dtls_failure *f) {
   if (dtls_association_is_foreign(a)) return dtls_fail_forked(f);
-  if (dtls_filter_put(a, data, size) < 0) return dtls_fail_system(f, errno, "the datagram was not sent");
+  if (dtls_bio_put(a, data, size) < 0) return dtls_fail_system(f, errno, "the datagram was not sent");
   dtls_association_count_out(a, size);
   return true;
 }

@@ -8,13 +8,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "association/bio.h"
 #include "association/callbacks.h"
 #include "association/listener.h"
 #include "association/mtu.h"
 #include "association/multiplex.h"
 #include "association/path.h"
 #include "association/reassembly.h"
-#include "association/record_filter.h"
 #include "association/retransmit.h"
 #include "association/soft_error.h"
 #include "association/types.h"

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "association/listener.h"
-#include "association/record_filter.h"
 #include "base/clock.h"
 
 /* Whose a requeued datagram is: in front of its bytes. */
@@ -147,8 +146,8 @@ void dtls_endpoint_requeue(dtls_endpoint *ep, const dtls_path *path, const dtls_
 static bool receive(dtls_endpoint *ep) {
   for (int reads = 0; reads < DTLS_READS_MAX; reads++) {
     if (dtls_batch_receive(ep->batch, ep->fd, &ep->bound)) return true;
-    if (errno == EAGAIN || dtls_filter_is_final(errno)) return false;
-    ep->counters.drops[dtls_filter_reason(errno)]++;
+    if (errno == EAGAIN || dtls_socket_is_final(errno)) return false;
+    ep->counters.drops[dtls_socket_drop_reason(errno)]++;
   }
   return false;
 }
@@ -299,10 +298,10 @@ void dtls_endpoint_drain(dtls_endpoint *ep, const dtls_path *path) {
       ep->counters.drops[DTLS_DROP_LENGTH]++;
     } else if (n >= 0) {
       dtls_endpoint_requeue(ep, path, &sender, data, (size_t)n, 0);
-    } else if (errno == EAGAIN || dtls_filter_is_final(errno)) {
+    } else if (errno == EAGAIN || dtls_socket_is_final(errno)) {
       return;
     } else {
-      ep->counters.drops[dtls_filter_reason(errno)]++;
+      ep->counters.drops[dtls_socket_drop_reason(errno)]++;
     }
   }
 }

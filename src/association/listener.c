@@ -11,7 +11,6 @@
 #include "association/association.h"
 #include "association/cookie.h"
 #include "association/endpoint.h"
-#include "association/record_filter.h"
 
 /* ── what it gets ── */
 
@@ -32,7 +31,7 @@ static void answer(dtls_endpoint *ep, const dtls_hello *hello, uint16_t generati
     return;
   }
   if (dtls_udp_send(ep->fd, &ep->current.datagram.local, &ep->current.datagram.peer, request, sizeof request) < 0) {
-    ep->counters.drops[dtls_filter_reason(errno)]++;
+    ep->counters.drops[dtls_socket_drop_reason(errno)]++;
     return;
   }
   dtls_count_out(&ep->counters, sizeof request);

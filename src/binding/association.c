@@ -4,7 +4,6 @@
  */
 #include "binding/association.h"
 
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,18 +14,12 @@
 #include "binding/callbacks.h"
 #include "binding/certificate.h"
 #include "binding/context.h"
-#include "binding/counters.h"
 #include "binding/error.h"
-#include "binding/session.h"
+#include "binding/facts.h"
 #include "binding/settings.h"
-#include "binding/socket.h"
-#include "identity/extension.h"
 #include "identity/psk.h"
-#include "identity/verify.h"
 
 static const char TYPE[] = "dtls.association";
-
-enum { EXPORT_MAX = 65536 };
 
 dtls_box *dtls_association_push(lua_State *L) { return dtls_box_push(L, TYPE); }
 dtls_association *dtls_association_check(lua_State *L) { return dtls_check(L, 1, TYPE); }
@@ -37,24 +30,12 @@ static int done(lua_State *L) {
   return 1;
 }
 
-static int push_bytes(lua_State *L, const char *bytes, size_t size) {
-  if (!bytes) return 0;
-  lua_pushlstring(L, bytes, size);
-  return 1;
-}
-
-static int push_identity(lua_State *L, const dtls_association *a) {
-  size_t size;
-  const char *identity = dtls_association_identity(a, &size);
-  return push_bytes(L, identity, size);
-}
-
 /* nil, err. Of a handshake, err.identity is the pre-shared key's, if its suite has one, and err.certificate the one refused. */
 static int failed(lua_State *L, const dtls_association *a, const dtls_failure *f) {
   dtls_error_push(L, f);
   if (a->open) return 2;
   int err = lua_gettop(L);
-  if (dtls_psk_suite(a->ssl) && push_identity(L, a)) lua_setfield(L, err, "identity");
+  if (dtls_psk_suite(a->ssl) && dtls_association_push_identity(L, a)) lua_setfield(L, err, "identity");
   if (strcmp(f->code, "ERR_DTLS_CERTIFICATE") == 0 && dtls_certificate_push(L, a->ssl, true)) lua_setfield(L, err, "certificate");
   lua_settop(L, err);
   return 2;
@@ -335,7 +316,7 @@ static int association_send_datagram(lua_State *L) {
   return dtls_multiplex_check(data, size, &f) && dtls_association_send_other(a, data, size, &f) ? done(L) : dtls_error_push(L, &f);
 }
 
-/* ── what is known about it ── */
+/* ── its owner ── */
 
 /* association:fd() → the descriptor to watch for reading, or nil: its datagrams come through others */
 static int association_fd(lua_State *L) {
@@ -353,153 +334,6 @@ static int association_set_owner(lua_State *L) {
   disown(L, a);
   a->owner = luaL_ref(L, LUA_REGISTRYINDEX);
   return 0;
-}
-
-static int push_address(lua_State *L, const dtls_association *a, size_t offset) {
-  if (!a->path) return 0;
-  dtls_address_push(L, (const dtls_address *)(const void *)((const char *)a->path + offset));
-  return 1;
-}
-
-/* association:local_address(), remote_address() → {ip=, port=, family=} | nil */
-static int association_local_address(lua_State *L) { return push_address(L, check(L), offsetof(dtls_path, local)); }
-static int association_remote_address(lua_State *L) { return push_address(L, check(L), offsetof(dtls_path, peer)); }
-
-/* association:protocol() → 'DTLSv1.2' (SSL_get_version) */
-static int association_protocol(lua_State *L) {
-  lua_pushstring(L, SSL_get_version(check(L)->ssl));
-  return 1;
-}
-
-/* association:cipher() → {name=, standard_name=, version=, bits=} | nil (SSL_get_current_cipher) */
-static int association_cipher(lua_State *L) {
-  const SSL_CIPHER *cipher = SSL_get_current_cipher(check(L)->ssl);
-  if (!cipher) return 0;
-  lua_createtable(L, 0, 4);
-  lua_pushstring(L, SSL_CIPHER_get_name(cipher));
-  lua_setfield(L, -2, "name");
-  lua_pushstring(L, SSL_CIPHER_standard_name(cipher));
-  lua_setfield(L, -2, "standardName");
-  lua_pushstring(L, SSL_CIPHER_get_version(cipher));
-  lua_setfield(L, -2, "version");
-  lua_pushinteger(L, SSL_CIPHER_get_bits(cipher, NULL));
-  lua_setfield(L, -2, "bits");
-  return 1;
-}
-
-/* association:authorized() → true | false, reason: whether the peer's identity was proved, and why not */
-static int association_authorized(lua_State *L) {
-  dtls_association *a = check(L);
-  long result = SSL_get_verify_result(a->ssl);
-  if (a->open && result == X509_V_OK && (SSL_get0_peer_certificate(a->ssl) || SSL_get_psk_identity(a->ssl))) {
-    lua_pushboolean(L, 1);
-    return 1;
-  }
-  lua_pushboolean(L, 0);
-  lua_pushstring(L, !a->open ? "HANDSHAKE_NOT_COMPLETE" : result != X509_V_OK ? dtls_verify_result_name(result) : "NO_PEER_CERTIFICATE");
-  return 2;
-}
-
-/* association:servername() → the host name that the client asked for, a server's in lower case | nil (SSL_get_servername) */
-static int association_servername(lua_State *L) {
-  const dtls_association *a = check(L);
-  const char *asked = SSL_get_servername(a->ssl, TLSEXT_NAMETYPE_host_name);
-  dtls_name name = {.size = 0};
-  const dtls_name *held = a->server && !asked ? dtls_callback_name(a) : NULL;
-  if (held) asked = held->text;
-  if (asked && a->server && dtls_name_of_client_untrusted(asked, strlen(asked), &name)) asked = name.text;
-  if (!asked || (a->server && name.size == 0)) return 0;
-  lua_pushstring(L, asked);
-  return 1;
-}
-
-/* association:psk_identity() → bytes | nil (SSL_get_psk_identity) */
-static int association_psk_identity(lua_State *L) { return push_identity(L, check(L)); }
-
-/* association:export_keying_material(length, label[, context]) → bytes | nil, err (RFC 5705, SSL_export_keying_material) */
-static int association_export(lua_State *L) {
-  dtls_association *a = check(L);
-  lua_Integer length = luaL_checkinteger(L, 2);
-  size_t label_size, context_size = 0;
-  const char *label = luaL_checklstring(L, 3, &label_size), *context = luaL_optlstring(L, 4, NULL, &context_size);
-  luaL_argcheck(L, length >= 1 && length <= EXPORT_MAX, 2, "expected 1 to 65536 bytes");
-  if (dtls_association_is_foreign(a)) {
-    dtls_failure f;
-    dtls_fail_forked(&f);
-    return dtls_error_push(L, &f);
-  } /* SRTP of both with one key would use nonces twice, too */
-  if (!a->open) return dtls_error(L, "ENOTCONN", "the handshake is not complete");
-  ERR_clear_error();
-  unsigned char *out = lua_newuserdata(L, (size_t)length);
-  if (SSL_export_keying_material(a->ssl, out, (size_t)length, label, label_size, (const uint8_t *)context, context_size, context != NULL) != 1)
-    return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", "cannot export keying material");
-  lua_pushlstring(L, (const char *)out, (size_t)length);
-  OPENSSL_cleanse(out, (size_t)length);
-  return 1;
-}
-
-/* association:alpn() → the application protocol | nil (SSL_get0_alpn_selected) */
-static int association_alpn(lua_State *L) {
-  size_t size;
-  const char *protocol = dtls_alpn_chosen(check(L)->ssl, &size);
-  return push_bytes(L, protocol, size);
-}
-
-/* association:srtp_profile() → OpenSSL's name of it | nil (SSL_get_selected_srtp_profile) */
-static int association_srtp_profile(lua_State *L) {
-  const char *profile = dtls_srtp_chosen(check(L)->ssl);
-  return push_bytes(L, profile, profile ? strlen(profile) : 0);
-}
-
-/* association:extended_master_secret() → whether both sides have it (RFC 7627, SSL_get_extms_support) */
-static int association_extended_master_secret(lua_State *L) {
-  dtls_association *a = check(L);
-  lua_pushboolean(L, a->open && SSL_get_extms_support(a->ssl) == 1);
-  return 1;
-}
-
-/* association:peer_certificate([chain]) → table | nil, certificate.c. Once open, asked about it or refused: before, an offered session has one, too. */
-static int association_peer_certificate(lua_State *L) {
-  dtls_association *a = check(L);
-  bool known = a->open || dtls_callback_asks(a) || a->peer.refusal.chain;
-  return known && dtls_certificate_push(L, a->ssl, lua_toboolean(L, 2));
-}
-
-/*
- * association:session() → id, blob | nil: what resumes it (i2d_SSL_SESSION). It holds the master secret. None for a client
- * that has changed how it verifies: its sessions are bound to what its context said.
- */
-static int association_session(lua_State *L) {
-  dtls_association *a = check(L);
-  const dtls_overrides *own = &a->peer.overrides;
-  bool bound = a->server || !(own->verify || own->depth || own->ciphers || own->groups || own->sigalgs);
-  return a->open && bound ? dtls_session_push(L, a->ssl) : 0;
-}
-
-/* association:session_reused() → boolean (SSL_session_reused) */
-static int association_session_reused(lua_State *L) {
-  lua_pushboolean(L, SSL_session_reused(check(L)->ssl));
-  return 1;
-}
-
-/* association:keylog() → lines that nobody has taken yet, each with its newline | nil */
-static int association_keylog(lua_State *L) {
-  dtls_association *a = check(L);
-  if (!a->peer.keylog) return 0;
-  lua_pushstring(L, a->peer.keylog);
-  OPENSSL_clear_free(a->peer.keylog, strlen(a->peer.keylog));
-  a->peer.keylog = NULL;
-  return 1;
-}
-
-/* association:stats() → its counters, and recvBufferSize, sendBufferSize of its socket if it has one of its own */
-static int association_stats(lua_State *L) {
-  const dtls_association *a = check(L);
-  bool has_socket = a->path && a->path->fd >= 0;
-  if (has_socket) dtls_path_count_overflow(a->path);
-  dtls_counters_push(L, &a->counters);
-  if (has_socket) dtls_udp_push_buffers(L, a->path->fd);
-  return 1;
 }
 
 void dtls_association_init(lua_State *L) {
@@ -522,28 +356,13 @@ void dtls_association_init(lua_State *L) {
       {"data_mtu", association_data_mtu},
       {"fd", association_fd},
       {"set_owner", association_set_owner},
-      {"local_address", association_local_address},
-      {"remote_address", association_remote_address},
-      {"protocol", association_protocol},
-      {"cipher", association_cipher},
-      {"authorized", association_authorized},
-      {"servername", association_servername},
-      {"psk_identity", association_psk_identity},
-      {"export_keying_material", association_export},
-      {"alpn", association_alpn},
-      {"srtp_profile", association_srtp_profile},
-      {"extended_master_secret", association_extended_master_secret},
-      {"peer_certificate", association_peer_certificate},
-      {"session", association_session},
-      {"session_reused", association_session_reused},
-      {"keylog", association_keylog},
-      {"stats", association_stats},
       {"take_others", association_take_others},
       {"datagram", association_datagram},
       {"send_datagram", association_send_datagram},
       {"__gc", association_gc},
       {NULL, NULL}};
   dtls_register(L, TYPE, methods);
+  dtls_register(L, TYPE, dtls_association_facts);
   dtls_register(L, TYPE, dtls_association_settings);
   dtls_register(L, TYPE, dtls_callback_methods);
 }

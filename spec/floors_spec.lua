@@ -1,0 +1,80 @@
+--- The floors of src: an include never points up, Lua stops at the binding, and sockets and bytes know no TLS.
+
+local shell = require 'spec.support.shell'
+
+-- From the lowest to the highest. Those of one line know nothing of each other.
+local FLOORS = { { 'base' }, { 'wire' }, { 'net' }, { 'identity' }, { 'association' }, { 'binding' } }
+local MAX_LINES = 400 -- of a file; what is longer owns more than one concept
+
+local LUA = { ['lua.h'] = true, ['lauxlib.h'] = true, ['lualib.h'] = true }
+
+local height = {}
+for level, folders in ipairs(FLOORS) do
+  for _, folder in ipairs(folders) do height[folder] = level end
+end
+
+local function lines(command)
+  local found = {}
+  for line in shell(command):gmatch '[^\n]+' do found[#found + 1] = line end
+  return found
+end
+
+-- Each { path, folder, header, whether it is one of ours }.
+local function includes()
+  local found = {}
+  for _, line in ipairs(lines "grep -Eo '^#include [<\"][^>\"]+' src/*/*.[ch]") do
+    local path, mark, header = line:match '^(%S-):#include ([<"])(.+)$'
+    found[#found + 1] = { path, path:match '^src/(%l+)/', header, mark == '"' }
+  end
+  return found
+end
+
+describe('an include in src', function()
+  it('never points to a higher floor', function()
+    local count = 0
+    for _, include in ipairs(includes()) do
+      local path, folder, header, isOurs = unpack(include)
+      local target = isOurs and header:match '^(%l+)/'
+      if target then
+        assert.is_true(height[target] <= height[folder], ('%s includes %s'):format(path, header))
+        count = count + 1
+      end
+    end
+    assert.is_true(count > 100, count)
+  end)
+
+  it('is of Lua in the binding alone', function()
+    local bound = 0
+    for _, include in ipairs(includes()) do
+      local path, folder, header = unpack(include)
+      if LUA[header] then
+        assert.equal('binding', folder, path)
+        bound = bound + 1
+      end
+    end
+    assert.is_true(bound > 0)
+  end)
+
+  it('is of libssl in none of the files for bytes and sockets', function()
+    for _, include in ipairs(includes()) do
+      local path, folder, header = unpack(include)
+      local is_low = folder == 'wire' or folder == 'net'
+      assert.is_false(is_low and (header == 'openssl/ssl.h' or header == 'base/openssl.h'), ('%s includes %s'):format(path, header))
+    end
+  end)
+end)
+
+describe('a file in src', function()
+  it('lies on one of the floors', function()
+    for _, path in ipairs(lines "find src -name '*.[ch]'") do
+      assert.truthy(height[path:match '^src/(%l+)/[%l_]+%.[ch]$'], path)
+    end
+  end)
+
+  it('is short enough to own one concept', function()
+    for _, line in ipairs(lines "wc -l src/*/*.[ch] | grep -v ' total$'") do
+      local count, path = line:match '(%d+) (%S+)'
+      assert.is_true(tonumber(count) <= MAX_LINES, ('%s has %s lines'):format(path, count))
+    end
+  end)
+end)
