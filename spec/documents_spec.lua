@@ -2,6 +2,8 @@
 
 local contents = require 'spec.support.contents'
 local keys = require 'spec.support.keys'
+local raw = require 'spec.support.raw'
+local shell = require 'spec.support.shell'
 
 -- Whether a test or a group of tests has that name, or one that begins with it.
 local function stands(source, name)
@@ -38,28 +40,27 @@ describe('each test that is named', function()
     assert.is_true(found.count > 60, found.count)
   end)
 
-  for title, folder in pairs { Compared = 'spec/', ['Talks with'] = 'spec/', Survives = 'spec/faults/' } do
-    it(('in the README under %s stands in its spec'):format(title), function()
+  for document, folder in pairs { comparison = 'spec/', robustness = 'spec/faults/' } do
+    it(('in doc/%s.md stands in its spec'):format(document), function()
       local found = { count = 0 }
-      local section = contents('README.md'):match('\n## ' .. title .. '\n(.-)\n## ')
-      for cell in section:gmatch '|([^|\n]*)|\n' do
+      for cell in contents(('doc/%s.md'):format(document)):gmatch '|([^|\n]*)|\n' do
         for spec, names in cell:gmatch '([%l_/]+): (“[^;]*”)' do
           missing(found, ('%s%s_spec.lua'):format(folder, spec), names, '“', '”')
         end
       end
       assert.same({ count = found.count }, found)
-      assert.is_true(found.count > 10, found.count)
+      assert.is_true(found.count > 30, found.count)
     end)
   end
 end)
 
-describe('the README', function()
-  local readme = contents 'README.md'
+describe('doc/api.md', function()
+  local api = contents 'doc/api.md'
 
   -- The names in the first cells of the rows of a table.
   local function named(heading)
     local found = {}
-    local rows = readme:match('\n| ' .. heading .. ' |[^\n]*\n|[- |]+\n(.-)\n\n')
+    local rows = api:match('\n| ' .. heading .. ' |[^\n]*\n|[- |]+\n(.-)\n\n')
     for cell in rows:gmatch '[^\n]+' do
       for name in cell:match('^| (.-) |'):gmatch '`([%w]+)`' do found[name] = true end
     end
@@ -73,12 +74,111 @@ describe('the README', function()
     assert.same(keys(options.roles.client), named "client's option")
   end)
 
+end)
+
+describe('doc/errors.md', function()
   it('lists every error code of the code, and no others', function()
     local coded, listed = {}, {}
     local pipe = assert(io.popen "grep -ohE 'ERR_DTLS_[A-Z_]*[A-Z]' src/*/*.c lua/dtls/*.lua")
     for code in pipe:lines() do coded[code] = true end
     pipe:close()
-    for code in readme:match('\n### Error codes\n(.-)\n### '):gmatch '| `(ERR_DTLS_[%u_]+)` |' do listed[code] = true end
+    for code in contents('doc/errors.md'):match('\n## Error codes\n(.-)\n## '):gmatch '| `(ERR_DTLS_[%u_]+)` |' do listed[code] = true end
     assert.same(coded, listed)
+  end)
+
+  it('lists every drop reason of the code, and no others', function()
+    local coded, listed = {}, {}
+    for name in contents 'src/base/counters.h':gmatch 'X%([A-Z]+, "(%a+)"%)' do coded[name] = true end
+    for name in contents('doc/errors.md'):match('\n## Drop reasons\n(.*)$'):gmatch '\n| `(%a+)` |' do listed[name] = true end
+    assert.same(coded, listed)
+  end)
+end)
+
+local function documents()
+  local found = {}
+  for path in shell "ls README.md CONTRIBUTING.md CHANGELOG.md doc/*.md examples/README.md":gmatch '%S+' do found[#found + 1] = path end
+  return found
+end
+
+-- The anchor of a heading, as hosts of repositories make it.
+local function anchor(heading) return (heading:lower():gsub('[^%w%- ]', ''):gsub(' ', '-')) end
+
+describe('a link in a document', function()
+  it('leads to a file that exists, and to a heading in it', function()
+    local count = 0
+    for _, path in ipairs(documents()) do
+      local folder = path:match '^(.*/)' or ''
+      for target in contents(path):gmatch '%]%(([^)]+)%)' do
+        local file, heading = target:match '^([^#]*)#?(.*)$'
+        if not target:find '^https?:' then
+          local there = file == '' and path or folder .. file
+          assert.equal(0, select(2, shell('test -e ' .. there)), ('%s: %s'):format(path, target))
+          if heading ~= '' then
+            local anchors = {}
+            for text in contents(there):gmatch '\n#+ ([^\n]+)' do anchors[anchor(text)] = true end
+            assert.is_true(anchors[heading], ('%s: %s'):format(path, target))
+          end
+          count = count + 1
+        end
+      end
+    end
+    assert.is_true(count > 10, count)
+  end)
+end)
+
+describe('a file that a document names', function()
+  it('exists', function()
+    local count = 0
+    for _, path in ipairs { 'SECURITY-CONSIDERATIONS.txt', 'README.md', unpack(documents()) } do
+      for name in contents(path):gmatch '%f[%w](%l+/[%w_/]+%.%l+)' do
+        if name:find '^src/' or name:find '^lua/' or name:find '^spec/' then
+          assert.equal(0, select(2, shell('test -e ' .. name)), ('%s names %s'):format(path, name))
+          count = count + 1
+        end
+      end
+    end
+    assert.is_true(count > 100, count)
+  end)
+end)
+
+describe('a function that SECURITY-CONSIDERATIONS.txt names after a file', function()
+  it('is in that file', function()
+    local count = 0
+    local text = contents('SECURITY-CONSIDERATIONS.txt'):gsub('%s+', ' ')
+    for path, names in text:gmatch '%f[%w]([sl][ru][ca]/[%w_/]+%.%l+) (%b())' do
+      local source = contents(path)
+      for name in names:sub(2, -2):gmatch '[%w_.]+' do
+        assert.truthy(source:find('%f[%w_]' .. name:gsub('%p', '%%%0') .. '%f[^%w_]'), ('%s: %s'):format(path, name))
+        count = count + 1
+      end
+    end
+    assert.is_true(count > 30, count)
+  end)
+end)
+
+describe('the README', function()
+  local readme = contents 'README.md'
+
+  it('is read on two screens', function()
+    assert.is_true(select(2, readme:gsub('\n', '')) <= 120)
+  end)
+
+  it('has a server and a client that run as they stand', function()
+    local blocks = {}
+    for block in readme:gmatch '```lua\n(.-)```' do blocks[#blocks + 1] = block end
+    assert.equal(2, #blocks)
+    local folder = shell('mktemp -d'):match '%S+'
+    local port = raw.freePort()
+    for i, name in ipairs { 'server', 'client' } do
+      local file = assert(io.open(('%s/%s.lua'):format(folder, name), 'w'))
+      file:write((blocks[i]:gsub('5684', tostring(port))))
+      file:close()
+    end
+    local output = shell(([[
+      cd '%s' && luajit server.lua & server=$!
+      for try in 1 2 3 4 5; do said=$(timeout 10 luajit '%s/client.lua' 2>&1); [ "$said" = 'sensor-1 said hello' ] && break; done
+      echo "$said"; kill $server]]):format(folder, folder))
+    shell(("rm -r '%s'"):format(folder))
+    assert.truthy(output:find('sensor-1 said hello', 1, true), output)
   end)
 end)

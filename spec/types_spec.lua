@@ -70,7 +70,7 @@ describe('the annotations of options', function()
 end)
 
 describe('the annotations of events', function()
-  local readme = contents 'README.md'
+  local api = contents 'doc/api.md'
 
   local function overloads(path)
     local found = {}
@@ -78,10 +78,10 @@ describe('the annotations of events', function()
     return found
   end
 
-  -- The events of the table under a heading of the README.
+  -- The events of the table under a heading of doc/api.md.
   local function listed(heading)
     local found = {}
-    local rows = readme:match('\n### ' .. heading .. '\n.-\n| event |[^\n]*\n|[- |]+\n(.-)\n\n')
+    local rows = api:match('\n## ' .. heading .. '\n.-\n| event |[^\n]*\n|[- |]+\n(.-)\n\n')
     for name in ('\n' .. rows):gmatch '\n| `(%w+)`' do found[name] = true end
     return found
   end
@@ -94,14 +94,14 @@ describe('the annotations of events', function()
     return found
   end
 
-  it('of a server are overloads of on, the table in the README, and what the code emits', function()
+  it('of a server are overloads of on, the table in doc/api.md, and what the code emits', function()
     local names = overloads 'lua/dtls/server.lua'
     assert.same(listed 'Server', names)
     within(fired 'lua/dtls/server.lua', names)
     within({ connection = true, keylog = true, clientError = true }, names)
   end)
 
-  it('of a connection are overloads of on, the table in the README, and what the code emits', function()
+  it('of a connection are overloads of on, the table in doc/api.md, and what the code emits', function()
     local names = overloads 'lua/dtls/connection.lua'
     assert.same(listed 'Connection', names)
     within(fired 'lua/dtls/connection.lua', names)
@@ -132,8 +132,8 @@ describe('the annotations of what is known', function()
     assert.same(reasons, fields 'dtls.Drops')
   end)
 
-  it('have every counter that the README lists, and no others', function()
-    local text = contents 'README.md':match '\n`stats%(%)`: (.-)explained in'
+  it('have every counter that doc/api.md lists, and no others', function()
+    local text = contents 'doc/api.md':match '\n`stats%(%)`: (.-)explained in'
     local counters, reasons = text:match '^`(.-)`, and `drops`.-`(.-)`'
     local listed = { drops = true, recvBufferSize = true, sendBufferSize = true }
     for name in counters:gmatch '%w+' do listed[name] = true end
@@ -144,8 +144,8 @@ describe('the annotations of what is known', function()
   end)
 end)
 
-describe('the README', function()
-  local readme = contents 'README.md'
+describe('doc/api.md', function()
+  local api = contents 'doc/api.md'
 
   local function public(class)
     local names = {}
@@ -162,9 +162,9 @@ describe('the README', function()
     for heading, object in pairs { Server = server, Connection = conn, Context = context } do
       local methods = public(getmetatable(object))
       methods.new, methods.on = nil, nil -- for server.lua and client.lua; the Emitter's
-      local section = readme:match('\n### ' .. heading .. '\n(.-)\n### ')
+      local section = api:match('\n## ' .. heading .. '\n(.-)\n## ')
       for name in pairs(methods) do
-        local there = section:find('%f[%w]' .. name .. '[({]') or readme:find('[`%s]' .. name .. '[({]')
+        local there = section:find('%f[%w]' .. name .. '[({]') or api:find('[`%s]' .. name .. '[({]')
         assert.truthy(there, ('%s: %s'):format(heading, name))
       end
       for name in section:gmatch '`(%l%w*)%(' do assert.is_true(methods[name] or object[name] ~= nil, ('%s: %s'):format(heading, name)) end
@@ -177,7 +177,7 @@ describe('the README', function()
     for name in contents 'lua/dtls/connection.lua':gmatch '%-%-%-@field (%a+) ' do
       if name ~= 'private' then typed[name] = true end
     end
-    local sentence = readme:match '\n### Connection\n.-\n(Fields, .-)Each is set'
+    local sentence = api:match '\n## Connection\n.-\n(Fields, .-)Each is set'
     for name in sentence:gmatch '`(%l%w*)`' do
       if name ~= 'connection' then named[name] = true end -- the event, which one of them waits for
     end
