@@ -29,7 +29,7 @@ LUVIT   := $(OUT)/luvit/dtls
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all luvit hosts env install uninstall clean setup demo test bench ready busted lint symbols install-check rock \
+.PHONY: all luvit hosts env install uninstall clean setup demo test bench ready busted format lint symbols install-check rock \
         memcheck memcheck-core asan coverage uncovered matrix crossed soak flood deep help
 
 # ── How the core is built ─────────────────────────────────────────────────────────────────────────────────────
@@ -234,8 +234,14 @@ deep: ## all that is too dear for each change: coverage, valgrind, floods, an ho
 # obsolete: readdir on a stream of one's own is as safe. clang-tidy's stderr only counts what
 # it found in such headers.
 C_FILES = $(SOURCES) $(wildcard spec/*/*.c)
-lint: ## luacheck, clang-tidy, cppcheck, shellcheck
+FORMATTED = $(wildcard src/*/*.[ch] spec/*/*.[ch])
+format: ## clang-format, as .clang-format says
+	@.ci/setup lint
+	clang-format -i $(FORMATTED)
+
+lint: ## luacheck, clang-format, clang-tidy, cppcheck, shellcheck
 	@.ci/setup build lint
+	clang-format --dry-run -Werror $(FORMATTED)
 	luacheck --quiet --no-color lua spec bench examples .busted .luacheckrc rockspec
 	shellcheck .ci/run .ci/deep .ci/setup .ci/matrix spec/support/shards.sh
 	cppcheck --quiet --std=c11 --library=posix --enable=warning,performance,portability,style --inconclusive \

@@ -30,9 +30,9 @@ typedef struct {
   int error;
 } fault;
 
-static fault faults[] = {{.name = "send"},    {.name = "receive"},    {.name = "socket"},     {.name = "bind"},
-                         {.name = "connect"}, {.name = "getsockopt"}, {.name = "setsockopt"}, {.name = "turn"},
-                         {.name = "memory"}};
+static fault faults[] = {{.name = "send"},       {.name = "receive"}, {.name = "socket"},
+                         {.name = "bind"},       {.name = "connect"}, {.name = "getsockopt"},
+                         {.name = "setsockopt"}, {.name = "turn"},    {.name = "memory"}};
 enum { SEND, RECEIVE, SOCKET, BIND, CONNECT, GETSOCKOPT, SETSOCKOPT, TURN, MEMORY };
 
 static fault *find(const char *name) {
@@ -63,7 +63,8 @@ static bool is_udp(int fd) {
   int type = 0, domain = 0;
   socklen_t size = sizeof type;
   int saved = errno;
-  bool known = syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0;
+  bool known = syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
+               syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0;
   errno = saved;
   return known && type == SOCK_DGRAM && (domain == AF_INET || domain == AF_INET6);
 }
@@ -134,7 +135,9 @@ int epoll_pwait(int fd, struct epoll_event *events, int count, int timeout, cons
   return (int)syscall(SYS_epoll_pwait, fd, events, count, timeout, mask, 8);
 }
 
-int epoll_wait(int fd, struct epoll_event *events, int count, int timeout) { return epoll_pwait(fd, events, count, timeout, NULL); }
+int epoll_wait(int fd, struct epoll_event *events, int count, int timeout) {
+  return epoll_pwait(fd, events, count, timeout, NULL);
+}
 
 /* ── the clocks ── */
 
@@ -245,8 +248,9 @@ const char *faults_where(void) {
     Dl_info info;
     if (!dladdr(trace[i], &info)) continue;
     const char *file = info.dli_fname ? strrchr(info.dli_fname, '/') : NULL;
-    used += (size_t)snprintf(text + used, sizeof text - used, "%s %s+0x%zx\n", file ? file + 1 : "?", info.dli_sname ? info.dli_sname : "?",
-                             (size_t)((char *)trace[i] - (char *)info.dli_fbase));
+    used +=
+        (size_t)snprintf(text + used, sizeof text - used, "%s %s+0x%zx\n", file ? file + 1 : "?",
+                         info.dli_sname ? info.dli_sname : "?", (size_t)((char *)trace[i] - (char *)info.dli_fbase));
   }
   depth = 0;
   return text;

@@ -55,10 +55,11 @@ static uint8_t *number(uint8_t *p, uint32_t value, int bytes) {
 }
 
 static size_t build(uint8_t *out, unsigned long who, uint32_t round, const uint8_t *cookie, size_t cookie_size) {
-  static const uint8_t tail[] = {0, 6, 0xc0, 0x2b, 0xcc, 0xa9, 0, 0xff, 1, 0,     /* suites, no compression */
-                                 0, 32, 0, 10, 0, 6, 0, 4, 0, 29, 0, 23,          /* groups */
-                                 0, 11, 0, 2, 1, 0, 0, 13, 0, 8, 0, 6, 4, 3, 8, 4, 4, 1, /* points, signatures */
-                                 0, 23, 0, 0};                                    /* extended master secret */
+  static const uint8_t tail[] = {0, 6,  0xc0, 0x2b, 0xcc, 0xa9, 0, 0xff, 1, 0,         /* suites, no compression */
+                                 0, 32, 0,    10,   0,    6,    0, 4,    0, 29, 0, 23, /* groups */
+                                 0, 11, 0,    2,    1,    0,    0, 13,   0, 8,  0, 6,
+                                 4, 3,  8,    4,    4,    1, /* points, signatures */
+                                 0, 23, 0,    0};            /* extended master secret */
   bool second = cookie_size > 0 && flood.mode != 'g';
   size_t body = 2 + 32 + 1 + 1 + cookie_size + sizeof tail;
   uint8_t *p = out;
@@ -117,8 +118,12 @@ static void send_hello(unsigned long socket_index, unsigned long host, const uin
   size_t size = build(out.bytes[i], who, flood.clients[who].round, cookie, cookie_size);
   out.vectors[i] = (struct iovec){out.bytes[i], size};
   struct msghdr *message = &out.messages[i].msg_hdr;
-  *message = (struct msghdr){.msg_name = &server, .msg_namelen = sizeof server, .msg_iov = &out.vectors[i], .msg_iovlen = 1,
-                             .msg_control = out.control[i], .msg_controllen = CONTROL};
+  *message = (struct msghdr){.msg_name = &server,
+                             .msg_namelen = sizeof server,
+                             .msg_iov = &out.vectors[i],
+                             .msg_iovlen = 1,
+                             .msg_control = out.control[i],
+                             .msg_controllen = CONTROL};
   struct cmsghdr *c = CMSG_FIRSTHDR(message);
   struct in_pktinfo info = {.ipi_spec_dst.s_addr = htonl(FIRST_ADDRESS + (uint32_t)host)};
   c->cmsg_level = IPPROTO_IP;
@@ -181,7 +186,8 @@ static void receive(unsigned long socket_index) {
   do {
     for (unsigned i = 0; i < BATCH; i++) {
       vectors[i] = (struct iovec){bytes[i], ANSWER_MAX};
-      messages[i].msg_hdr = (struct msghdr){.msg_iov = &vectors[i], .msg_iovlen = 1, .msg_control = control[i], .msg_controllen = CONTROL};
+      messages[i].msg_hdr = (struct msghdr){
+          .msg_iov = &vectors[i], .msg_iovlen = 1, .msg_control = control[i], .msg_controllen = CONTROL};
     }
     n = recvmmsg(flood.fd[socket_index], messages, BATCH, MSG_DONTWAIT, NULL);
     for (int i = 0; i < n; i++) {
@@ -226,7 +232,8 @@ static void run(void) {
 static int open_socket(void) {
   int fd = socket(AF_INET, SOCK_DGRAM, 0), on = 1, size = 4 << 20;
   struct sockaddr_in any = {.sin_family = AF_INET};
-  if (fd < 0 || bind(fd, (struct sockaddr *)&any, sizeof any) != 0 || setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on) != 0) {
+  if (fd < 0 || bind(fd, (struct sockaddr *)&any, sizeof any) != 0 ||
+      setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof on) != 0) {
     perror("flood: socket");
     exit(1);
   }
@@ -243,13 +250,15 @@ int main(int argc, char **argv) {
   flood.sockets = strtoul(argv[5], NULL, 10);
   flood.window = strtoul(argv[6], NULL, 10);
   flood.quiet = (int)strtol(argv[7], NULL, 10);
-  server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(flood.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  server = (struct sockaddr_in){
+      .sin_family = AF_INET, .sin_port = htons(flood.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   flood.fd = calloc(flood.sockets, sizeof *flood.fd);
   flood.clients = calloc(flood.sockets * flood.hosts, sizeof *flood.clients);
   if (!flood.fd || !flood.clients) abort();
   for (unsigned long i = 0; i < flood.sockets; i++) flood.fd[i] = open_socket();
   run();
-  printf("done sent=%llu sentBytes=%llu answers=%llu answerBytes=%llu larger=%llu cookies=%llu flights=%llu lost=%llu strange=%llu\n",
+  printf("done sent=%llu sentBytes=%llu answers=%llu answerBytes=%llu larger=%llu cookies=%llu flights=%llu lost=%llu "
+         "strange=%llu\n",
          (unsigned long long)flood.sent, (unsigned long long)flood.sent_bytes, (unsigned long long)flood.answers,
          (unsigned long long)flood.answer_bytes, (unsigned long long)flood.larger, (unsigned long long)flood.cookies,
          (unsigned long long)flood.flights, (unsigned long long)flood.lost, (unsigned long long)flood.strange);

@@ -35,7 +35,8 @@ static void intrude(int fd, const char *text) {
   if (getsockname(fd, &bound.sa, &length) != 0 || bound.v4.sin_port == 0) return; /* sin6_port is in the same place */
   if (getpeername(fd, &peer.sa, &peer_length) == 0) return;
   /* NOLINTNEXTLINE(cert-err34-c): two digits do not overflow */
-  for (unsigned byte; size < sizeof data && sscanf(text + 2 * size, "%2x", &byte) == 1; size++) data[size] = (uint8_t)byte;
+  for (unsigned byte; size < sizeof data && sscanf(text + 2 * size, "%2x", &byte) == 1; size++)
+    data[size] = (uint8_t)byte;
   /* Of sockets that share a port the sender's own port chooses one: the listening one gets some, until this one has got one. */
   struct pollfd arrival = {.fd = fd, .events = POLLIN};
   for (int i = 0; i < 64 && poll(&arrival, 1, 0) == 0; i++) {

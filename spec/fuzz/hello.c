@@ -13,10 +13,14 @@
 enum { CURRENT_OPEN = 1, CURRENT_RANDOM = 2, SUCCESSOR = 4, SUCCESSOR_RANDOM = 8 };
 
 /* [p, p + n) lies within the datagram. */
-static bool within(const uint8_t *data, size_t size, const uint8_t *p, size_t n) { return p >= data && n <= size && (size_t)(p - data) <= size - n; }
+static bool within(const uint8_t *data, size_t size, const uint8_t *p, size_t n) {
+  return p >= data && n <= size && (size_t)(p - data) <= size - n;
+}
 
 /* A hello that somebody on the path has sent already. */
-static void repeat(dtls_association *a, const dtls_hello *hello) { memcpy(a->origin.random, hello->random, DTLS_RANDOM_SIZE); }
+static void repeat(dtls_association *a, const dtls_hello *hello) {
+  memcpy(a->origin.random, hello->random, DTLS_RANDOM_SIZE);
+}
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
   (void)argc, (void)argv;
@@ -25,12 +29,15 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
 
 static void check_hello(const uint8_t *data, size_t size, const dtls_hello *hello) {
   FUZZ_CHECK(within(data, size, hello->version, 2) && within(data, size, hello->random, DTLS_RANDOM_SIZE));
-  FUZZ_CHECK(within(data, size, hello->session, hello->session_size) && within(data, size, hello->cookie, hello->cookie_size));
+  FUZZ_CHECK(within(data, size, hello->session, hello->session_size) &&
+             within(data, size, hello->cookie, hello->cookie_size));
   FUZZ_CHECK(within(data, dtls_record_size(data), hello->suites, hello->suites_size));
   FUZZ_CHECK(dtls_record_size(data) <= size);
 }
 
-static bool is_of(const dtls_association *a, const dtls_hello *hello) { return memcmp(hello->random, a->origin.random, DTLS_RANDOM_SIZE) == 0; }
+static bool is_of(const dtls_association *a, const dtls_hello *hello) {
+  return memcmp(hello->random, a->origin.random, DTLS_RANDOM_SIZE) == 0;
+}
 
 /* Whether it is the one that the unfinished handshake of the path has begun with. */
 static bool is_repetition(const dtls_path *path, const dtls_hello *hello) {

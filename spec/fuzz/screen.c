@@ -13,9 +13,7 @@
 
 enum { STAGES_MAX = 16, EPOCHS = 2, MEND = 128, WHOLE = 64, MESSAGE_MAX = 0x7fff };
 
-static struct {
-  dtls_association *a, as_it_was;
-} stages[STAGES_MAX];
+static struct { dtls_association *a, as_it_was; } stages[STAGES_MAX];
 static size_t count;
 static lua_State *L;
 

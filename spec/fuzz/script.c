@@ -18,7 +18,8 @@ int luaopen_dtls_core(lua_State *L);
 /* ── net ── */
 
 static struct sockaddr_in loopback(int port) {
-  return (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  return (struct sockaddr_in){
+      .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 }
 
 /* net.open() → descriptor, port: a UDP socket on the loopback interface */
@@ -26,7 +27,8 @@ static int net_open(lua_State *L) {
   struct sockaddr_in address = loopback(0);
   socklen_t size = sizeof address;
   int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0 || bind(fd, (struct sockaddr *)&address, size) != 0 || getsockname(fd, (struct sockaddr *)&address, &size) != 0)
+  if (fd < 0 || bind(fd, (struct sockaddr *)&address, size) != 0 ||
+      getsockname(fd, (struct sockaddr *)&address, &size) != 0)
     return luaL_error(L, "no socket");
   lua_pushinteger(L, fd);
   lua_pushinteger(L, ntohs(address.sin_port));
@@ -36,7 +38,8 @@ static int net_open(lua_State *L) {
 /* net.connect(descriptor, port) */
 static int net_connect(lua_State *L) {
   struct sockaddr_in peer = loopback((int)luaL_checkinteger(L, 2));
-  if (connect((int)luaL_checkinteger(L, 1), (struct sockaddr *)&peer, sizeof peer) != 0) return luaL_error(L, "cannot connect");
+  if (connect((int)luaL_checkinteger(L, 1), (struct sockaddr *)&peer, sizeof peer) != 0)
+    return luaL_error(L, "cannot connect");
   return 0;
 }
 
@@ -91,8 +94,9 @@ static int traceback(lua_State *L) {
 }
 
 lua_State *fuzz_run(const char *script) {
-  static const luaL_Reg net[] = {{"open", net_open},       {"connect", net_connect}, {"send", net_send}, {"receive", net_receive}, {"fix", net_fix},
-                                 {"advance", net_advance}, {"allocated", net_allocated}, {NULL, NULL}};
+  static const luaL_Reg net[] = {
+      {"open", net_open}, {"connect", net_connect}, {"send", net_send},           {"receive", net_receive},
+      {"fix", net_fix},   {"advance", net_advance}, {"allocated", net_allocated}, {NULL, NULL}};
   __lsan_disable();
   lua_State *L = luaL_newstate();
   luaL_openlibs(L);

@@ -30,9 +30,7 @@ FILE *fopen(const char *path, const char *mode) {
   return real(moved(path, buffer), mode);
 }
 
-FILE *fopen64(const char *path, const char *mode) {
-  return fopen(path, mode);
-}
+FILE *fopen64(const char *path, const char *mode) { return fopen(path, mode); }
 
 DIR *opendir(const char *path) {
   char buffer[PATH_MAX];

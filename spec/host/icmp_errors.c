@@ -8,7 +8,8 @@
 #include <unistd.h>
 
 ssize_t recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *peer, socklen_t *peer_size) {
-  static const int errors[] = {EACCES, ENONET, ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EPROTO, ENOPROTOOPT, EHOSTDOWN, EMSGSIZE};
+  static const int errors[] = {EACCES, ENONET,      ECONNREFUSED, EHOSTUNREACH, ENETUNREACH,
+                               EPROTO, ENOPROTOOPT, EHOSTDOWN,    EMSGSIZE};
   static unsigned calls;
   unsigned call = calls++;
   if (call % 2 == 1) {

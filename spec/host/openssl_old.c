@@ -4,9 +4,7 @@
  */
 #include <openssl/crypto.h>
 
-unsigned long OpenSSL_version_num(void) {
-  return 0x1010117fL;
-}
+unsigned long OpenSSL_version_num(void) { return 0x1010117fL; }
 
 const char *OpenSSL_version(int type) {
   (void)type;

@@ -188,7 +188,8 @@ dtls_result dtls_association_handshake(dtls_association *a, dtls_failure *f) {
     return DTLS_ASKED;
   }
   /* One call may do both, take a valid flight and then an alert: only what came after the alert counts. */
-  if (a->soft_error.deadline != 0 && SSL_get_state(a->ssl) != a->soft_error.state && result != 1) dtls_soft_error_clear(a);
+  if (a->soft_error.deadline != 0 && SSL_get_state(a->ssl) != a->soft_error.state && result != 1)
+    dtls_soft_error_clear(a);
   if (result != 1) {
     dtls_result ended = unfinished(a, result, "handshake", f);
     if (ended != DTLS_CLOSED) return ended;
@@ -221,7 +222,8 @@ static int read_message(dtls_association *a, char message[DTLS_MESSAGE_MAX], siz
   return result;
 }
 
-dtls_result dtls_association_read(dtls_association *a, char message[DTLS_MESSAGE_MAX], size_t *size, bool *more, dtls_failure *f) {
+dtls_result dtls_association_read(dtls_association *a, char message[DTLS_MESSAGE_MAX], size_t *size, bool *more,
+                                  dtls_failure *f) {
   if (!is_usable(a, f)) return DTLS_FAILED;
   a->buffered = true;
   int result = read_message(a, message, size);
@@ -242,13 +244,16 @@ static bool not_sent(const dtls_association *a, dtls_failure *f) {
   return dtls_fail_system(f, a->output.write_error, "the message was not sent");
 }
 
-bool dtls_association_write(dtls_association *a, const char *message, size_t size, bool fragments, bool *fatal, dtls_failure *f) {
+bool dtls_association_write(dtls_association *a, const char *message, size_t size, bool fragments, bool *fatal,
+                            dtls_failure *f) {
   *fatal = false;
   if (dtls_association_is_foreign(a)) return dtls_fail_forked(f);
   if (!a->open) return dtls_fail(f, "ENOTCONN", "the handshake is not complete");
-  if (size == 0) return dtls_fail(f, "EINVAL", "an empty message cannot be sent: DTLS has no empty records for the application");
+  if (size == 0)
+    return dtls_fail(f, "EINVAL", "an empty message cannot be sent: DTLS has no empty records for the application");
   size_t limit = fragments ? dtls_mtu_fragment(a) : a->mtu.message;
-  if (size > limit) return dtls_fail(f, "EMSGSIZE", "a message of %zu bytes does not fit: the limit is %zu", size, limit);
+  if (size > limit)
+    return dtls_fail(f, "EMSGSIZE", "a message of %zu bytes does not fit: the limit is %zu", size, limit);
   ERR_clear_error();
   errno = 0;
   a->output.write_error = 0;
@@ -258,7 +263,8 @@ bool dtls_association_write(dtls_association *a, const char *message, size_t siz
     int number = errno;
     *fatal = true;
     /* libssl 3.2 and later have an error of their own for a BIO that failed. */
-    return a->output.write_error != 0 ? not_sent(a, f) : dtls_diagnose(a, SSL_get_error(a->ssl, written), number, "write", f);
+    return a->output.write_error != 0 ? not_sent(a, f)
+                                      : dtls_diagnose(a, SSL_get_error(a->ssl, written), number, "write", f);
   }
   if (idle) dtls_association_release(a);
   if (a->output.write_error != 0) return not_sent(a, f);

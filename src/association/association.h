@@ -35,10 +35,10 @@ struct dtls_association {
   int owner;                /* the binding's reference to the Lua object that it belongs to */
   unsigned fork_generation; /* of the process that made it, base/fork.h */
   bool server, open;
-  bool asks_hello;          /* the application looks at the hello: names, stored sessions */
-  bool buffered;            /* libssl holds record buffers for it (open ones only) */
-  int alert_read;           /* level << 8 | description of the last alert that libssl has read */
-  SSL_SESSION *offered;     /* by a client. libssl, repeating the hello, reads it after it has let go of it */
+  bool asks_hello;      /* the application looks at the hello: names, stored sessions */
+  bool buffered;        /* libssl holds record buffers for it (open ones only) */
+  int alert_read;       /* level << 8 | description of the last alert that libssl has read */
+  SSL_SESSION *offered; /* by a client. libssl, repeating the hello, reads it after it has let go of it */
   dtls_origin origin;
   dtls_input input;
   dtls_output output;
@@ -68,26 +68,32 @@ void dtls_association_prepare(SSL_CTX *ctx); /* a server's, before its first ass
 dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd); /* NULL: OpenSSL's queue says why */
 void dtls_association_free(dtls_association *a);
 bool dtls_association_set_peer(dtls_association *a, const dtls_path *path); /* attaching it is the caller's */
-bool dtls_association_is_foreign(const dtls_association *a); /* it belongs to the parent process */
+bool dtls_association_is_foreign(const dtls_association *a);                /* it belongs to the parent process */
 
 dtls_result dtls_association_handshake(dtls_association *a, dtls_failure *f); /* SSL_do_handshake */
 /* One message (SSL_read_ex). more: the datagram held more than this message, which no readable socket will announce. Of its own
    socket it takes so many datagrams (DTLS_READS_MAX) and says WANT_READ, whether or not there are more. */
-dtls_result dtls_association_read(dtls_association *a, char message[DTLS_MESSAGE_MAX], size_t *size, bool *more, dtls_failure *f);
+dtls_result dtls_association_read(dtls_association *a, char message[DTLS_MESSAGE_MAX], size_t *size, bool *more,
+                                  dtls_failure *f);
 /* One message in one datagram (SSL_write); fragments: also one that IP must cut. EMSGSIZE: longer than that. EAGAIN, ENOBUFS: the
    system dropped it; nothing else is wrong. fatal: the association is beyond use. */
-bool dtls_association_write(dtls_association *a, const char *message, size_t size, bool fragments, bool *fatal, dtls_failure *f);
+bool dtls_association_write(dtls_association *a, const char *message, size_t size, bool fragments, bool *fatal,
+                            dtls_failure *f);
 void dtls_association_shutdown(dtls_association *a); /* close_notify, if there is anybody to tell (SSL_shutdown) */
-bool dtls_association_send_other(dtls_association *a, const char *data, size_t size, dtls_failure *f); /* a datagram of another protocol */
+/* a datagram of another protocol */
+bool dtls_association_send_other(dtls_association *a, const char *data, size_t size, dtls_failure *f);
 /* A parallel handshake has completed: it takes its path over. Returns the association that had it; NULL: none. */
 dtls_association *dtls_association_promote(dtls_association *a);
 
-uint64_t dtls_association_deadline(const dtls_association *a); /* ms, when handle_timeout wants to be called; UINT64_MAX: never, or not before an answer */
+/* ms, when handle_timeout wants to be called; UINT64_MAX: never, or not before an answer */
+uint64_t dtls_association_deadline(const dtls_association *a);
 bool dtls_association_handle_timeout(dtls_association *a, dtls_failure *f); /* repeats the last flight when it is due */
-void dtls_association_set_retransmit(dtls_association *a, unsigned first, unsigned next); /* ms; next 0: double the wait */
+/* ms; next 0: double the wait */
+void dtls_association_set_retransmit(dtls_association *a, unsigned first, unsigned next);
 void dtls_association_release(dtls_association *a); /* its record buffers, until they are needed again */
 
-const char *dtls_association_identity(const dtls_association *a, size_t *size); /* the PSK identity that its peer has, or says that it has; or NULL */
+/* the PSK identity that its peer has, or says that it has; or NULL */
+const char *dtls_association_identity(const dtls_association *a, size_t *size);
 /* The association that a peer is of: its first member. */
 static inline dtls_association *dtls_association_of(const SSL *ssl) { return (dtls_association *)dtls_peer_of(ssl); }
 

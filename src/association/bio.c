@@ -21,15 +21,22 @@ static void count_drop(dtls_association *a, dtls_drop reason) { DTLS_COUNT(a, dr
 /* The socket itself is beyond use. All else is the network's: ICMP alone can bring EACCES, ENONET and a dozen more. */
 bool dtls_socket_is_final(int number) {
   switch (number) {
-    case EBADF: case ENOTSOCK: case EFAULT: case EOPNOTSUPP: case ENOTCONN: case EDESTADDRREQ: return true;
+    case EBADF:
+    case ENOTSOCK:
+    case EFAULT:
+    case EOPNOTSUPP:
+    case ENOTCONN:
+    case EDESTADDRREQ: return true;
     default: return false;
   }
 }
 
 dtls_drop dtls_socket_drop_reason(int number) {
   switch (number) {
-    case EAGAIN: case EINTR: return DTLS_DROP_AGAIN;
-    case ENOBUFS: case ENOMEM: return DTLS_DROP_NOBUFS;
+    case EAGAIN:
+    case EINTR: return DTLS_DROP_AGAIN;
+    case ENOBUFS:
+    case ENOMEM: return DTLS_DROP_NOBUFS;
     case EMSGSIZE: return DTLS_DROP_MSGSIZE;
     case ECONNREFUSED: return DTLS_DROP_REFUSED;
     default: return DTLS_DROP_UNREACHABLE;
@@ -83,7 +90,8 @@ static bool is_for_me_untrusted(dtls_association *a, const uint8_t *data, size_t
 }
 
 /* The kernel may queue a datagram here that it looked up before the socket was connected, whoever sent it. */
-static void pass_on_untrusted(dtls_association *a, const dtls_address *sender, const uint8_t *data, size_t size, bool cut) {
+static void pass_on_untrusted(dtls_association *a, const dtls_address *sender, const uint8_t *data, size_t size,
+                              bool cut) {
   dtls_endpoint *ep = a->endpoint;
   if (!ep) {
     count_drop(a, DTLS_DROP_STRANGER);
@@ -172,7 +180,8 @@ static int read_record(dtls_association *a, uint8_t *out, size_t capacity) {
 static int bio_read(BIO *bio, char *out, int capacity) {
   dtls_association *a = BIO_get_data(bio);
   bool whole = a->open || !a->path;
-  size_t room = capacity < DTLS_DATAGRAM_MAX ? (size_t)capacity : DTLS_DATAGRAM_MAX; /* what is longer is cut, and dropped */
+  /* what is longer is cut, and dropped */
+  size_t room = capacity < DTLS_DATAGRAM_MAX ? (size_t)capacity : DTLS_DATAGRAM_MAX;
   BIO_clear_retry_flags(bio);
   int size = whole ? read_datagram(a, (uint8_t *)out, room) : read_record(a, (uint8_t *)out, room);
   if (size > 0) return size;
@@ -223,7 +232,8 @@ static bool send_datagram(dtls_association *a, const char *data, size_t size) {
   int earlier;
   ssize_t sent = put_again(a, data, size, &earlier);
   if (sent == 0) return true;
-  if ((sent > 0 || errno == EMSGSIZE) && size > a->retransmit.longest) a->retransmit.longest = size; /* retransmit.c: it may be too long for the path */
+  /* retransmit.c: it may be too long for the path */
+  if ((sent > 0 || errno == EMSGSIZE) && size > a->retransmit.longest) a->retransmit.longest = size;
   if (sent > 0) {
     dtls_association_count_out(a, size);
     return true;
@@ -260,7 +270,8 @@ static void count_finished(dtls_association *a, const char *data, size_t size) {
 /* RFC 6347 §4.2.1: a server's records go on from the number of the hello's, and not from libssl's own. */
 static void shift_numbers(const dtls_association *a, uint8_t *data, size_t size) {
   for (size_t at = 0; size - at >= DTLS_RECORD_HEADER; at += dtls_record_size(data + at)) {
-    if (dtls_record_epoch(data + at) == 0) set_number(data + at, dtls_record_number(data + at) + a->output.epoch0_shift);
+    if (dtls_record_epoch(data + at) == 0)
+      set_number(data + at, dtls_record_number(data + at) + a->output.epoch0_shift);
     if (dtls_record_size(data + at) > size - at) return;
   }
 }

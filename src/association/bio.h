@@ -15,11 +15,12 @@
 typedef struct {
   const uint8_t *data; /* a datagram that was handed in; valid until the endpoint takes its next one */
   size_t size;
-  bool reads_socket;       /* false: only datagrams handed in are read */
-  unsigned reads_left;     /* of its socket, until it wants to read again; libssl itself goes on after a forged record */
-  unsigned unread;         /* protected records with data that libssl got since it last had nothing more to say */
-  size_t protected_min;    /* once open: the shortest protected record */
-  uint64_t epoch0_number;  /* of the last record of epoch 0 that libssl has got */
+  bool reads_socket; /* false: only datagrams handed in are read */
+  /* of its socket, until it wants to read again; libssl itself goes on after a forged record */
+  unsigned reads_left;
+  unsigned unread;        /* protected records with data that libssl got since it last had nothing more to say */
+  size_t protected_min;   /* once open: the shortest protected record */
+  uint64_t epoch0_number; /* of the last record of epoch 0 that libssl has got */
 } dtls_input;
 
 /* What becomes of the datagrams that libssl writes. */

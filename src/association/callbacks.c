@@ -24,7 +24,7 @@ enum {
 };
 
 /* Datagrams; a flight is shorter, and what does not fit is repeated by the peer. */
-static const dtls_queue_limit KEPT_MAX = {.count = 32, .bytes = 32 * 1024};
+static const dtls_queue_limit KEPT_MAX = {.count = 32, .bytes = (size_t)32 * 1024};
 
 struct dtls_callback {
   dtls_question asked; /* and not answered yet */
@@ -69,9 +69,13 @@ void dtls_callback_free(dtls_association *a) {
 /* A peer is the first member of its association. */
 static dtls_association *of_peer(dtls_peer *peer) { return (dtls_association *)peer; }
 
-dtls_question dtls_callback_asked(const dtls_association *a) { return a->callback ? a->callback->asked : DTLS_ASK_NOTHING; }
+dtls_question dtls_callback_asked(const dtls_association *a) {
+  return a->callback ? a->callback->asked : DTLS_ASK_NOTHING;
+}
 
-static bool has_answer(const dtls_association *a, dtls_question q) { return a->callback && a->callback->answered >> q & 1; }
+static bool has_answer(const dtls_association *a, dtls_question q) {
+  return a->callback && a->callback->answered >> q & 1;
+}
 
 /* ── datagrams that wait ── */
 
@@ -111,7 +115,8 @@ static bool find_name_untrusted(SSL *ssl, dtls_name *out) {
   const uint8_t *p;
   size_t total;
   *out = (dtls_name){.size = 0};
-  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &p, &total) != 1 || total < LIST_PREFIX + ENTRY_PREFIX) return true;
+  if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &p, &total) != 1 || total < LIST_PREFIX + ENTRY_PREFIX)
+    return true;
   size_t length = dtls_u16(p + LIST_PREFIX + 1);
   if (p[LIST_PREFIX] != TLSEXT_NAMETYPE_host_name || length > total - LIST_PREFIX - ENTRY_PREFIX) return true;
   return dtls_name_of_client_untrusted((const char *)p + LIST_PREFIX + ENTRY_PREFIX, length, out);
@@ -140,7 +145,8 @@ static int on_hello(SSL *ssl, int *alert, void *argument) {
     *alert = a->callback->hello.alert;
     return SSL_CLIENT_HELLO_ERROR;
   }
-  return dtls_placeholder_use_untrusted(ssl) && dtls_session_bind(ssl, name.text, name.size) ? SSL_CLIENT_HELLO_SUCCESS : SSL_CLIENT_HELLO_ERROR;
+  return dtls_placeholder_use_untrusted(ssl) && dtls_session_bind(ssl, name.text, name.size) ? SSL_CLIENT_HELLO_SUCCESS
+                                                                                             : SSL_CLIENT_HELLO_ERROR;
 }
 
 /*
@@ -154,7 +160,8 @@ static int on_servername(SSL *ssl, int *alert, void *argument) {
   (void)argument;
   *alert = SSL_AD_INTERNAL_ERROR;
   if (a->callback && a->callback->hello.chosen) return SSL_TLSEXT_ERR_OK;
-  if (name && !SSL_session_reused(ssl) && SSL_SESSION_set1_hostname(SSL_get0_session(ssl), name) != 1) return SSL_TLSEXT_ERR_ALERT_FATAL;
+  if (name && !SSL_session_reused(ssl) && SSL_SESSION_set1_hostname(SSL_get0_session(ssl), name) != 1)
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
   return SSL_TLSEXT_ERR_NOACK;
 }
 
@@ -258,7 +265,8 @@ static void answered(dtls_association *a) {
   a->callback->asked = DTLS_ASK_NOTHING;
 }
 
-bool dtls_callback_answer_hello(dtls_association *a, SSL_CTX *ctx, const char *session, size_t size, bool *stale, dtls_failure *f) {
+bool dtls_callback_answer_hello(dtls_association *a, SSL_CTX *ctx, const char *session, size_t size, bool *stale,
+                                dtls_failure *f) {
   ERR_clear_error();
   if (ctx && !dtls_context_adopt(a->ssl, ctx)) return dtls_fail_openssl(f, "ERR_DTLS_CONFIG", "cannot use the context");
   a->callback->hello.chosen = ctx != NULL;
@@ -283,7 +291,8 @@ static bool keep_psk(dtls_psk *psk, const char *identity, size_t identity_size, 
   return true;
 }
 
-void dtls_callback_answer_psk(dtls_association *a, const char *identity, size_t identity_size, const char *key, size_t key_size) {
+void dtls_callback_answer_psk(dtls_association *a, const char *identity, size_t identity_size, const char *key,
+                              size_t key_size) {
   if (key && a->server) identity = dtls_callback_identity(a, &identity_size);
   if (key) a->callback->psk.failed = !keep_psk(&a->callback->psk.key, identity, identity_size, key, key_size);
   answered(a);

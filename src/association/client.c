@@ -20,7 +20,8 @@ static void empty_socket_untrusted(dtls_association *a) {
     dtls_address sender;
     ssize_t size = dtls_udp_receive(a->path->fd, data, sizeof data, &sender);
     if (size < 0 && errno == EAGAIN) return;
-    if (size < 0 || (size_t)size > sizeof data || !a->others.wanted || !dtls_address_equal(&sender, &a->path->peer)) continue;
+    if (size < 0 || (size_t)size > sizeof data || !a->others.wanted || !dtls_address_equal(&sender, &a->path->peer))
+      continue;
     if (!dtls_multiplex_is_other_untrusted(data, (size_t)size)) continue;
     dtls_association_count_in(a, (size_t)size);
     dtls_multiplex_keep(a, data, (size_t)size);
@@ -29,14 +30,16 @@ static void empty_socket_untrusted(dtls_association *a) {
 
 static bool prepare(dtls_association *a, const dtls_client_options *o) {
   const char *name = o->name.text;
-  if (!dtls_verify_name(a->ssl, &o->name, o->check_name) || !dtls_session_bind(a->ssl, name, o->name.size)) return false;
+  if (!dtls_verify_name(a->ssl, &o->name, o->check_name) || !dtls_session_bind(a->ssl, name, o->name.size))
+    return false;
   a->offered = o->session ? dtls_session_parse(o->session, o->session_size) : NULL;
   if (a->offered) dtls_session_offer(a->ssl, a->offered, name);
   return true;
 }
 
 /* The path of the socket, which it closes when the descriptor is a duplicate. NULL: no memory. */
-static dtls_path *open_path(dtls_association *a, int fd, bool owns_fd, const dtls_address *local, const dtls_address *peer) {
+static dtls_path *open_path(dtls_association *a, int fd, bool owns_fd, const dtls_address *local,
+                            const dtls_address *peer) {
   dtls_path *path = dtls_path_new(NULL, local, peer, fd, owns_fd);
   if (!path && owns_fd) close(fd);
   if (path && dtls_association_set_peer(a, path)) return path;

@@ -11,12 +11,15 @@
 #include "wire/name.h"
 
 typedef struct {
-  dtls_name name;      /* of the server; size 0: none */
-  bool check_name;     /* its certificate must have the name */
-  const char *session; /* what resumes a session (d2i_SSL_SESSION); NULL: none. Not offered when it is of another name or context, or too old */
+  dtls_name name;  /* of the server; size 0: none */
+  bool check_name; /* its certificate must have the name */
+  /* what resumes a session (d2i_SSL_SESSION); NULL: none. Not offered when it is of another name or context, or too
+     old */
+  const char *session;
   size_t session_size;
-  bool duplicate;      /* the association has a descriptor of its own, so that the caller may close his at any time */
-  bool takes_others;   /* the application asks for datagrams of other protocols, those that wait in the socket included */
+  bool duplicate; /* the association has a descriptor of its own, so that the caller may close his at any time */
+  /* the application asks for datagrams of other protocols, those that wait in the socket included */
+  bool takes_others;
 } dtls_client_options;
 
 /* fd: a connected UDP socket, which stays the caller's. NULL: failure. */

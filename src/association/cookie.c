@@ -60,7 +60,8 @@ static void replace(dtls_cookies *cookies, EVP_MAC_CTX *current, EVP_MAC_CTX *pr
   cookies->rotated = dtls_now();
 }
 
-bool dtls_cookies_set(dtls_cookies *cookies, const void *current, size_t size, const void *previous, size_t previous_size) {
+bool dtls_cookies_set(dtls_cookies *cookies, const void *current, size_t size, const void *previous,
+                      size_t previous_size) {
   EVP_MAC_CTX *first = keyed(current, size);
   EVP_MAC_CTX *second = previous ? keyed(previous, previous_size) : NULL;
   if (!first || (previous && !second)) {
@@ -77,14 +78,16 @@ bool dtls_cookies_set(dtls_cookies *cookies, const void *current, size_t size, c
  * The client's parameters are in the MAC as RFC 6347 asks, so that a cookie serves the hello that it was made for; but not
  * the session id: an Mbed TLS 2.28 client with a ticket makes up another one for its second hello.
  */
-static bool compute(EVP_MAC_CTX *key, const dtls_address *peer, const dtls_hello *hello, uint16_t generation, uint8_t out[DTLS_COOKIE_SIZE]) {
+static bool compute(EVP_MAC_CTX *key, const dtls_address *peer, const dtls_hello *hello, uint16_t generation,
+                    uint8_t out[DTLS_COOKIE_SIZE]) {
   uint8_t address[DTLS_ADDRESS_BYTES];
   const uint8_t sizes[4] = {(uint8_t)(hello->suites_size >> 8), (uint8_t)hello->suites_size, (uint8_t)(generation >> 8),
                             (uint8_t)generation};
   size_t size = 0;
   dtls_address_bytes(peer, address);
-  return EVP_MAC_init(key, NULL, 0, NULL) && EVP_MAC_update(key, address, sizeof address) && EVP_MAC_update(key, sizes, sizeof sizes) &&
-         EVP_MAC_update(key, hello->version, 2) && EVP_MAC_update(key, hello->random, DTLS_RANDOM_SIZE) &&
+  return EVP_MAC_init(key, NULL, 0, NULL) && EVP_MAC_update(key, address, sizeof address) &&
+         EVP_MAC_update(key, sizes, sizeof sizes) && EVP_MAC_update(key, hello->version, 2) &&
+         EVP_MAC_update(key, hello->random, DTLS_RANDOM_SIZE) &&
          EVP_MAC_update(key, hello->suites, hello->suites_size) && EVP_MAC_final(key, out, &size, DTLS_COOKIE_SIZE) &&
          size == DTLS_COOKIE_SIZE;
 }
@@ -106,11 +109,14 @@ bool dtls_cookies_make(dtls_cookies *cookies, const dtls_address *peer, const dt
   return compute(cookies->current, peer, hello, generation, out);
 }
 
-bool dtls_cookies_verify(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello, uint16_t generation) {
+bool dtls_cookies_verify(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello,
+                         uint16_t generation) {
   uint8_t expected[DTLS_COOKIE_SIZE];
   rotate(cookies);
   if (hello->cookie_size != DTLS_COOKIE_SIZE) return false;
-  if (compute(cookies->current, peer, hello, generation, expected) && CRYPTO_memcmp(expected, hello->cookie, DTLS_COOKIE_SIZE) == 0) return true;
+  if (compute(cookies->current, peer, hello, generation, expected) &&
+      CRYPTO_memcmp(expected, hello->cookie, DTLS_COOKIE_SIZE) == 0)
+    return true;
   return cookies->previous && compute(cookies->previous, peer, hello, generation, expected) &&
          CRYPTO_memcmp(expected, hello->cookie, DTLS_COOKIE_SIZE) == 0;
 }

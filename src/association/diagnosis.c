@@ -12,7 +12,8 @@
 
 /* A wrong key is silence: Finished cannot be decrypted, and what cannot be decrypted is dropped (RFC 6347 §4.1.2.7). */
 static bool looks_like_wrong_key(const dtls_association *a) {
-  bool waits_for_finished = a->server ? a->handshake.peer_changed_cipher : a->handshake.last.written && a->handshake.last.type == SSL3_MT_FINISHED;
+  bool waits_for_finished = a->server ? a->handshake.peer_changed_cipher
+                                      : a->handshake.last.written && a->handshake.last.type == SSL3_MT_FINISHED;
   return dtls_psk_suite(a->ssl) && !SSL_session_reused(a->ssl) && waits_for_finished;
 }
 
@@ -48,7 +49,8 @@ static bool protocol_error(dtls_failure *f, const char *what, const char *messag
 static bool open_failed(const dtls_association *a, const char *what, dtls_failure *f) {
   switch (ERR_GET_REASON(ERR_peek_last_error())) {
     case SSL_R_READ_TIMEOUT_EXPIRED:
-      return protocol_error(f, what, "the peer repeated its Finished more often than OpenSSL allows", "TOO_MANY_FINISHED");
+      return protocol_error(f, what, "the peer repeated its Finished more often than OpenSSL allows",
+                            "TOO_MANY_FINISHED");
     case SSL_R_TOO_MANY_WARN_ALERTS: /* OpenSSL 3.0 reads each warning five times, and takes that for five warnings */
       ERR_clear_error();
       return dtls_fail_warning(f, a->alert_read & 0xff);
@@ -67,7 +69,8 @@ static bool no_key(const dtls_association *a, const char *what, dtls_failure *f)
   if (a->server)
     snprintf(f->message, sizeof f->message, "there is no key for the identity %s", text ? quoted : "");
   else
-    snprintf(f->message, sizeof f->message, text ? "there is no key for a server with the hint %s" : "there is no key for this server", quoted);
+    snprintf(f->message, sizeof f->message,
+             text ? "there is no key for a server with the hint %s" : "there is no key for this server", quoted);
   return false;
 }
 
@@ -81,7 +84,7 @@ static bool began_handshake(const char *what, dtls_failure *f) {
 }
 
 /* Writes the names of the first suites of a list, of which a client may send hundreds. */
-static void write_suites(char *out, size_t capacity, const STACK_OF(SSL_CIPHER) *suites) {
+static void write_suites(char *out, size_t capacity, const STACK_OF(SSL_CIPHER) * suites) {
   enum { SHOWN_MAX = 12 };
   int count = suites ? sk_SSL_CIPHER_num(suites) : 0;
   size_t used = 0;
@@ -89,7 +92,8 @@ static void write_suites(char *out, size_t capacity, const STACK_OF(SSL_CIPHER) 
   for (int i = 0, shown = 0; i < count && shown <= SHOWN_MAX; i++) {
     const SSL_CIPHER *suite = sk_SSL_CIPHER_value(suites, i);
     if (SSL_CIPHER_get_kx_nid(suite) == NID_kx_any) continue; /* TLS 1.3's are always there */
-    int size = snprintf(out + used, capacity - used, "%s%s", shown > 0 ? ":" : "", shown < SHOWN_MAX ? SSL_CIPHER_get_name(suite) : "...");
+    int size = snprintf(out + used, capacity - used, "%s%s", shown > 0 ? ":" : "",
+                        shown < SHOWN_MAX ? SSL_CIPHER_get_name(suite) : "...");
     if (size < 0 || (size_t)size >= capacity - used) return;
     used += (size_t)size;
     shown++;
@@ -99,11 +103,12 @@ static void write_suites(char *out, size_t capacity, const STACK_OF(SSL_CIPHER) 
 /* Both may have a suite, and no certificate or group for it. */
 static bool no_shared_suite(const dtls_association *a, const char *what, dtls_failure *f) {
   char theirs[DTLS_SENTENCE_MAX / 2 - 128], ours[sizeof theirs];
-  dtls_fail_openssl(f, "ERR_DTLS_PROTOCOL", what); /* with OpenSSL's reason */
+  dtls_fail_openssl(f, "ERR_DTLS_PROTOCOL", what);                     /* with OpenSSL's reason */
   write_suites(theirs, sizeof theirs, SSL_get_client_ciphers(a->ssl)); /* those that this OpenSSL knows */
   write_suites(ours, sizeof ours, SSL_get_ciphers(a->ssl));
   size_t size = strlen(f->message);
-  snprintf(f->message + size, sizeof f->message - size, "; the client offers '%s', and this server has '%s'", theirs, ours);
+  snprintf(f->message + size, sizeof f->message - size, "; the client offers '%s', and this server has '%s'", theirs,
+           ours);
   return false;
 }
 
@@ -126,6 +131,7 @@ bool dtls_diagnose(const dtls_association *a, int error, int number, const char 
 
 bool dtls_diagnose_timer(const dtls_association *a, int number, dtls_failure *f) {
   if (ERR_peek_error() == 0) return dtls_fail_system(f, number, "cannot repeat a flight");
-  if (ERR_GET_REASON(ERR_peek_last_error()) != SSL_R_READ_TIMEOUT_EXPIRED) return dtls_fail_openssl(f, "ERR_DTLS_PROTOCOL", "cannot repeat a flight");
+  if (ERR_GET_REASON(ERR_peek_last_error()) != SSL_R_READ_TIMEOUT_EXPIRED)
+    return dtls_fail_openssl(f, "ERR_DTLS_PROTOCOL", "cannot repeat a flight");
   return gave_up(a, f);
 }

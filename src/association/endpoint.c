@@ -19,7 +19,8 @@ typedef struct {
   uint64_t seen_by; /* the number of the association that has had it, or 0 */
 } origin;
 
-static const dtls_queue_limit REQUEUED_MAX = {.count = 1024, .bytes = (size_t)1024 * (DTLS_DATAGRAM_MAX + sizeof(origin))};
+static const dtls_queue_limit REQUEUED_MAX = {.count = 1024,
+                                              .bytes = (size_t)1024 * (DTLS_DATAGRAM_MAX + sizeof(origin))};
 
 /* ── life ── */
 
@@ -69,7 +70,8 @@ void dtls_endpoint_close(dtls_endpoint *ep) {
 
 static bool ask_for_local_addresses(int fd, int family) {
   int on = 1;
-  return setsockopt(fd, family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP, family == AF_INET6 ? IPV6_RECVPKTINFO : IP_PKTINFO, &on, sizeof on) == 0;
+  return setsockopt(fd, family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP,
+                    family == AF_INET6 ? IPV6_RECVPKTINFO : IP_PKTINFO, &on, sizeof on) == 0;
 }
 
 /* Peer sockets share the port. The option is set after bind, so that a port in use is still an error there. */
@@ -81,10 +83,13 @@ static bool allow_peer_sockets(int fd) {
 /* Whether the socket can be listened on. */
 static bool prepare_socket(int fd, bool shared, dtls_address *bound, dtls_failure *f) {
   dtls_address peer;
-  if (!dtls_udp_local(fd, bound) || !ask_for_local_addresses(fd, bound->sa.sa_family) || (!shared && !allow_peer_sockets(fd)))
+  if (!dtls_udp_local(fd, bound) || !ask_for_local_addresses(fd, bound->sa.sa_family) ||
+      (!shared && !allow_peer_sockets(fd)))
     return dtls_fail_system(f, errno, "cannot listen on this socket");
-  if (bound->v4.sin_port == 0) return dtls_fail(f, "EINVAL", "cannot listen on a socket that is not bound"); /* sin6_port is in the same place */
-  if (dtls_udp_peer(fd, &peer)) return dtls_fail(f, "EISCONN", "cannot listen on a socket that is connected to one peer");
+  /* sin6_port is in the same place */
+  if (bound->v4.sin_port == 0) return dtls_fail(f, "EINVAL", "cannot listen on a socket that is not bound");
+  if (dtls_udp_peer(fd, &peer))
+    return dtls_fail(f, "EISCONN", "cannot listen on a socket that is connected to one peer");
   dtls_udp_announce_errors(fd);
   return true;
 }
@@ -137,9 +142,11 @@ void dtls_endpoint_count_overflow(dtls_endpoint *ep) {
 
 /* ── datagrams ── */
 
-void dtls_endpoint_requeue(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data, size_t size, uint64_t seen_by) {
+void dtls_endpoint_requeue(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data,
+                           size_t size, uint64_t seen_by) {
   origin from = {.local = path->local, .peer = *peer, .seen_by = seen_by};
-  if (ep->fd < 0 || !dtls_queue_add(&ep->requeued, REQUEUED_MAX, &from, sizeof from, data, size)) ep->counters.drops[DTLS_DROP_STASH]++;
+  if (ep->fd < 0 || !dtls_queue_add(&ep->requeued, REQUEUED_MAX, &from, sizeof from, data, size))
+    ep->counters.drops[DTLS_DROP_STASH]++;
 }
 
 /* An error that the kernel reports, which takes one read, is no reason to leave the datagrams behind it. */
@@ -224,7 +231,8 @@ static dtls_found deliver_to_other(dtls_endpoint *ep, const dtls_path *path, uin
 /* The current datagram has no path. */
 static dtls_found meet_untrusted(dtls_endpoint *ep, bool *known) {
   const dtls_datagram *d = &ep->current.datagram;
-  if (d->size >= DTLS_RECORD_HEADER && d->data[0] == SSL3_RT_HANDSHAKE && dtls_record_epoch(d->data) == 0) return handle_client_hello(ep, NULL, known);
+  if (d->size >= DTLS_RECORD_HEADER && d->data[0] == SSL3_RT_HANDSHAKE && dtls_record_epoch(d->data) == 0)
+    return handle_client_hello(ep, NULL, known);
   ep->counters.drops[d->size == 0 ? DTLS_DROP_EMPTY : DTLS_DROP_STRANGER]++;
   return DTLS_FOUND_NOTHING;
 }
@@ -277,8 +285,10 @@ bool dtls_endpoint_pending(const dtls_endpoint *ep) {
   return ep->requeued.oldest || ep->current.seen_by != 0 || dtls_batch_pending(ep->batch);
 }
 
-bool dtls_endpoint_send_other(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, const char *data, size_t size, dtls_failure *f) {
-  if (dtls_udp_send(ep->fd, local, peer, data, size) < 0) return dtls_fail_system(f, errno, "the datagram was not sent");
+bool dtls_endpoint_send_other(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, const char *data,
+                              size_t size, dtls_failure *f) {
+  if (dtls_udp_send(ep->fd, local, peer, data, size) < 0)
+    return dtls_fail_system(f, errno, "the datagram was not sent");
   dtls_count_out(&ep->counters, size);
   return true;
 }
@@ -337,7 +347,9 @@ static dtls_association *new_association(dtls_endpoint *ep, const dtls_path *pat
 
 /* Puts the association on the path. Returns the unfinished one that has lost its place there, or NULL. */
 static dtls_association *take_place(dtls_path *path, dtls_association *a) {
-  dtls_association *displaced = path->successor ? path->successor : path->current && !path->current->open ? path->current : NULL;
+  dtls_association *displaced = path->successor                         ? path->successor
+                                : path->current && !path->current->open ? path->current
+                                                                        : NULL;
   bool in_place = displaced && displaced == path->current;
   if (displaced && !in_place) dtls_path_detach(displaced);
   dtls_path_attach(path, a);

@@ -37,10 +37,10 @@ typedef struct {
 /* The datagram that next() has taken, until it takes another one. */
 typedef struct {
   dtls_datagram datagram;
-  dtls_queued *queued;       /* the entry of the requeued datagrams that it points into; NULL: it is in the batch */
-  uint64_t seen_by;          /* the number of the association that has had it, when it is for another one, too; or 0 */
-  dtls_association *reader;  /* the association it was handed to */
-  bool verified;             /* it is a verified hello, which accept() may take */
+  dtls_queued *queued;      /* the entry of the requeued datagrams that it points into; NULL: it is in the batch */
+  uint64_t seen_by;         /* the number of the association that has had it, when it is for another one, too; or 0 */
+  dtls_association *reader; /* the association it was handed to */
+  bool verified;            /* it is a verified hello, which accept() may take */
 } dtls_current;
 
 struct dtls_endpoint {
@@ -48,7 +48,7 @@ struct dtls_endpoint {
   int fd;        /* -1 once closed */
   bool owns_fd;  /* a duplicate, else borrowed */
   dtls_endpoint_options options;
-  bool takes_others;      /* the application asks for datagrams of other protocols, of peers without an association */
+  bool takes_others; /* the application asks for datagrams of other protocols, of peers without an association */
   dtls_address bound;
   uint32_t overflow_seen; /* drops at its own socket that have been counted */
   SSL_CTX *ctx;
@@ -90,11 +90,13 @@ bool dtls_endpoint_pending(const dtls_endpoint *ep); /* whether next() has work 
 dtls_association *dtls_endpoint_accept(dtls_endpoint *ep, dtls_association **displaced, dtls_failure *f);
 bool dtls_endpoint_set_context(dtls_endpoint *ep, SSL_CTX *ctx, dtls_failure *f); /* for the hellos to come */
 /* A datagram of another protocol, as it is, to anybody. */
-bool dtls_endpoint_send_other(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, const char *data, size_t size, dtls_failure *f);
+bool dtls_endpoint_send_other(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, const char *data,
+                              size_t size, dtls_failure *f);
 void dtls_endpoint_count_overflow(dtls_endpoint *ep); /* what the kernel has dropped at all of its sockets */
 
 /* Copies a datagram for later dispatch. seen_by: the number of the association that has had it, or 0. */
-void dtls_endpoint_requeue(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data, size_t size, uint64_t seen_by);
+void dtls_endpoint_requeue(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data,
+                           size_t size, uint64_t seen_by);
 /* Copies all that a peer socket holds for later dispatch, each datagram with its own sender. */
 void dtls_endpoint_drain(dtls_endpoint *ep, const dtls_path *path);
 

@@ -21,11 +21,13 @@
  */
 static void answer(dtls_endpoint *ep, const dtls_hello *hello, uint16_t generation) {
   enum { MESSAGE = 2 + 1 + DTLS_COOKIE_SIZE, RECORD = DTLS_HANDSHAKE_HEADER + MESSAGE };
-  uint8_t request[DTLS_RECORD_HEADER + RECORD] = {SSL3_RT_HANDSHAKE, 0xfe, 0xff, [12] = RECORD, [13] = DTLS1_MT_HELLO_VERIFY_REQUEST,
-                                                  [16] = MESSAGE, [24] = MESSAGE, [25] = 0xfe, [26] = 0xff, [27] = DTLS_COOKIE_SIZE};
+  uint8_t request[DTLS_RECORD_HEADER + RECORD] = {
+      SSL3_RT_HANDSHAKE, 0xfe,           0xff,        [12] = RECORD, [13] = DTLS1_MT_HELLO_VERIFY_REQUEST,
+      [16] = MESSAGE,    [24] = MESSAGE, [25] = 0xfe, [26] = 0xff,   [27] = DTLS_COOKIE_SIZE};
   memcpy(request + 5, ep->current.datagram.data + 5, 6);
   memcpy(request + DTLS_RECORD_HEADER + 4, ep->current.datagram.data + DTLS_RECORD_HEADER + 4, 2);
-  if (!dtls_cookies_make(ep->cookies, &ep->current.datagram.peer, hello, generation, request + sizeof request - DTLS_COOKIE_SIZE)) {
+  if (!dtls_cookies_make(ep->cookies, &ep->current.datagram.peer, hello, generation,
+                         request + sizeof request - DTLS_COOKIE_SIZE)) {
     ERR_clear_error();
     ep->counters.drops[DTLS_DROP_NOBUFS]++;
     return;
@@ -48,8 +50,11 @@ static uint16_t generation_untrusted(const dtls_path *path, const dtls_hello *he
   return before ? (uint16_t)(before->origin.cookie_generation + before->open) : 0;
 }
 
-static bool is_replay_untrusted(dtls_endpoint *ep, const dtls_path *path, const dtls_hello *hello, uint16_t generation) {
-  if (generation == 0 || !dtls_cookies_verify(ep->cookies, &ep->current.datagram.peer, hello, (uint16_t)(generation - 1))) return false;
+static bool is_replay_untrusted(dtls_endpoint *ep, const dtls_path *path, const dtls_hello *hello,
+                                uint16_t generation) {
+  if (generation == 0 ||
+      !dtls_cookies_verify(ep->cookies, &ep->current.datagram.peer, hello, (uint16_t)(generation - 1)))
+    return false;
   DTLS_DROP(path->current, REPLAY);
   return true;
 }
@@ -80,9 +85,20 @@ bool dtls_listener_hear_untrusted(dtls_endpoint *ep, const dtls_path *path) {
 /* The hello before it, as far as libssl needs it: whatever it says, a HelloVerifyRequest follows and it is forgotten. */
 static void rehearse(dtls_association *a, uint16_t message_seq) {
   enum { BODY = 2 + DTLS_RANDOM_SIZE + 1 + 1 + 2 + 2 + 2, RECORD = DTLS_HANDSHAKE_HEADER + BODY };
-  uint8_t hello[DTLS_RECORD_HEADER + RECORD] = {SSL3_RT_HANDSHAKE, 0xfe, 0xff, [10] = (uint8_t)message_seq, [12] = RECORD,
-                                                [13] = SSL3_MT_CLIENT_HELLO, [16] = BODY, [18] = (uint8_t)message_seq, [24] = BODY,
-                                                [25] = 0xfe, [26] = 0xfd, [62] = 2, [64] = 0xff, [65] = 1};
+  uint8_t hello[DTLS_RECORD_HEADER + RECORD] = {SSL3_RT_HANDSHAKE,
+                                                0xfe,
+                                                0xff,
+                                                [10] = (uint8_t)message_seq,
+                                                [12] = RECORD,
+                                                [13] = SSL3_MT_CLIENT_HELLO,
+                                                [16] = BODY,
+                                                [18] = (uint8_t)message_seq,
+                                                [24] = BODY,
+                                                [25] = 0xfe,
+                                                [26] = 0xfd,
+                                                [62] = 2,
+                                                [64] = 0xff,
+                                                [65] = 1};
   a->input.data = hello;
   a->input.size = sizeof hello;
   SSL_do_handshake(a->ssl);
@@ -102,7 +118,9 @@ bool dtls_listener_begin_untrusted(dtls_association *a, const dtls_path *path, c
   for (uint16_t seq = 0; seq < hello.message_seq; seq++) rehearse(a, seq);
   a->output.rehearses = false;
   ERR_clear_error();
-  if (a->handshake.next_seq != hello.message_seq || !a->handshake.last.written || a->handshake.last.type != DTLS1_MT_HELLO_VERIFY_REQUEST) return false;
+  if (a->handshake.next_seq != hello.message_seq || !a->handshake.last.written ||
+      a->handshake.last.type != DTLS1_MT_HELLO_VERIFY_REQUEST)
+    return false;
   memcpy(a->origin.random, hello.random, DTLS_RANDOM_SIZE);
   a->origin.cookie_generation = path->current ? generation_untrusted(path, &hello) : 0;
   a->input.epoch0_number = hello.message_seq - 1u;

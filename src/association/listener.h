@@ -14,7 +14,8 @@
 /* Which hello made an association of a server. */
 typedef struct {
   uint8_t random[DTLS_RANDOM_SIZE];
-  uint16_t cookie_generation; /* one more than that of the association before it on its path whose hello had the same random, or 0 */
+  /* one more than that of the association before it on its path whose hello had the same random, or 0 */
+  uint16_t cookie_generation;
 } dtls_origin;
 
 void dtls_listener_prepare(SSL_CTX *ctx);

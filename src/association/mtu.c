@@ -6,7 +6,8 @@
 
 size_t dtls_mtu_fragment(const dtls_association *a) {
   const SSL_SESSION *session = SSL_get0_session(a->ssl);
-  uint8_t code = session ? SSL_SESSION_get_max_fragment_length(session) : TLSEXT_max_fragment_length_DISABLED; /* RFC 6066 §4 */
+  /* RFC 6066 §4 */
+  uint8_t code = session ? SSL_SESSION_get_max_fragment_length(session) : TLSEXT_max_fragment_length_DISABLED;
   bool negotiated = code >= TLSEXT_max_fragment_length_512 && code <= TLSEXT_max_fragment_length_4096;
   return negotiated ? (size_t)512 << (code - TLSEXT_max_fragment_length_512) : DTLS_MESSAGE_MAX;
 }
@@ -30,7 +31,8 @@ static long min_payload(const dtls_association *a) { return (long)DTLS_get_link_
 bool dtls_mtu_set(dtls_association *a, long payload, dtls_failure *f) {
   long min = min_payload(a);
   if (payload < min || payload > DTLS_DATAGRAM_MAX)
-    return dtls_fail(f, "ERR_DTLS_CONFIG", "an MTU of %ld is out of range: %ld to %d bytes of UDP payload", payload, min, DTLS_DATAGRAM_MAX);
+    return dtls_fail(f, "ERR_DTLS_CONFIG", "an MTU of %ld is out of range: %ld to %d bytes of UDP payload", payload,
+                     min, DTLS_DATAGRAM_MAX);
   dtls_mtu_use(a, (size_t)payload);
   return true;
 }

@@ -14,10 +14,11 @@ typedef struct {
 } dtls_mtu;
 
 void dtls_mtu_use(dtls_association *a, size_t payload);
-bool dtls_mtu_set(dtls_association *a, long payload, dtls_failure *f); /* false: out of range */
+bool dtls_mtu_set(dtls_association *a, long payload, dtls_failure *f);     /* false: out of range */
 bool dtls_mtu_set_link(dtls_association *a, long packet, dtls_failure *f); /* bytes of IP packet, headers included */
-void dtls_mtu_learn(dtls_association *a); /* a datagram was too large for the path */
-size_t dtls_mtu_fragment(const dtls_association *a); /* the longest plaintext of a record: max_fragment_length, or 2^14 */
+void dtls_mtu_learn(dtls_association *a);                                  /* a datagram was too large for the path */
+/* the longest plaintext of a record: max_fragment_length, or 2^14 */
+size_t dtls_mtu_fragment(const dtls_association *a);
 size_t dtls_mtu_message(const dtls_association *a); /* 0 before the handshake has chosen a suite (DTLS_get_data_mtu) */
 
 #endif

@@ -8,9 +8,12 @@
 #include "association/endpoint.h"
 
 /* As many as one call reads of a socket. */
-static const dtls_queue_limit WAITING_MAX = {.count = DTLS_READS_MAX, .bytes = (size_t)DTLS_READS_MAX * DTLS_DATAGRAM_MAX};
+static const dtls_queue_limit WAITING_MAX = {.count = DTLS_READS_MAX,
+                                             .bytes = (size_t)DTLS_READS_MAX * DTLS_DATAGRAM_MAX};
 
-bool dtls_multiplex_is_other_untrusted(const uint8_t *data, size_t size) { return size > 0 && (data[0] < 20 || data[0] > 63); }
+bool dtls_multiplex_is_other_untrusted(const uint8_t *data, size_t size) {
+  return size > 0 && (data[0] < 20 || data[0] > 63);
+}
 
 bool dtls_multiplex_check(const char *data, size_t size, dtls_failure *f) {
   if (size == 0) return dtls_fail(f, "EINVAL", "an empty datagram belongs to no protocol");

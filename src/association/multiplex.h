@@ -15,7 +15,7 @@ typedef struct {
   dtls_queue queue; /* those that an association met in a socket of its own, until the application takes them */
 } dtls_others;
 
-bool dtls_multiplex_is_other_untrusted(const uint8_t *data, size_t size); /* by its first byte */
+bool dtls_multiplex_is_other_untrusted(const uint8_t *data, size_t size);  /* by its first byte */
 bool dtls_multiplex_check(const char *data, size_t size, dtls_failure *f); /* whether it may be sent */
 dtls_association *dtls_multiplex_taker(const dtls_path *path); /* the one whose application asks for them; NULL: none */
 void dtls_multiplex_keep(dtls_association *a, const uint8_t *data, size_t size);

@@ -37,7 +37,8 @@ dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtl
 static void close_peer_socket(dtls_path *path) {
   dtls_endpoint *ep = path->endpoint;
   if (ep && ep->fd >= 0 && path->fork_generation == dtls_fork_generation()) {
-    (void)connect(path->fd, &path->local.sa, dtls_address_size(&path->local)); /* failing, it costs what comes meanwhile */
+    /* failing, it costs what comes meanwhile */
+    (void)connect(path->fd, &path->local.sa, dtls_address_size(&path->local));
     dtls_endpoint_drain(ep, path);
   }
   dtls_path_count_overflow(path);
@@ -68,7 +69,8 @@ dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8
   if (is_hello && dtls_hello_parse_untrusted(data, size, &hello)) {
     /* A network that doubles or delays datagrams replays an association's own hello: that is not a new client. */
     const dtls_association *same = dtls_path_of_random(path, hello.random);
-    if (!same || same->open || hello.cookie_size == 0) return DTLS_TO_HELLO; /* where cookies tell a replay from a reboot */
+    /* where cookies tell a replay from a reboot */
+    if (!same || same->open || hello.cookie_size == 0) return DTLS_TO_HELLO;
     return same == successor ? DTLS_TO_SUCCESSOR : DTLS_TO_CURRENT;
   }
   /* Other records of epoch 0, later fragments of a hello among them, belong to the newest handshake; the record filter of
@@ -126,7 +128,8 @@ void dtls_path_silence(dtls_path *path) {
 
 struct dtls_paths {
   OPENSSL_LHASH *table;
-  dtls_path *first; /* of the same in a list: a table without types of its own cannot be walked in OpenSSL 3.4 and later */
+  /* of the same in a list: a table without types of its own cannot be walked in OpenSSL 3.4 and later */
+  dtls_path *first;
   uint64_t seed; /* whoever has many addresses could choose them to collide */
 };
 
@@ -143,7 +146,8 @@ static int path_compare(const void *left, const void *right) {
 dtls_paths *dtls_paths_new(void) {
   dtls_paths *paths = OPENSSL_zalloc(sizeof *paths);
   if (!paths) return NULL;
-  if (RAND_bytes((unsigned char *)&paths->seed, sizeof paths->seed) == 1) paths->table = OPENSSL_LH_new(path_hash, path_compare);
+  if (RAND_bytes((unsigned char *)&paths->seed, sizeof paths->seed) == 1)
+    paths->table = OPENSSL_LH_new(path_hash, path_compare);
   if (paths->table) return paths;
   OPENSSL_free(paths);
   return NULL;
@@ -167,7 +171,10 @@ bool dtls_paths_add(dtls_paths *paths, dtls_path *path) {
 
 void dtls_paths_remove(dtls_paths *paths, dtls_path *path) {
   OPENSSL_LH_delete(paths->table, path);
-  if (path->before) path->before->after = path->after; else paths->first = path->after;
+  if (path->before)
+    path->before->after = path->after;
+  else
+    paths->first = path->after;
   if (path->after) path->after->before = path->before;
 }
 

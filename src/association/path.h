@@ -20,7 +20,8 @@ struct dtls_path {
   dtls_association *current;   /* reads the socket, if there is one of its own */
   dtls_association *successor; /* a parallel handshake (RFC 6347 §4.2.8) */
   uint32_t overflow_seen;      /* drops at the socket that have been counted */
-  uint64_t paced_until;        /* ms, when the peer may begin another handshake; it may at once when it has completed one */
+  /* ms, when the peer may begin another handshake; it may at once when it has completed one */
+  uint64_t paced_until;
 };
 
 /* Where a datagram on a path belongs. BOTH: only the keys can tell. */
@@ -36,7 +37,9 @@ void dtls_path_attach(dtls_path *path, dtls_association *a);
 /* Takes an association off its path. Returns the one that now is the current one because of it, or NULL. */
 dtls_association *dtls_path_detach(dtls_association *a);
 /* The parallel handshake if there is one, else the current association. */
-static inline dtls_association *dtls_path_newest(const dtls_path *path) { return path->successor ? path->successor : path->current; }
+static inline dtls_association *dtls_path_newest(const dtls_path *path) {
+  return path->successor ? path->successor : path->current;
+}
 /* A flight leaves: the peer may begin no handshake for so many ms. */
 void dtls_path_pace(dtls_path *path, unsigned interval);
 /* The peer has begun another handshake before it may: what the unfinished one would repeat could only disturb that one. */

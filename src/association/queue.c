@@ -9,7 +9,8 @@ bool dtls_queue_has_room(const dtls_queue *q, dtls_queue_limit limit, size_t siz
   return q->count < limit.count && size <= limit.bytes && q->bytes <= limit.bytes - size;
 }
 
-static dtls_queued *copy(dtls_queue *q, dtls_queue_limit limit, const void *head, size_t head_size, const uint8_t *data, size_t size) {
+static dtls_queued *copy(dtls_queue *q, dtls_queue_limit limit, const void *head, size_t head_size, const uint8_t *data,
+                         size_t size) {
   size_t whole = head_size + size;
   dtls_queued *entry = dtls_queue_has_room(q, limit, whole) ? OPENSSL_malloc(sizeof *entry + whole) : NULL;
   if (!entry) return NULL;
@@ -21,11 +22,15 @@ static dtls_queued *copy(dtls_queue *q, dtls_queue_limit limit, const void *head
   return entry;
 }
 
-bool dtls_queue_add(dtls_queue *q, dtls_queue_limit limit, const void *head, size_t head_size, const uint8_t *data, size_t size) {
+bool dtls_queue_add(dtls_queue *q, dtls_queue_limit limit, const void *head, size_t head_size, const uint8_t *data,
+                    size_t size) {
   dtls_queued *entry = copy(q, limit, head, head_size, data, size);
   if (!entry) return false;
   entry->older = q->newest;
-  if (entry->older) entry->older->newer = entry; else q->oldest = entry;
+  if (entry->older)
+    entry->older->newer = entry;
+  else
+    q->oldest = entry;
   q->newest = entry;
   return true;
 }
@@ -34,14 +39,23 @@ bool dtls_queue_add_oldest(dtls_queue *q, dtls_queue_limit limit, const uint8_t 
   dtls_queued *entry = copy(q, limit, NULL, 0, data, size);
   if (!entry) return false;
   entry->newer = q->oldest;
-  if (entry->newer) entry->newer->older = entry; else q->newest = entry;
+  if (entry->newer)
+    entry->newer->older = entry;
+  else
+    q->newest = entry;
   q->oldest = entry;
   return true;
 }
 
 void dtls_queue_take(dtls_queue *q, dtls_queued *entry) {
-  if (entry->older) entry->older->newer = entry->newer; else q->oldest = entry->newer;
-  if (entry->newer) entry->newer->older = entry->older; else q->newest = entry->older;
+  if (entry->older)
+    entry->older->newer = entry->newer;
+  else
+    q->oldest = entry->newer;
+  if (entry->newer)
+    entry->newer->older = entry->older;
+  else
+    q->newest = entry->older;
   q->count--;
   q->bytes -= entry->size;
 }

@@ -19,16 +19,17 @@
 
 enum {
   HELLOS_MAX = 3, /* of a client. A server whose cookies have changed meanwhile asks twice (RFC 6347 §4.2.1) */
-  AHEAD_MAX = 8 /* messages before its turn; a flight has at most seven */
+  AHEAD_MAX = 8   /* messages before its turn; a flight has at most seven */
 };
 
 /* Records. */
-static const dtls_queue_limit WAITING_MAX = {.count = 32, .bytes = 32 * 1024};
+static const dtls_queue_limit WAITING_MAX = {.count = 32, .bytes = (size_t)32 * 1024};
 
 struct dtls_reassembly {
   uint8_t *rest; /* of the datagram that is being read */
   size_t at, size;
-  size_t sound;     /* the record filter has looked at all before this, and need not again for every message of a record */
+  /* the record filter has looked at all before this, and need not again for every message of a record */
+  size_t sound;
   dtls_queue queue; /* records before their turn: plaintext with one fragment, or protected */
 };
 
@@ -128,7 +129,9 @@ bool dtls_reassembly_take(dtls_association *a, const uint8_t *data, size_t size)
   return true;
 }
 
-bool dtls_reassembly_pending(const dtls_association *a) { return a->reassembly && (a->reassembly->rest || (a->open && a->reassembly->queue.oldest)); }
+bool dtls_reassembly_pending(const dtls_association *a) {
+  return a->reassembly && (a->reassembly->rest || (a->open && a->reassembly->queue.oldest));
+}
 
 size_t dtls_reassembly_rest(dtls_association *a, uint8_t *out, size_t capacity) {
   dtls_reassembly *f = a->reassembly;
@@ -161,7 +164,8 @@ static bool continues_hello(const dtls_association *a, uint8_t type, bool after_
 
 /* A server reads the hello, whose later fragments may be missing, and the reply to ServerHelloDone. */
 static bool server_expects(const dtls_association *a, uint8_t type) {
-  if (a->handshake.last.written && a->handshake.last.type == DTLS1_MT_HELLO_VERIFY_REQUEST) return type == SSL3_MT_CLIENT_HELLO;
+  if (a->handshake.last.written && a->handshake.last.type == DTLS1_MT_HELLO_VERIFY_REQUEST)
+    return type == SSL3_MT_CLIENT_HELLO;
   if (a->handshake.last.written && a->handshake.last.type == SSL3_MT_SERVER_DONE)
     return type == (a->handshake.wants_certificate ? SSL3_MT_CERTIFICATE : SSL3_MT_CLIENT_KEY_EXCHANGE);
   if (a->handshake.last.written) return false;
@@ -176,18 +180,22 @@ static bool client_expects(const dtls_association *a, uint8_t type) {
   if (a->handshake.last.written) {
     if (a->handshake.last.type == SSL3_MT_FINISHED) return type == SSL3_MT_NEWSESSION_TICKET;
     if (a->handshake.last.type != SSL3_MT_CLIENT_HELLO) return false;
-    return type == SSL3_MT_SERVER_HELLO || (type == DTLS1_MT_HELLO_VERIFY_REQUEST && a->handshake.next_seq < HELLOS_MAX - 1);
+    return type == SSL3_MT_SERVER_HELLO ||
+           (type == DTLS1_MT_HELLO_VERIFY_REQUEST && a->handshake.next_seq < HELLOS_MAX - 1);
   }
   switch (a->handshake.last.type) {
     case SSL3_MT_SERVER_HELLO: return continues_hello(a, type, false);
     case SSL3_MT_CERTIFICATE: return continues_hello(a, type, true);
-    case SSL3_MT_SERVER_KEY_EXCHANGE: return type == SSL3_MT_SERVER_DONE || (type == SSL3_MT_CERTIFICATE_REQUEST && !dtls_psk_suite(a->ssl));
+    case SSL3_MT_SERVER_KEY_EXCHANGE:
+      return type == SSL3_MT_SERVER_DONE || (type == SSL3_MT_CERTIFICATE_REQUEST && !dtls_psk_suite(a->ssl));
     case SSL3_MT_CERTIFICATE_REQUEST: return type == SSL3_MT_SERVER_DONE;
     default: return false;
   }
 }
 
-static bool is_expected(const dtls_association *a, uint8_t type) { return a->server ? server_expects(a, type) : client_expects(a, type); }
+static bool is_expected(const dtls_association *a, uint8_t type) {
+  return a->server ? server_expects(a, type) : client_expects(a, type);
+}
 
 /* libssl ends the handshake at a fragment that gives the message another length than the one before. */
 static bool fits_untrusted(dtls_association *a, const uint8_t *message) {
@@ -255,7 +263,8 @@ static void set_record_size(uint8_t *record, size_t size) {
 /* The first message of the handshake record at the front of the rest, as a record of its own; its size. */
 static size_t peel_untrusted(dtls_reassembly *f, uint8_t *out) {
   uint8_t *record = f->rest + f->at;
-  size_t whole = dtls_record_size(record), message = DTLS_HANDSHAKE_HEADER + (size_t)dtls_u24(record + DTLS_RECORD_HEADER + 9);
+  size_t whole = dtls_record_size(record),
+         message = DTLS_HANDSHAKE_HEADER + (size_t)dtls_u24(record + DTLS_RECORD_HEADER + 9);
   size_t size = DTLS_RECORD_HEADER + message;
   memcpy(out, record, size);
   set_record_size(out, size);

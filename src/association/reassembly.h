@@ -15,22 +15,24 @@ typedef struct dtls_reassembly dtls_reassembly;
 /* How far the handshake is, as libssl shows its messages (SSL_set_msg_callback); libssl's own states are renumbered at times. */
 typedef struct {
   struct {
-    uint8_t type; /* SSL3_MT_… */
-    bool written; /* by us, else read */
-  } last;                        /* the message that libssl has read or written last */
-  uint16_t next_seq;             /* message_seq of the message that libssl reads next */
-  uint16_t first_fragment_seq;   /* message_seq that first_fragment belongs to */
-  uint32_t first_fragment;       /* type and length that the first fragment of that message said; 0: none has come */
-  bool repeating;                /* libssl repeats a flight, until it reads again */
-  bool wants_certificate;        /* our CertificateRequest has been sent */
-  bool peer_changed_cipher;      /* libssl has read the peer's ChangeCipherSpec, and can read protected records */
-  bool was_shown_cipher;         /* libssl was shown a ChangeCipherSpec, in the state state_before_cipher */
+    uint8_t type;              /* SSL3_MT_… */
+    bool written;              /* by us, else read */
+  } last;                      /* the message that libssl has read or written last */
+  uint16_t next_seq;           /* message_seq of the message that libssl reads next */
+  uint16_t first_fragment_seq; /* message_seq that first_fragment belongs to */
+  uint32_t first_fragment;     /* type and length that the first fragment of that message said; 0: none has come */
+  bool repeating;              /* libssl repeats a flight, until it reads again */
+  bool wants_certificate;      /* our CertificateRequest has been sent */
+  bool peer_changed_cipher;    /* libssl has read the peer's ChangeCipherSpec, and can read protected records */
+  bool was_shown_cipher;       /* libssl was shown a ChangeCipherSpec, in the state state_before_cipher */
   OSSL_HANDSHAKE_STATE state_before_cipher;
-  unsigned repeated_finished;    /* how often our last flight was repeated because the peer repeated its Finished */
+  unsigned repeated_finished; /* how often our last flight was repeated because the peer repeated its Finished */
 } dtls_handshake;
 
 /* Type and length of a handshake message: its first four bytes. */
-static inline uint32_t dtls_message_header(const uint8_t *message) { return (uint32_t)message[0] << 24 | dtls_u24(message + 1); }
+static inline uint32_t dtls_message_header(const uint8_t *message) {
+  return (uint32_t)message[0] << 24 | dtls_u24(message + 1);
+}
 
 void dtls_reassembly_watch(dtls_association *a); /* knows from then on which message libssl reads next */
 void dtls_reassembly_completed(dtls_association *a);

@@ -22,10 +22,11 @@ static bool drop(dtls_association *a, dtls_drop reason) {
 
 /* The plaintext handshake messages that each side may get (RFC 6347 §4.3.2). Finished is never in plain text. */
 #define BIT(type) (UINT32_C(1) << (type))
-static const uint32_t to_server = BIT(SSL3_MT_CLIENT_HELLO) | BIT(SSL3_MT_CERTIFICATE) | BIT(SSL3_MT_CLIENT_KEY_EXCHANGE) |
-                                  BIT(SSL3_MT_CERTIFICATE_VERIFY);
-static const uint32_t to_client = BIT(SSL3_MT_SERVER_HELLO) | BIT(DTLS1_MT_HELLO_VERIFY_REQUEST) | BIT(SSL3_MT_NEWSESSION_TICKET) |
-                                  BIT(SSL3_MT_CERTIFICATE) | BIT(SSL3_MT_SERVER_KEY_EXCHANGE) | BIT(SSL3_MT_CERTIFICATE_REQUEST) |
+static const uint32_t to_server = BIT(SSL3_MT_CLIENT_HELLO) | BIT(SSL3_MT_CERTIFICATE) |
+                                  BIT(SSL3_MT_CLIENT_KEY_EXCHANGE) | BIT(SSL3_MT_CERTIFICATE_VERIFY);
+static const uint32_t to_client = BIT(SSL3_MT_SERVER_HELLO) | BIT(DTLS1_MT_HELLO_VERIFY_REQUEST) |
+                                  BIT(SSL3_MT_NEWSESSION_TICKET) | BIT(SSL3_MT_CERTIFICATE) |
+                                  BIT(SSL3_MT_SERVER_KEY_EXCHANGE) | BIT(SSL3_MT_CERTIFICATE_REQUEST) |
                                   BIT(SSL3_MT_SERVER_DONE);
 #undef BIT
 
@@ -46,7 +47,9 @@ static bool handshake_is_sound_untrusted(const dtls_association *a, const uint8_
   while (size >= DTLS_HANDSHAKE_HEADER) {
     size_t length = dtls_u24(p + 1), offset = dtls_u24(p + 6), fragment = dtls_u24(p + 9);
     if (p[0] > 31 || !(allowed >> p[0] & 1)) return false;
-    if (length > max_length(a, p[0]) || offset + fragment > length || fragment > size - DTLS_HANDSHAKE_HEADER || (fragment == 0) != (length == 0)) return false;
+    if (length > max_length(a, p[0]) || offset + fragment > length || fragment > size - DTLS_HANDSHAKE_HEADER ||
+        (fragment == 0) != (length == 0))
+      return false;
     p += DTLS_HANDSHAKE_HEADER + fragment;
     size -= DTLS_HANDSHAKE_HEADER + fragment;
   }
@@ -57,7 +60,8 @@ static bool handshake_is_sound_untrusted(const dtls_association *a, const uint8_
 static bool admit_plain(dtls_association *a, const uint8_t *record) {
   const uint8_t *body = record + DTLS_RECORD_HEADER;
   size_t size = dtls_record_size(record) - DTLS_RECORD_HEADER;
-  if (a->open && (record[0] == SSL3_RT_HANDSHAKE || record[0] == SSL3_RT_CHANGE_CIPHER_SPEC)) return drop(a, DTLS_DROP_EPOCH);
+  if (a->open && (record[0] == SSL3_RT_HANDSHAKE || record[0] == SSL3_RT_CHANGE_CIPHER_SPEC))
+    return drop(a, DTLS_DROP_EPOCH);
   switch (record[0]) {
     case SSL3_RT_HANDSHAKE: return handshake_is_sound_untrusted(a, body, size) || drop(a, DTLS_DROP_HANDSHAKE);
     case SSL3_RT_CHANGE_CIPHER_SPEC: return (size == 1 && body[0] == SSL3_MT_CCS) || drop(a, DTLS_DROP_HANDSHAKE);
@@ -86,16 +90,19 @@ size_t dtls_filter_protected_min(const SSL *ssl) {
 static bool admit_protected_handshake(dtls_association *a, size_t plaintext) {
   bool is_finished = plaintext > DTLS_HANDSHAKE_HEADER && plaintext <= DTLS_FINISHED_SIZE;
   if (!a->open) return is_finished || drop(a, DTLS_DROP_HANDSHAKE);
-  if (a->handshake.repeated_finished >= REPEATED_FINISHED_MAX || (is_finished && !a->handshake.last.written)) return drop(a, DTLS_DROP_REPLAY);
+  if (a->handshake.repeated_finished >= REPEATED_FINISHED_MAX || (is_finished && !a->handshake.last.written))
+    return drop(a, DTLS_DROP_REPLAY);
   return true;
 }
 
 static bool admit_protected(dtls_association *a, const uint8_t *record) {
   if (dtls_record_epoch(record) != 1) return drop(a, DTLS_DROP_EPOCH);
-  size_t min = a->open ? a->input.protected_min : dtls_filter_protected_min(a->ssl), size = dtls_record_size(record) - DTLS_RECORD_HEADER;
+  size_t min = a->open ? a->input.protected_min : dtls_filter_protected_min(a->ssl),
+         size = dtls_record_size(record) - DTLS_RECORD_HEADER;
   if (min == 0) return drop(a, DTLS_DROP_EARLY); /* no suite yet, so it cannot be for us */
   if (size < min) return drop(a, DTLS_DROP_UNDERSIZED);
-  if (record[0] == SSL3_RT_CHANGE_CIPHER_SPEC) return drop(a, DTLS_DROP_HANDSHAKE); /* without renegotiation there is no second one */
+  /* without renegotiation there is no second one */
+  if (record[0] == SSL3_RT_CHANGE_CIPHER_SPEC) return drop(a, DTLS_DROP_HANDSHAKE);
   if (record[0] == SSL3_RT_HANDSHAKE) return admit_protected_handshake(a, size - min);
   if (!a->open && !a->handshake.peer_changed_cipher) return drop(a, DTLS_DROP_EARLY);
   if (a->open && record[0] == SSL3_RT_APPLICATION_DATA) a->input.unread++;
@@ -104,7 +111,8 @@ static bool admit_protected(dtls_association *a, const uint8_t *record) {
 
 static bool admit(dtls_association *a, const uint8_t *record) {
   if (record[0] < SSL3_RT_CHANGE_CIPHER_SPEC || record[0] > SSL3_RT_APPLICATION_DATA) return drop(a, DTLS_DROP_TYPE);
-  if (record[1] != DTLS1_VERSION_MAJOR || (a->open && dtls_u16(record + 1) != SSL_version(a->ssl))) return drop(a, DTLS_DROP_VERSION);
+  if (record[1] != DTLS1_VERSION_MAJOR || (a->open && dtls_u16(record + 1) != SSL_version(a->ssl)))
+    return drop(a, DTLS_DROP_VERSION);
   return dtls_record_epoch(record) == 0 ? admit_plain(a, record) : admit_protected(a, record);
 }
 

@@ -24,7 +24,9 @@ static void reconsider_mtu(dtls_association *a) {
   /* libssl falls back only when it may query the MTU, which for an unconnected or loopback socket is worthless. */
   size_t fallback = (size_t)BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_GET_FALLBACK_MTU, 0, NULL);
   a->retransmit.timeouts++;
-  if (a->retransmit.timeouts < TIMEOUTS_BEFORE_FALLBACK || a->retransmit.answered || a->retransmit.longest <= fallback || a->mtu.payload <= fallback) return;
+  if (a->retransmit.timeouts < TIMEOUTS_BEFORE_FALLBACK || a->retransmit.answered ||
+      a->retransmit.longest <= fallback || a->mtu.payload <= fallback)
+    return;
   dtls_mtu_use(a, fallback);
 }
 

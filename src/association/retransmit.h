@@ -21,7 +21,8 @@ typedef struct {
 } dtls_retransmit;
 
 void dtls_retransmit_watch(dtls_association *a);
-void dtls_retransmit_set(dtls_association *a, const void *until); /* libssl has set its own, a timeval; zero: no longer */
+/* libssl has set its own, a timeval; zero: no longer */
+void dtls_retransmit_set(dtls_association *a, const void *until);
 void dtls_retransmit_postpone(dtls_association *a); /* the timer has run out, and libssl did not repeat the flight */
 
 #endif

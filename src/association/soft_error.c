@@ -9,8 +9,10 @@ void dtls_soft_error_note(dtls_association *a, int alert, int number) {
   bool first = e->deadline == 0 || e->state != SSL_get_state(a->ssl);
   if (!first && (e->alert >= 0 || alert < 0)) return; /* an alert says more than the ICMP error before it */
   uint64_t until = dtls_now() + a->retransmit.interval;
-  *e = (dtls_soft_error){
-      .deadline = first || until < e->deadline ? until : e->deadline, .alert = alert, .number = number, .state = SSL_get_state(a->ssl)};
+  *e = (dtls_soft_error){.deadline = first || until < e->deadline ? until : e->deadline,
+                         .alert = alert,
+                         .number = number,
+                         .state = SSL_get_state(a->ssl)};
 }
 
 void dtls_soft_error_clear(dtls_association *a) { a->soft_error = (dtls_soft_error){.alert = -1}; }

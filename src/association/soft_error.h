@@ -13,10 +13,10 @@
 #include "base/openssl.h"
 
 typedef struct {
-  uint64_t deadline; /* ms, when it counts; 0: there is no soft error */
-  int alert, number; /* an alert's description (≥ 0), or -1 and an errno */
+  uint64_t deadline;          /* ms, when it counts; 0: there is no soft error */
+  int alert, number;          /* an alert's description (≥ 0), or -1 and an errno */
   OSSL_HANDSHAKE_STATE state; /* of the handshake when it was seen */
-  bool repeated;     /* an errno, and the flight has been repeated since */
+  bool repeated;              /* an errno, and the flight has been repeated since */
 } dtls_soft_error;
 
 void dtls_soft_error_note(dtls_association *a, int alert, int number); /* alert: -1 for an errno */

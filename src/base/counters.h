@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 /* Why a datagram or record was dropped: constant, name in stats().drops. */
+/* clang-format off */
 #define DTLS_DROP_REASONS(X) \
   X(EMPTY, "empty")               /* a datagram without bytes, or an authentic record without data; from OpenSSL 3.2 on that is INVALID */ \
   X(SHORT, "short")               /* less than a record header */ \
@@ -30,12 +31,13 @@
   X(MSGSIZE, "EMSGSIZE")          /* outgoing: larger than the path takes, as far as the system knows it */ \
   X(REFUSED, "ECONNREFUSED")      /* ICMP port unreachable, in or out */ \
   X(UNREACHABLE, "EHOSTUNREACH")  /* ICMP or routing failure other than that */
+/* clang-format on */
 
 typedef enum {
 #define X(id, name) DTLS_DROP_##id,
   DTLS_DROP_REASONS(X)
 #undef X
-  DTLS_DROP_COUNT
+      DTLS_DROP_COUNT
 } dtls_drop;
 
 typedef struct {

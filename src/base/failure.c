@@ -25,6 +25,7 @@ bool dtls_fail(dtls_failure *f, const char *code, const char *format, ...) {
 
 static const char *errno_name(int number) {
   switch (number) {
+/* clang-format off */
 #define X(name) \
   case name: return #name;
     X(EACCES) X(EADDRINUSE) X(EADDRNOTAVAIL) X(EAFNOSUPPORT) X(EAGAIN) X(EBADF) X(ECONNREFUSED) X(ECONNRESET) X(EDESTADDRREQ)
@@ -34,6 +35,7 @@ static const char *errno_name(int number) {
 #undef X
     default: return "ERR_DTLS_SYSTEM";
   }
+  /* clang-format on */
 }
 
 bool dtls_fail_system(dtls_failure *f, int number, const char *what) {
@@ -43,7 +45,8 @@ bool dtls_fail_system(dtls_failure *f, int number, const char *what) {
 }
 
 bool dtls_fail_forked(dtls_failure *f) {
-  return dtls_fail(f, "ERR_DTLS_FORKED", "the association belongs to the parent process: after fork() both would use the same nonces");
+  return dtls_fail(f, "ERR_DTLS_FORKED",
+                   "the association belongs to the parent process: after fork() both would use the same nonces");
 }
 
 /* ── alerts ── */
@@ -79,7 +82,8 @@ void dtls_failure_add_seen(dtls_failure *f, int alert, int number) {
   else
     snprintf(f->reason, sizeof f->reason, "%s", errno_name(number));
   snprintf(f->message + size, sizeof f->message - size, "%s %s",
-           alert >= 0 ? "; unauthenticated, and therefore not believed, came the alert" : "; the system said", alert >= 0 ? f->alert : f->reason);
+           alert >= 0 ? "; unauthenticated, and therefore not believed, came the alert" : "; the system said",
+           alert >= 0 ? f->alert : f->reason);
 }
 
 /* ── OpenSSL's error queue ── */
@@ -97,7 +101,8 @@ bool dtls_fail_openssl(dtls_failure *f, const char *code, const char *what) {
   unsigned long entry = ERR_get_error_all(NULL, NULL, NULL, &data, &flags);
   int reason = ERR_GET_REASON(entry);
   char detail[2 * DTLS_QUOTE_MAX + 64] = ""; /* of our own entry, extension.c */
-  bool detailed = ERR_GET_LIB(entry) == ERR_LIB_SSL && reason == SSL_R_NO_APPLICATION_PROTOCOL && (flags & ERR_TXT_STRING);
+  bool detailed =
+      ERR_GET_LIB(entry) == ERR_LIB_SSL && reason == SSL_R_NO_APPLICATION_PROTOCOL && (flags & ERR_TXT_STRING);
   if (detailed) snprintf(detail, sizeof detail, "; %s", data);
   ERR_clear_error();
   if (entry == 0) return dtls_fail(f, code, "%s", what);
@@ -112,7 +117,8 @@ bool dtls_fail_openssl(dtls_failure *f, const char *code, const char *what) {
   }
   dtls_fail(f, code, "%s: %s%s", what, text, detail);
   if (ERR_GET_LIB(entry) != ERR_LIB_SSL) return false;
-  set_reason(f, reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE ? "NO_PEER_CERTIFICATE" : text); /* as authorized() says */
+  /* as authorized() says */
+  set_reason(f, reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE ? "NO_PEER_CERTIFICATE" : text);
   return false;
 }
 

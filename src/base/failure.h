@@ -20,11 +20,12 @@ typedef struct {
 /* Each returns false, so that a function can return what it returns. */
 bool dtls_fail(dtls_failure *f, const char *code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 bool dtls_fail_system(dtls_failure *f, int number, const char *what);
-bool dtls_fail_openssl(dtls_failure *f, const char *code, const char *what); /* the oldest entry of the error queue; clears it */
+/* the oldest entry of the error queue; clears it */
+bool dtls_fail_openssl(dtls_failure *f, const char *code, const char *what);
 bool dtls_fail_config(dtls_failure *f, const char *what); /* dtls_fail_openssl with ERR_DTLS_CONFIG */
 bool dtls_fail_alert(dtls_failure *f, int description);
 bool dtls_fail_warning(dtls_failure *f, int description); /* an alert that should not, but did end an association */
-bool dtls_fail_forked(dtls_failure *f); /* the association belongs to the parent process, fork.h */
+bool dtls_fail_forked(dtls_failure *f);                   /* the association belongs to the parent process, fork.h */
 
 /* Adds an alert (≥ 0), else an errno, that nobody has authenticated and that was not believed. */
 void dtls_failure_add_seen(dtls_failure *f, int alert, int number);

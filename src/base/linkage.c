@@ -23,7 +23,7 @@
 typedef struct {
   const char *name;
   uintptr_t base;
-  const ElfW(Phdr) *headers;
+  const ElfW(Phdr) * headers;
   size_t count;
   bool program;
 } dtls_object;
@@ -60,7 +60,7 @@ typedef struct {
 
 typedef struct {
   const char *strings;
-  const ElfW(Sym) *symbols;
+  const ElfW(Sym) * symbols;
   dtls_table plt, rela, rel;
 } dtls_dynamic;
 
@@ -99,9 +99,7 @@ static bool find_object(uintptr_t address, dtls_object *object) {
   return true;
 }
 
-static bool same_object(const dtls_object *a, const dtls_object *b) {
-  return a->headers == b->headers;
-}
+static bool same_object(const dtls_object *a, const dtls_object *b) { return a->headers == b->headers; }
 
 static const char *object_text(const dtls_census *census, const dtls_object *object) {
   if (same_object(object, &census->module)) return "this module";
@@ -133,22 +131,19 @@ static uintptr_t located(const dtls_object *object, ElfW(Addr) value) {
   return value < object->base ? object->base + value : value;
 }
 
-static const ElfW(Dyn) *dynamic_section(const dtls_object *object) {
+static const ElfW(Dyn) * dynamic_section(const dtls_object *object) {
   for (size_t i = 0; i < object->count; i++)
-    if (object->headers[i].p_type == PT_DYNAMIC)
-      return (const ElfW(Dyn) *)(object->base + object->headers[i].p_vaddr);
+    if (object->headers[i].p_type == PT_DYNAMIC) return (const ElfW(Dyn) *)(object->base + object->headers[i].p_vaddr);
   return NULL;
 }
 
-static void read_entry(dtls_dynamic *dynamic, const dtls_object *object, const ElfW(Dyn) *entry) {
+static void read_entry(dtls_dynamic *dynamic, const dtls_object *object, const ElfW(Dyn) * entry) {
   switch (entry->d_tag) {
     case DT_STRTAB: dynamic->strings = (const char *)located(object, entry->d_un.d_ptr); break;
     case DT_SYMTAB: dynamic->symbols = (const ElfW(Sym) *)located(object, entry->d_un.d_ptr); break;
     case DT_JMPREL: dynamic->plt.start = located(object, entry->d_un.d_ptr); break;
     case DT_PLTRELSZ: dynamic->plt.bytes = entry->d_un.d_val; break;
-    case DT_PLTREL:
-      dynamic->plt.stride = entry->d_un.d_val == DT_RELA ? sizeof(ElfW(Rela)) : sizeof(ElfW(Rel));
-      break;
+    case DT_PLTREL: dynamic->plt.stride = entry->d_un.d_val == DT_RELA ? sizeof(ElfW(Rela)) : sizeof(ElfW(Rel)); break;
     case DT_RELA: dynamic->rela.start = located(object, entry->d_un.d_ptr); break;
     case DT_RELASZ: dynamic->rela.bytes = entry->d_un.d_val; break;
     case DT_REL: dynamic->rel.start = located(object, entry->d_un.d_ptr); break;
@@ -191,10 +186,9 @@ static bool visit_table(const dtls_object *object, const dtls_dynamic *dynamic, 
 static bool visit_bindings(const dtls_object *object, dtls_visitor visit, void *data) {
   dtls_dynamic dynamic;
 
-  return read_dynamic(object, &dynamic) &&
-         (visit_table(object, &dynamic, &dynamic.plt, visit, data) ||
-          visit_table(object, &dynamic, &dynamic.rela, visit, data) ||
-          visit_table(object, &dynamic, &dynamic.rel, visit, data));
+  return read_dynamic(object, &dynamic) && (visit_table(object, &dynamic, &dynamic.plt, visit, data) ||
+                                            visit_table(object, &dynamic, &dynamic.rela, visit, data) ||
+                                            visit_table(object, &dynamic, &dynamic.rel, visit, data));
 }
 
 /* ── the census ── */

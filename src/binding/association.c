@@ -36,7 +36,8 @@ static int failed(lua_State *L, const dtls_association *a, const dtls_failure *f
   if (a->open) return 2;
   int err = lua_gettop(L);
   if (dtls_psk_suite(a->ssl) && dtls_association_push_identity(L, a)) lua_setfield(L, err, "identity");
-  if (strcmp(f->code, "ERR_DTLS_CERTIFICATE") == 0 && dtls_certificate_push(L, a->ssl, true)) lua_setfield(L, err, "certificate");
+  if (strcmp(f->code, "ERR_DTLS_CERTIFICATE") == 0 && dtls_certificate_push(L, a->ssl, true))
+    lua_setfield(L, err, "certificate");
   lua_settop(L, err);
   return 2;
 }
@@ -48,7 +49,9 @@ static void disown(lua_State *L, dtls_association *a) {
   a->owner = DTLS_NO_OWNER;
 }
 
-void dtls_association_push_owner(lua_State *L, const dtls_association *a) { lua_rawgeti(L, LUA_REGISTRYINDEX, a->owner); }
+void dtls_association_push_owner(lua_State *L, const dtls_association *a) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, a->owner);
+}
 
 /*
  * association:close() → promoted | nil
@@ -96,7 +99,8 @@ int dtls_association_client(lua_State *L) {
   }
   luaL_checktype(L, 3, LUA_TTABLE);
   lua_settop(L, 3);
-  dtls_client_options options = {.check_name = option(L, 3, "check_name"), .duplicate = option(L, 3, "duplicate"),
+  dtls_client_options options = {.check_name = option(L, 3, "check_name"),
+                                 .duplicate = option(L, 3, "duplicate"),
                                  .takes_others = option(L, 3, "take_others")};
   lua_getfield(L, 3, "servername");
   lua_getfield(L, 3, "session"); /* both stay alive on the stack */
@@ -313,7 +317,9 @@ static int association_send_datagram(lua_State *L) {
   size_t size;
   const char *data = luaL_checklstring(L, 2, &size);
   dtls_failure f;
-  return dtls_multiplex_check(data, size, &f) && dtls_association_send_other(a, data, size, &f) ? done(L) : dtls_error_push(L, &f);
+  return dtls_multiplex_check(data, size, &f) && dtls_association_send_other(a, data, size, &f)
+             ? done(L)
+             : dtls_error_push(L, &f);
 }
 
 /* ── its owner ── */
@@ -337,30 +343,29 @@ static int association_set_owner(lua_State *L) {
 }
 
 void dtls_association_init(lua_State *L) {
-  static const luaL_Reg methods[] = {
-      {"close", association_close},
-      {"handshake", association_handshake},
-      {"read", association_read},
-      {"write", association_write},
-      {"shutdown", association_shutdown},
-      {"promote", association_promote},
-      {"timeout", association_timeout},
-      {"handle_timeout", association_handle_timeout},
-      {"answered", association_answered},
-      {"expired", association_expired},
-      {"set_retransmit", association_set_retransmit},
-      {"set_mtu", association_set_mtu},
-      {"set_link_mtu", association_set_link_mtu},
-      {"mtu", association_mtu},
-      {"link_min_mtu", association_link_min_mtu},
-      {"data_mtu", association_data_mtu},
-      {"fd", association_fd},
-      {"set_owner", association_set_owner},
-      {"take_others", association_take_others},
-      {"datagram", association_datagram},
-      {"send_datagram", association_send_datagram},
-      {"__gc", association_gc},
-      {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"close", association_close},
+                                     {"handshake", association_handshake},
+                                     {"read", association_read},
+                                     {"write", association_write},
+                                     {"shutdown", association_shutdown},
+                                     {"promote", association_promote},
+                                     {"timeout", association_timeout},
+                                     {"handle_timeout", association_handle_timeout},
+                                     {"answered", association_answered},
+                                     {"expired", association_expired},
+                                     {"set_retransmit", association_set_retransmit},
+                                     {"set_mtu", association_set_mtu},
+                                     {"set_link_mtu", association_set_link_mtu},
+                                     {"mtu", association_mtu},
+                                     {"link_min_mtu", association_link_min_mtu},
+                                     {"data_mtu", association_data_mtu},
+                                     {"fd", association_fd},
+                                     {"set_owner", association_set_owner},
+                                     {"take_others", association_take_others},
+                                     {"datagram", association_datagram},
+                                     {"send_datagram", association_send_datagram},
+                                     {"__gc", association_gc},
+                                     {NULL, NULL}};
   dtls_register(L, TYPE, methods);
   dtls_register(L, TYPE, dtls_association_facts);
   dtls_register(L, TYPE, dtls_association_settings);

@@ -16,8 +16,14 @@ static int push_hello(lua_State *L, const dtls_association *a) {
   size_t size;
   const uint8_t *id = dtls_callback_session_id(a, &size);
   lua_pushliteral(L, "ask_hello");
-  if (!dtls_callback_is_name(a)) lua_pushboolean(L, 0); else lua_pushstring(L, name ? name->text : NULL);
-  if (id) lua_pushlstring(L, (const char *)id, size); else lua_pushnil(L);
+  if (!dtls_callback_is_name(a))
+    lua_pushboolean(L, 0);
+  else
+    lua_pushstring(L, name ? name->text : NULL);
+  if (id)
+    lua_pushlstring(L, (const char *)id, size);
+  else
+    lua_pushnil(L);
   return 4;
 }
 
@@ -25,7 +31,10 @@ static int push_psk(lua_State *L, const dtls_association *a) {
   size_t size;
   const char *identity = dtls_callback_identity(a, &size);
   lua_pushliteral(L, "ask_psk");
-  if (identity) lua_pushlstring(L, identity, size); else lua_pushstring(L, SSL_get_psk_identity_hint(a->ssl));
+  if (identity)
+    lua_pushlstring(L, identity, size);
+  else
+    lua_pushstring(L, SSL_get_psk_identity_hint(a->ssl));
   return 3;
 }
 
@@ -65,7 +74,8 @@ static int answer_hello(lua_State *L) {
 static int refuse_hello(lua_State *L) {
   dtls_association *a = answering(L, DTLS_ASK_HELLO);
   static const char *const names[] = {"unrecognized_name", "internal_error", NULL};
-  dtls_callback_refuse_hello(a, luaL_checkoption(L, 2, NULL, names) == 0 ? SSL_AD_UNRECOGNIZED_NAME : SSL_AD_INTERNAL_ERROR);
+  dtls_callback_refuse_hello(a, luaL_checkoption(L, 2, NULL, names) == 0 ? SSL_AD_UNRECOGNIZED_NAME
+                                                                         : SSL_AD_INTERNAL_ERROR);
   return 0;
 }
 
@@ -75,8 +85,9 @@ static int answer_psk(lua_State *L) {
   size_t key_size = 0, identity_size = 0;
   const char *key = luaL_optlstring(L, 2, NULL, &key_size), *identity = luaL_optlstring(L, 3, NULL, &identity_size);
   luaL_argcheck(L, !key || (key_size >= 1 && key_size <= PSK_MAX_PSK_LEN), 2, "a key has 1 to 512 bytes");
-  luaL_argcheck(L, !key || a->server || (identity && identity_size <= DTLS_OWN_IDENTITY_MAX && strlen(identity) == identity_size), 3,
-                "an identity has at most 255 bytes and no NUL among them");
+  luaL_argcheck(
+      L, !key || a->server || (identity && identity_size <= DTLS_OWN_IDENTITY_MAX && strlen(identity) == identity_size),
+      3, "an identity has at most 255 bytes and no NUL among them");
   dtls_callback_answer_psk(a, identity, identity_size, key, key_size);
   return 0;
 }
@@ -94,9 +105,6 @@ static int answer_verify(lua_State *L) {
   return 1;
 }
 
-const luaL_Reg dtls_callback_methods[] = {{"answer_hello", answer_hello},
-                                          {"refuse_hello", refuse_hello},
-                                          {"answer_psk", answer_psk},
-                                          {"refuse_psk", refuse_psk},
-                                          {"answer_verify", answer_verify},
-                                          {NULL, NULL}};
+const luaL_Reg dtls_callback_methods[] = {{"answer_hello", answer_hello},   {"refuse_hello", refuse_hello},
+                                          {"answer_psk", answer_psk},       {"refuse_psk", refuse_psk},
+                                          {"answer_verify", answer_verify}, {NULL, NULL}};

@@ -123,7 +123,8 @@ static bool push_one(lua_State *L, BIO *scratch, X509 *cert) {
   ASN1_TIME_print(scratch, X509_get0_notAfter(cert));
   set_written(L, scratch, "valid_to");
   set_serial(L, scratch, cert);
-  bool ok = set_fingerprint(L, cert, EVP_sha1(), "fingerprint") && set_fingerprint(L, cert, EVP_sha256(), "fingerprint256") &&
+  bool ok = set_fingerprint(L, cert, EVP_sha1(), "fingerprint") &&
+            set_fingerprint(L, cert, EVP_sha256(), "fingerprint256") &&
             set_fingerprint(L, cert, EVP_sha512(), "fingerprint512");
   set_purposes(L, cert);
   ok = PEM_write_bio_X509(scratch, cert) == 1 && ok;
@@ -170,7 +171,8 @@ bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool whole) {
     lua_remove(L, -2);
   }
   lua_pop(L, 1);
-  free_scratch(lua_touserdata(L, box)); /* and not when Lua collects it: a peer decides how many certificates are shown */
+  /* and not when Lua collects it: a peer decides how many certificates are shown */
+  free_scratch(lua_touserdata(L, box));
   lua_remove(L, box);
   return !ran_out_of_memory() && ok;
 }
@@ -202,7 +204,8 @@ int dtls_certificate_self_signed(lua_State *L) {
   dtls_text *names = lua_newuserdata(L, (options.alt_names_count + 1) * sizeof *names);
   for (size_t i = 0; i < options.alt_names_count; i++) {
     lua_rawgeti(L, 3, (int)i + 1);
-    names[i] = lua_type(L, -1) == LUA_TSTRING ? text_at(L, -1) : (dtls_text){"", 0}; /* stays alive in the list; '' is refused */
+    /* stays alive in the list; '' is refused */
+    names[i] = lua_type(L, -1) == LUA_TSTRING ? text_at(L, -1) : (dtls_text){"", 0};
     lua_pop(L, 1);
   }
   options.alt_names = names;

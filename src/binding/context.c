@@ -72,19 +72,23 @@ static bool take_identities(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
   size_t certs = push_list(L, "cert"), keys = push_list(L, "key");
   int top = lua_gettop(L);
   bool ok = certs == keys || dtls_fail_config(f, "cert and key come in pairs");
-  for (size_t i = 1; i <= certs && ok; i++) ok = dtls_context_use_identity(ctx, text_of_list(L, top - 1, i), text_of_list(L, top, i), passphrase, f);
+  for (size_t i = 1; i <= certs && ok; i++)
+    ok = dtls_context_use_identity(ctx, text_of_list(L, top - 1, i), text_of_list(L, top, i), passphrase, f);
   lua_pop(L, 2);
   return ok;
 }
 
 static bool take_verification(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
-  dtls_verify_policy policy = {.request = boolean_option(L, "request_cert"), .reject = boolean_option(L, "reject"),
-                               .asks = boolean_option(L, "asks_verify"), .partial_chain = boolean_option(L, "partial_chain")};
+  dtls_verify_policy policy = {.request = boolean_option(L, "request_cert"),
+                               .reject = boolean_option(L, "reject"),
+                               .asks = boolean_option(L, "asks_verify"),
+                               .partial_chain = boolean_option(L, "partial_chain")};
   lua_getfield(L, 2, "verify_time");
   policy.ignores_dates = lua_isboolean(L, -1) && !lua_toboolean(L, -1);
   policy.time = lua_isnumber(L, -1) ? (time_t)lua_tonumber(L, -1) : -1;
   lua_pop(L, 1);
-  if (!take_list(L, ctx, "ca", dtls_verify_add_ca, f) || !take_list(L, ctx, "crl", dtls_verify_add_crl, f)) return false;
+  if (!take_list(L, ctx, "ca", dtls_verify_add_ca, f) || !take_list(L, ctx, "crl", dtls_verify_add_crl, f))
+    return false;
   /* Without reject every peer is taken, and said to be unauthorized. */
   if (boolean_option(L, "system_ca") && !dtls_verify_use_system_store(ctx, policy.reject, f)) return false;
   if (!take_list(L, ctx, "pins", dtls_verify_pin, f)) return false;
@@ -112,8 +116,8 @@ static bool take_psk(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
 static bool take_extensions(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
   const char *profiles = string_option(L, "srtp");
   long length = dtls_option_integer(L, 2, "max_fragment_length", 0, 512, 4096);
-  return take_list(L, ctx, "alpn", dtls_alpn_add, f) && dtls_alpn_use(ctx, f) && (!profiles || dtls_srtp_use(ctx, profiles, f)) &&
-         (length == 0 || dtls_fragment_length_use(ctx, length, f));
+  return take_list(L, ctx, "alpn", dtls_alpn_add, f) && dtls_alpn_use(ctx, f) &&
+         (!profiles || dtls_srtp_use(ctx, profiles, f)) && (length == 0 || dtls_fragment_length_use(ctx, length, f));
 }
 
 /* The list of ticket keys at index. */
@@ -145,16 +149,19 @@ static bool take_flags(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
   dtls_target target = {.ctx = ctx};
   uint64_t bits;
   bool ok = true;
-  if (push_list(L, "options") > 0 && (ok = dtls_settings_read_flags(L, lua_gettop(L), dtls_option_flags, "options", &bits, f)))
+  if (push_list(L, "options") > 0 &&
+      (ok = dtls_settings_read_flags(L, lua_gettop(L), dtls_option_flags, "options", &bits, f)))
     dtls_settings_change_options(target, bits, true);
-  if (ok && push_list(L, "modes") > 0 && (ok = dtls_settings_read_flags(L, lua_gettop(L), dtls_mode_flags, "modes", &bits, f)))
+  if (ok && push_list(L, "modes") > 0 &&
+      (ok = dtls_settings_read_flags(L, lua_gettop(L), dtls_mode_flags, "modes", &bits, f)))
     dtls_settings_set_modes(target, bits);
   lua_settop(L, 3);
   return ok;
 }
 
 static bool take_policy(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
-  return dtls_context_use_policy(ctx, string_option(L, "ciphers"), string_option(L, "groups"), string_option(L, "sigalgs"), f);
+  return dtls_context_use_policy(ctx, string_option(L, "ciphers"), string_option(L, "groups"),
+                                 string_option(L, "sigalgs"), f);
 }
 
 /*
@@ -168,8 +175,9 @@ static bool take_policy(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
  */
 int dtls_context_new(lua_State *L) {
   static const char *const roles[] = {"server", "client", NULL};
-  static bool (*const takers[])(lua_State *, SSL_CTX *, dtls_failure *) = {take_identities, take_verification, take_psk,   take_extensions,
-                                                                           take_sessions,   take_keylog,       take_flags, take_policy};
+  static bool (*const takers[])(lua_State *, SSL_CTX *,
+                                dtls_failure *) = {take_identities, take_verification, take_psk,   take_extensions,
+                                                   take_sessions,   take_keylog,       take_flags, take_policy};
   bool server = luaL_checkoption(L, 1, NULL, roles) == 0;
   luaL_checktype(L, 2, LUA_TTABLE);
   lua_settop(L, 2);
@@ -188,7 +196,8 @@ SSL_CTX *dtls_context_self(lua_State *L) { return dtls_check(L, 1, TYPE); }
 
 SSL_CTX *dtls_context_check(lua_State *L, int index, bool server) {
   SSL_CTX *ctx = dtls_check(L, index, TYPE);
-  if (dtls_config_of(ctx)->server != server) luaL_argerror(L, index, server ? "expected a context for servers" : "expected a context for clients");
+  if (dtls_config_of(ctx)->server != server)
+    luaL_argerror(L, index, server ? "expected a context for servers" : "expected a context for clients");
   return ctx;
 }
 

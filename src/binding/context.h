@@ -8,8 +8,8 @@
 #include "binding/lua.h"
 
 void dtls_context_init(lua_State *L);
-int dtls_context_new(lua_State *L); /* core.context(role, options) */
+int dtls_context_new(lua_State *L);                                /* core.context(role, options) */
 SSL_CTX *dtls_context_check(lua_State *L, int index, bool server); /* a context of that role */
-SSL_CTX *dtls_context_self(lua_State *L); /* the one at index 1 */
+SSL_CTX *dtls_context_self(lua_State *L);                          /* the one at index 1 */
 
 #endif

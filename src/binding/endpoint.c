@@ -74,7 +74,10 @@ static int push_hello(lua_State *L, const dtls_endpoint *ep, bool known) {
 static int push_other(lua_State *L, const dtls_endpoint *ep, const dtls_association *taker) {
   const dtls_datagram *d = &ep->current.datagram;
   lua_pushliteral(L, "datagram");
-  if (taker) dtls_association_push_owner(L, taker); else lua_pushnil(L);
+  if (taker)
+    dtls_association_push_owner(L, taker);
+  else
+    lua_pushnil(L);
   lua_pushlstring(L, (const char *)d->data, d->size);
   dtls_address_push(L, &d->peer);
   if (taker) return 4; /* it answers by itself from the address that it has */
@@ -152,14 +155,17 @@ static int endpoint_take_others(lua_State *L) {
 static int endpoint_send_datagram(lua_State *L) {
   dtls_endpoint *ep = check(L);
   size_t size;
-  const char *data = luaL_checklstring(L, 2, &size), *ip = luaL_checkstring(L, 3), *local_ip = luaL_optstring(L, 5, NULL);
+  const char *data = luaL_checklstring(L, 2, &size), *ip = luaL_checkstring(L, 3),
+             *local_ip = luaL_optstring(L, 5, NULL);
   unsigned port = (unsigned)luaL_checkinteger(L, 4);
   int family = ep->bound.sa.sa_family;
   dtls_address peer, local = ep->bound;
   dtls_failure f;
   if (!dtls_multiplex_check(data, size, &f)) return dtls_error_push(L, &f);
-  if (!dtls_address_parse(ip, port, family, &peer)) return dtls_error(L, "EINVAL", "'%s' is not an IP address that this socket can send to", ip);
-  if (local_ip && !dtls_address_parse(local_ip, 0, family, &local)) return dtls_error(L, "EINVAL", "'%s' is not an IP address of this socket's", local_ip);
+  if (!dtls_address_parse(ip, port, family, &peer))
+    return dtls_error(L, "EINVAL", "'%s' is not an IP address that this socket can send to", ip);
+  if (local_ip && !dtls_address_parse(local_ip, 0, family, &local))
+    return dtls_error(L, "EINVAL", "'%s' is not an IP address of this socket's", local_ip);
   if (!dtls_endpoint_send_other(ep, &local, &peer, data, size, &f)) return dtls_error_push(L, &f);
   lua_pushboolean(L, 1);
   return 1;
@@ -189,7 +195,8 @@ static int endpoint_set_cookie_secret(lua_State *L) {
   const char *current = luaL_checklstring(L, 2, &size), *previous = luaL_optlstring(L, 3, NULL, &previous_size);
   luaL_argcheck(L, size >= 32, 2, "a cookie secret has at least 32 bytes");
   luaL_argcheck(L, !previous || previous_size >= 32, 3, "a cookie secret has at least 32 bytes");
-  if (!dtls_cookies_set(ep->cookies, current, size, previous, previous_size)) return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot set the secret");
+  if (!dtls_cookies_set(ep->cookies, current, size, previous, previous_size))
+    return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot set the secret");
   lua_pushboolean(L, 1);
   return 1;
 }

@@ -21,7 +21,8 @@ static int error_tostring(lua_State *L) {
 static int error_concat(lua_State *L) {
   for (int i = 1; i <= 2; i++) {
     if (luaL_callmeta(L, i, "__tostring")) lua_replace(L, i);
-    if (!lua_isstring(L, i)) return luaL_error(L, "attempt to concatenate a %s value with an error", luaL_typename(L, i));
+    if (!lua_isstring(L, i))
+      return luaL_error(L, "attempt to concatenate a %s value with an error", luaL_typename(L, i));
   }
   lua_concat(L, 2);
   return 1;

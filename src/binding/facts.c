@@ -70,7 +70,9 @@ static int association_authorized(lua_State *L) {
     return 1;
   }
   lua_pushboolean(L, 0);
-  lua_pushstring(L, !a->open ? "HANDSHAKE_NOT_COMPLETE" : result != X509_V_OK ? dtls_verify_result_name(result) : "NO_PEER_CERTIFICATE");
+  lua_pushstring(L, !a->open              ? "HANDSHAKE_NOT_COMPLETE"
+                    : result != X509_V_OK ? dtls_verify_result_name(result)
+                                          : "NO_PEER_CERTIFICATE");
   return 2;
 }
 
@@ -105,7 +107,8 @@ static int association_export(lua_State *L) {
   if (!a->open) return dtls_error(L, "ENOTCONN", "the handshake is not complete");
   ERR_clear_error();
   unsigned char *out = lua_newuserdata(L, (size_t)length);
-  if (SSL_export_keying_material(a->ssl, out, (size_t)length, label, label_size, (const uint8_t *)context, context_size, context != NULL) != 1)
+  if (SSL_export_keying_material(a->ssl, out, (size_t)length, label, label_size, (const uint8_t *)context, context_size,
+                                 context != NULL) != 1)
     return dtls_error_openssl(L, "ERR_DTLS_PROTOCOL", "cannot export keying material");
   lua_pushlstring(L, (const char *)out, (size_t)length);
   OPENSSL_cleanse(out, (size_t)length);
@@ -176,21 +179,20 @@ static int association_stats(lua_State *L) {
   return 1;
 }
 
-const luaL_Reg dtls_association_facts[] = {
-    {"local_address", association_local_address},
-    {"remote_address", association_remote_address},
-    {"protocol", association_protocol},
-    {"cipher", association_cipher},
-    {"authorized", association_authorized},
-    {"servername", association_servername},
-    {"psk_identity", association_psk_identity},
-    {"export_keying_material", association_export},
-    {"alpn", association_alpn},
-    {"srtp_profile", association_srtp_profile},
-    {"extended_master_secret", association_extended_master_secret},
-    {"peer_certificate", association_peer_certificate},
-    {"session", association_session},
-    {"session_reused", association_session_reused},
-    {"keylog", association_keylog},
-    {"stats", association_stats},
-    {NULL, NULL}};
+const luaL_Reg dtls_association_facts[] = {{"local_address", association_local_address},
+                                           {"remote_address", association_remote_address},
+                                           {"protocol", association_protocol},
+                                           {"cipher", association_cipher},
+                                           {"authorized", association_authorized},
+                                           {"servername", association_servername},
+                                           {"psk_identity", association_psk_identity},
+                                           {"export_keying_material", association_export},
+                                           {"alpn", association_alpn},
+                                           {"srtp_profile", association_srtp_profile},
+                                           {"extended_master_secret", association_extended_master_secret},
+                                           {"peer_certificate", association_peer_certificate},
+                                           {"session", association_session},
+                                           {"session_reused", association_session_reused},
+                                           {"keylog", association_keylog},
+                                           {"stats", association_stats},
+                                           {NULL, NULL}};

@@ -6,6 +6,7 @@
 #include "binding/lua.h"
 
 extern const luaL_Reg dtls_association_facts[];
-int dtls_association_push_identity(lua_State *L, const dtls_association *a); /* the PSK identity, or nothing; returns how many */
+/* the PSK identity, or nothing; returns how many */
+int dtls_association_push_identity(lua_State *L, const dtls_association *a);
 
 #endif

@@ -60,7 +60,8 @@ long dtls_option_integer(lua_State *L, int index, const char *name, long fallbac
   if (!lua_isnil(L, -1)) {
     value = lua_type(L, -1) == LUA_TNUMBER ? (long)lua_tointeger(L, -1) : min - 1;
     if (value < min || value > max || (lua_Number)value != lua_tonumber(L, -1))
-      luaL_argerror(L, index, lua_pushfstring(L, "%s: expected a whole number from %d to %d", name, (int)min, (int)max));
+      luaL_argerror(L, index,
+                    lua_pushfstring(L, "%s: expected a whole number from %d to %d", name, (int)min, (int)max));
   }
   lua_pop(L, 1);
   return value;

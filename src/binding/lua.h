@@ -24,17 +24,20 @@ _Noreturn int luaL_error(lua_State *L, const char *format, ...);
 
 typedef struct dtls_box dtls_box;
 
-void dtls_register(lua_State *L, const char *type, const luaL_Reg *methods); /* makes or extends the metatable of a type */
+/* makes or extends the metatable of a type */
+void dtls_register(lua_State *L, const char *type, const luaL_Reg *methods);
 void dtls_push_metatable(lua_State *L, const char *type);
 /* A userdata of a type, and in it the object, NULL once closed. The type is the address of its name, not the text. */
 struct dtls_box {
   void *object;
   const char *type;
 };
-dtls_box *dtls_box_push(lua_State *L, const char *type);             /* empty */
-dtls_box *dtls_box_test(lua_State *L, int index, const char *type);  /* NULL for anything else, whatever its metatable */
+dtls_box *dtls_box_push(lua_State *L, const char *type); /* empty */
+/* NULL for anything else, whatever its metatable */
+dtls_box *dtls_box_test(lua_State *L, int index, const char *type);
 dtls_box *dtls_box_check(lua_State *L, int index, const char *type); /* raises for that */
-void *dtls_check(lua_State *L, int index, const char *type);         /* the object in a box; raises also when it is closed */
+/* the object in a box; raises also when it is closed */
+void *dtls_check(lua_State *L, int index, const char *type);
 /* An integer option of the table at index: its value, or fallback when absent; raises outside [min, max]. */
 long dtls_option_integer(lua_State *L, int index, const char *name, long fallback, long min, long max);
 

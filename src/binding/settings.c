@@ -7,7 +7,8 @@
 
 /* ── lists of names ── */
 
-bool dtls_settings_read_flags(lua_State *L, int index, const dtls_flag *table, const char *what, uint64_t *bits, dtls_failure *f) {
+bool dtls_settings_read_flags(lua_State *L, int index, const dtls_flag *table, const char *what, uint64_t *bits,
+                              dtls_failure *f) {
   bool ok = true;
   *bits = 0;
   for (size_t i = 1, count = lua_objlen(L, index); i <= count && ok; i++) {
@@ -47,7 +48,9 @@ static int change_options(lua_State *L, dtls_target t, bool on) {
 
 static int set_options(lua_State *L, dtls_target t) { return change_options(L, t, true); }
 static int clear_options(lua_State *L, dtls_target t) { return change_options(L, t, false); }
-static int get_options(lua_State *L, dtls_target t) { return push_flags(L, dtls_option_flags, dtls_settings_options(t)); }
+static int get_options(lua_State *L, dtls_target t) {
+  return push_flags(L, dtls_option_flags, dtls_settings_options(t));
+}
 
 static int set_modes(lua_State *L, dtls_target t) {
   uint64_t bits;
@@ -101,7 +104,8 @@ static int get_ciphers(lua_State *L, dtls_target t) {
   lua_newtable(L);
   for (int i = 0; i < sk_SSL_CIPHER_num(suites); i++) {
     const SSL_CIPHER *suite = sk_SSL_CIPHER_value(suites, i);
-    if (!SSL_CIPHER_is_aead(suite) || SSL_CIPHER_get_kx_nid(suite) == NID_kx_any) continue; /* TLS 1.3's are always there */
+    /* TLS 1.3's are always there */
+    if (!SSL_CIPHER_is_aead(suite) || SSL_CIPHER_get_kx_nid(suite) == NID_kx_any) continue;
     lua_pushstring(L, SSL_CIPHER_get_name(suite));
     lua_rawseti(L, -2, ++count);
   }
@@ -117,6 +121,7 @@ static dtls_target of_association(lua_State *L) {
   return (dtls_target){.ctx = SSL_get_SSL_CTX(ssl), .ssl = ssl};
 }
 
+/* clang-format off */
 #define SETTINGS(X) \
   X(set_options) X(clear_options) X(get_options) X(set_modes) X(get_modes) X(set_verify) X(get_verify) X(set_ciphers) \
   X(get_ciphers) X(set_groups) X(set_sigalgs)
@@ -126,15 +131,16 @@ static dtls_target of_association(lua_State *L) {
   static int association_##name(lua_State *L) { return name(L, of_association(L)); }
 SETTINGS(X)
 #undef X
+/* clang-format on */
 
 const luaL_Reg dtls_context_settings[] = {
 #define X(name) {#name, context_##name},
     SETTINGS(X)
 #undef X
-    {NULL, NULL}};
+        {NULL, NULL}};
 
 const luaL_Reg dtls_association_settings[] = {
 #define X(name) {#name, association_##name},
     SETTINGS(X)
 #undef X
-    {NULL, NULL}};
+        {NULL, NULL}};

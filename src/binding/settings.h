@@ -8,6 +8,7 @@
 
 extern const luaL_Reg dtls_context_settings[], dtls_association_settings[];
 /* Adds the bits of the names in the list at index. */
-bool dtls_settings_read_flags(lua_State *L, int index, const dtls_flag *table, const char *what, uint64_t *bits, dtls_failure *f);
+bool dtls_settings_read_flags(lua_State *L, int index, const dtls_flag *table, const char *what, uint64_t *bits,
+                              dtls_failure *f);
 
 #endif

@@ -15,7 +15,8 @@
 void dtls_address_push(lua_State *L, const dtls_address *address) {
   bool v6 = address->sa.sa_family == AF_INET6;
   char ip[INET6_ADDRSTRLEN + 1 + IF_NAMESIZE] = "";
-  inet_ntop(address->sa.sa_family, v6 ? (const void *)&address->v6.sin6_addr : &address->v4.sin_addr, ip, INET6_ADDRSTRLEN);
+  inet_ntop(address->sa.sa_family, v6 ? (const void *)&address->v6.sin6_addr : &address->v4.sin_addr, ip,
+            INET6_ADDRSTRLEN);
   if (v6 && address->v6.sin6_scope_id != 0) {
     size_t end = strlen(ip);
     ip[end] = '%';
@@ -78,14 +79,18 @@ static int descriptor(lua_State *L, int index) {
     is_udp = !lua_isnil(L, -1) && lua_rawequal(L, -1, -2);
     lua_pop(L, 2);
   }
-  if (!is_udp) luaL_argerror(L, index, lua_pushfstring(L, "expected a luv UDP handle or a dgram socket, got %s", luaL_typename(L, index)));
+  if (!is_udp)
+    luaL_argerror(L, index,
+                  lua_pushfstring(L, "expected a luv UDP handle or a dgram socket, got %s", luaL_typename(L, index)));
 
   call_method(L, handle, "is_closing");
   bool closing = lua_isnil(L, -1) || lua_toboolean(L, -1);
   call_method(L, handle, "fileno");
   int fd = !closing && lua_isnumber(L, -1) ? (int)lua_tointeger(L, -1) : -1;
   lua_settop(L, handle - 1);
-  if (fd < 0) dtls_error(L, "EBADF", closing ? "the UDP handle is closed" : "the UDP handle has no socket yet: bind or connect it first");
+  if (fd < 0)
+    dtls_error(L, "EBADF",
+               closing ? "the UDP handle is closed" : "the UDP handle has no socket yet: bind or connect it first");
   return fd;
 }
 
@@ -118,7 +123,8 @@ void dtls_udp_push_buffers(lua_State *L, int fd) {
 int dtls_udp_socket_lua(lua_State *L) {
   int fd = (int)luaL_checkinteger(L, 1);
   luaL_checktype(L, 2, LUA_TTABLE);
-  dtls_socket_options options = {.buffers = dtls_udp_take_buffers(L, 2), .ttl = (int)dtls_option_integer(L, 2, "ttl", 0, 0, 255)};
+  dtls_socket_options options = {.buffers = dtls_udp_take_buffers(L, 2),
+                                 .ttl = (int)dtls_option_integer(L, 2, "ttl", 0, 0, 255)};
   lua_getfield(L, 2, "reuse_port");
   options.reuse_port = lua_toboolean(L, -1);
   if (!dtls_udp_configure(fd, options)) return dtls_error_system(L, errno, "cannot set a socket option");

@@ -33,10 +33,20 @@ bool dtls_certificate_write_alt_names(BIO *out, const X509 *cert) {
     GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
     if (i > 0) BIO_puts(out, ", ");
     switch (name->type) {
-      case GEN_DNS: BIO_puts(out, "DNS:"); write_alt_text(out, name->d.dNSName); break;
-      case GEN_URI: BIO_puts(out, "URI:"); write_alt_text(out, name->d.uniformResourceIdentifier); break;
-      case GEN_EMAIL: BIO_puts(out, "email:"); write_alt_text(out, name->d.rfc822Name); break;
-      case GEN_IPADD: case GEN_RID: GENERAL_NAME_print(out, name); break;
+      case GEN_DNS:
+        BIO_puts(out, "DNS:");
+        write_alt_text(out, name->d.dNSName);
+        break;
+      case GEN_URI:
+        BIO_puts(out, "URI:");
+        write_alt_text(out, name->d.uniformResourceIdentifier);
+        break;
+      case GEN_EMAIL:
+        BIO_puts(out, "email:");
+        write_alt_text(out, name->d.rfc822Name);
+        break;
+      case GEN_IPADD:
+      case GEN_RID: GENERAL_NAME_print(out, name); break;
       default: BIO_puts(out, "othername:<unsupported>"); break;
     }
   }
@@ -54,7 +64,7 @@ bool dtls_certificate_fingerprint(const X509 *cert, const EVP_MD *digest, char o
 }
 
 /* The peer's chain, with or without the leaf: as it was verified, or as it was sent. */
-STACK_OF(X509) *dtls_certificate_chain(const SSL *ssl) {
+STACK_OF(X509) * dtls_certificate_chain(const SSL *ssl) {
   STACK_OF(X509) *refused = dtls_peer_of(ssl)->refusal.chain;
   if (refused) return refused;
   STACK_OF(X509) *verified = SSL_get_verify_result(ssl) == X509_V_OK ? SSL_get0_verified_chain(ssl) : NULL;
@@ -64,6 +74,7 @@ STACK_OF(X509) *dtls_certificate_chain(const SSL *ssl) {
 X509 *dtls_certificate_leaf(const SSL *ssl) {
   bool refused = dtls_peer_of(ssl)->refusal.chain != NULL;
   X509 *leaf = refused ? NULL : SSL_get0_peer_certificate(ssl);
-  if (!leaf && (refused || !SSL_is_server(ssl))) leaf = sk_X509_value(dtls_certificate_chain(ssl), 0); /* or while a client verifies it */
+  /* or while a client verifies it */
+  if (!leaf && (refused || !SSL_is_server(ssl))) leaf = sk_X509_value(dtls_certificate_chain(ssl), 0);
   return leaf;
 }

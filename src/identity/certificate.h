@@ -13,6 +13,7 @@ bool dtls_certificate_write_alt_names(BIO *out, const X509 *cert);
 
 /* The peer's certificate, the one that was refused if one was; NULL: it has shown none. */
 X509 *dtls_certificate_leaf(const SSL *ssl);
-STACK_OF(X509) *dtls_certificate_chain(const SSL *ssl); /* with or without the leaf: as it was verified, or as it was sent */
+/* with or without the leaf: as it was verified, or as it was sent */
+STACK_OF(X509) * dtls_certificate_chain(const SSL *ssl);
 
 #endif

@@ -46,7 +46,7 @@ dtls_config *dtls_config_of(const SSL_CTX *ctx) { return SSL_CTX_get_ex_data(ctx
 /* ── credentials ── */
 
 /* The leaf, and the rest of the text as its chain. */
-static X509 *read_chain(BIO *bio, STACK_OF(X509) *chain) {
+static X509 *read_chain(BIO *bio, STACK_OF(X509) * chain) {
   X509 *leaf = PEM_read_bio_X509(bio, NULL, dtls_no_passphrase, NULL), *next;
   if (!leaf) return NULL;
   while ((next = PEM_read_bio_X509(bio, NULL, dtls_no_passphrase, NULL)))
@@ -62,7 +62,7 @@ static X509 *read_chain(BIO *bio, STACK_OF(X509) *chain) {
 typedef struct {
   BIO *bio;
   X509 *leaf;
-  STACK_OF(X509) *chain;
+  STACK_OF(X509) * chain;
   EVP_PKEY *key;
 } credential;
 
@@ -73,7 +73,9 @@ static void credential_free(credential *c) {
   EVP_PKEY_free(c->key);
 }
 
-static BIO *text_bio(dtls_text text) { return text.size <= INT_MAX ? BIO_new_mem_buf(text.bytes, (int)text.size) : NULL; }
+static BIO *text_bio(dtls_text text) {
+  return text.size <= INT_MAX ? BIO_new_mem_buf(text.bytes, (int)text.size) : NULL;
+}
 
 bool dtls_context_use_identity(SSL_CTX *ctx, dtls_text cert, dtls_text key, const char *passphrase, dtls_failure *f) {
   credential c = {.chain = sk_X509_new_null()};
@@ -82,7 +84,8 @@ bool dtls_context_use_identity(SSL_CTX *ctx, dtls_text cert, dtls_text key, cons
   if (c.bio && c.chain) c.leaf = read_chain(c.bio, c.chain);
   if (!c.leaf) goto done;
   BIO_free(c.bio);
-  failed = passphrase ? "key: this is not a PEM private key that the passphrase opens" : "key: this is not a PEM private key, or it needs a passphrase";
+  failed = passphrase ? "key: this is not a PEM private key that the passphrase opens"
+                      : "key: this is not a PEM private key, or it needs a passphrase";
   c.bio = text_bio(key);
   if (c.bio) c.key = PEM_read_bio_PrivateKey(c.bio, NULL, dtls_no_passphrase, (void *)(uintptr_t)passphrase);
   if (!c.key) goto done;
@@ -98,7 +101,8 @@ done:
 
 /* ── policy ── */
 
-bool dtls_context_use_policy(SSL_CTX *ctx, const char *ciphers, const char *groups, const char *sigalgs, dtls_failure *f) {
+bool dtls_context_use_policy(SSL_CTX *ctx, const char *ciphers, const char *groups, const char *sigalgs,
+                             dtls_failure *f) {
   dtls_config *c = dtls_config_of(ctx);
   if (ciphers && !dtls_settings_ciphers((dtls_target){.ctx = ctx}, ciphers, f)) return false;
   if (groups && (SSL_CTX_set1_groups_list(ctx, groups) != 1 || !(c->groups = OPENSSL_strdup(groups))))
@@ -115,14 +119,16 @@ enum { READ_BUFFER_ALIGNMENT = 16 }; /* libssl takes a few bytes of its read buf
 /* What every association of this module relies on, whatever the options. */
 static bool use_foundation(SSL_CTX *ctx, const dtls_config *c) {
   SSL_CTX_set_security_level(ctx, DTLS_SECURITY_LEVEL);
-  SSL_CTX_set_options(ctx, SSL_OP_NO_QUERY_MTU | SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE);
+  SSL_CTX_set_options(ctx, SSL_OP_NO_QUERY_MTU | SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
+                               SSL_OP_CIPHER_SERVER_PREFERENCE);
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_default_read_buffer_len(ctx, DTLS_DATAGRAM_MAX + READ_BUFFER_ALIGNMENT);
   SSL_CTX_set_dh_auto(ctx, 1); /* for DHE-PSK, which nobody gets without asking */
   if (c->server) {
     SSL_CTX_set_max_cert_list(ctx, DTLS_HANDSHAKE_MESSAGE_MAX); /* bounds what libssl allocates for fragments */
   }
-  return SSL_CTX_set_min_proto_version(ctx, DTLS1_2_VERSION) == 1 && SSL_CTX_set_max_proto_version(ctx, DTLS1_2_VERSION) == 1;
+  return SSL_CTX_set_min_proto_version(ctx, DTLS1_2_VERSION) == 1 &&
+         SSL_CTX_set_max_proto_version(ctx, DTLS1_2_VERSION) == 1;
 }
 
 SSL_CTX *dtls_context_make(bool server) {

@@ -22,7 +22,8 @@ enum { DTLS_SECURITY_LEVEL = 2 };
 typedef struct dtls_config {
   bool server;
   char *groups, *sigalgs; /* OpenSSL's lists, as they were set last; SSL_set_SSL_CTX does not take groups along */
-  int (*default_security)(const SSL *, const SSL_CTX *, int, int, int, void *, void *); /* NULL: still in use (settings.c) */
+  /* NULL: still in use (settings.c) */
+  int (*default_security)(const SSL *, const SSL_CTX *, int, int, int, void *, void *);
   dtls_placeholder_config placeholder;
   dtls_verify_config verify;
   dtls_psk_config psk;
@@ -36,14 +37,16 @@ typedef struct {
   size_t size;
 } dtls_text;
 
-SSL_CTX *dtls_context_make(bool server); /* with what every association of this module relies on; NULL: OpenSSL's queue says why */
+/* with what every association of this module relies on; NULL: OpenSSL's queue says why */
+SSL_CTX *dtls_context_make(bool server);
 dtls_config *dtls_config_of(const SSL_CTX *ctx);
 static inline const dtls_config *dtls_config_of_ssl(const SSL *ssl) { return dtls_config_of(SSL_get_SSL_CTX(ssl)); }
 
 /* A certificate with its chain, and its key; both PEM. A context may have one of each kind of key. */
 bool dtls_context_use_identity(SSL_CTX *ctx, dtls_text cert, dtls_text key, const char *passphrase, dtls_failure *f);
 /* OpenSSL's lists; NULL: as they are. After the identities. */
-bool dtls_context_use_policy(SSL_CTX *ctx, const char *ciphers, const char *groups, const char *sigalgs, dtls_failure *f);
+bool dtls_context_use_policy(SSL_CTX *ctx, const char *ciphers, const char *groups, const char *sigalgs,
+                             dtls_failure *f);
 /* The handshake goes on with another identity: all that SSL_set_SSL_CTX takes along, and all that it does not. */
 bool dtls_context_adopt(SSL *ssl, SSL_CTX *ctx);
 

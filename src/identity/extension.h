@@ -18,13 +18,15 @@ typedef struct {
 } dtls_alpn_config;
 
 bool dtls_alpn_add(SSL_CTX *ctx, const char *name, size_t size, dtls_failure *f); /* the most wanted first */
-bool dtls_alpn_use(SSL_CTX *ctx, dtls_failure *f);                               /* after the last one */
-void dtls_alpn_free(dtls_alpn_config *a);                                        /* what it owns */
-const char *dtls_alpn_chosen(const SSL *ssl, size_t *size);                      /* what both sides agreed on; NULL: nothing */
+bool dtls_alpn_use(SSL_CTX *ctx, dtls_failure *f);                                /* after the last one */
+void dtls_alpn_free(dtls_alpn_config *a);                                         /* what it owns */
+/* what both sides agreed on; NULL: nothing */
+const char *dtls_alpn_chosen(const SSL *ssl, size_t *size);
 
 bool dtls_srtp_use(SSL_CTX *ctx, const char *profiles, dtls_failure *f); /* OpenSSL's list */
 const char *dtls_srtp_chosen(SSL *ssl);                                  /* OpenSSL's name of it; NULL: none */
 
-bool dtls_fragment_length_use(SSL_CTX *ctx, long bytes, dtls_failure *f); /* 512 to 4096, of a client, who alone asks for it */
+/* 512 to 4096, of a client, who alone asks for it */
+bool dtls_fragment_length_use(SSL_CTX *ctx, long bytes, dtls_failure *f);
 
 #endif

@@ -28,7 +28,7 @@ static void remember(dtls_peer *peer, const char *line) {
 
 /* A full disk is no reason to refuse a peer, and a FIFO without a reader none to end the process (SIGPIPE). */
 static void append(int fd, const char *line) {
-  struct iovec parts[] = {{(void *)(uintptr_t)line, strlen(line)}, {(void *)(uintptr_t)"\n", 1}};
+  struct iovec parts[] = {{(void *)(uintptr_t)line, strlen(line)}, {(void *)(uintptr_t) "\n", 1}};
   const struct timespec now = {0, 0};
   sigset_t pipes, before, pending;
   sigemptyset(&pipes);
@@ -51,14 +51,16 @@ static const char *exposure(int fd) {
   struct stat file;
   if (fstat(fd, &file) != 0) return strerror(errno);
   if (file.st_uid != geteuid()) return "another user owns it";
-  if (file.st_mode & (S_IRGRP | S_IWGRP | S_IROTH | S_IWOTH)) return "others than its owner may read or write it (chmod 600)";
+  if (file.st_mode & (S_IRGRP | S_IWGRP | S_IROTH | S_IWOTH))
+    return "others than its owner may read or write it (chmod 600)";
   if (S_ISREG(file.st_mode) && file.st_nlink > 1) return "it has another name elsewhere (a hard link)";
   return NULL;
 }
 
 /* The descriptor of the file, or -1 and why not. A link leads where somebody else may have wanted it to (O_NOFOLLOW). */
 static int open_private(const char *path, const char **why) {
-  int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW, S_IRUSR | S_IWUSR);
+  int fd =
+      open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW, S_IRUSR | S_IWUSR);
   *why = fd >= 0 ? exposure(fd) : errno == ELOOP ? "it is a symbolic link" : strerror(errno);
   if (fd < 0 || !*why) return fd;
   close(fd);

@@ -13,6 +13,6 @@ typedef struct {
 } dtls_keylog_config;
 
 bool dtls_keylog_use(SSL_CTX *ctx, const char *file, bool event, dtls_failure *f); /* file: NULL for none */
-void dtls_keylog_free(dtls_keylog_config *k); /* closes the file */
+void dtls_keylog_free(dtls_keylog_config *k);                                      /* closes the file */
 
 #endif

@@ -35,8 +35,8 @@ typedef struct {
 
 /* The certificate that was refused. */
 typedef struct {
-  STACK_OF(X509) *chain; /* as the peer sent it; NULL: none was refused */
-  char *detail;          /* what was wanted and what came, as ASCII; NULL: there is nothing to say, or no memory */
+  STACK_OF(X509) * chain; /* as the peer sent it; NULL: none was refused */
+  char *detail;           /* what was wanted and what came, as ASCII; NULL: there is nothing to say, or no memory */
 } dtls_refusal;
 
 struct dtls_peer {

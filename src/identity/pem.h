@@ -4,7 +4,8 @@
 
 #include <stdbool.h>
 
-int dtls_no_passphrase(char *buffer, int size, int writing, void *secret); /* OpenSSL's pem_password_cb; secret: the passphrase, or NULL */
+/* OpenSSL's pem_password_cb; secret: the passphrase, or NULL */
+int dtls_no_passphrase(char *buffer, int size, int writing, void *secret);
 bool dtls_at_end_of_pem(void); /* whether the last PEM read failed only because the text was at its end */
 
 #endif

@@ -26,7 +26,9 @@ void dtls_placeholder_note(dtls_placeholder_config *p, const EVP_PKEY *key) {
 }
 
 static bool has(const dtls_placeholder_config *p, unsigned keys) { return (p->keys & keys) != 0; }
-static bool needs_ec(const dtls_placeholder_config *p) { return has(p, DTLS_KEY_ED25519 | DTLS_KEY_ED448) && !has(p, DTLS_KEY_EC); }
+static bool needs_ec(const dtls_placeholder_config *p) {
+  return has(p, DTLS_KEY_ED25519 | DTLS_KEY_ED448) && !has(p, DTLS_KEY_EC);
+}
 static bool needs_rsa(const dtls_placeholder_config *p) { return has(p, DTLS_KEY_RSA_PSS) && !has(p, DTLS_KEY_RSA); }
 
 bool dtls_placeholder_needed(const SSL_CTX *ctx) {
@@ -55,11 +57,12 @@ bool dtls_placeholder_make(SSL_CTX *ctx, const char *sigalgs) {
   static const struct {
     unsigned key;
     const char *algorithms;
-  } all[] = {{DTLS_KEY_ED25519, "ed25519:"},
-             {DTLS_KEY_ED448, "ed448:"},
-             {DTLS_KEY_EC, "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:"},
-             {DTLS_KEY_RSA_PSS, "rsa_pss_pss_sha256:rsa_pss_pss_sha384:rsa_pss_pss_sha512:"},
-             {DTLS_KEY_RSA, "rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:RSA+SHA256:RSA+SHA384:RSA+SHA512:"}};
+  } all[] = {
+      {DTLS_KEY_ED25519, "ed25519:"},
+      {DTLS_KEY_ED448, "ed448:"},
+      {DTLS_KEY_EC, "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:"},
+      {DTLS_KEY_RSA_PSS, "rsa_pss_pss_sha256:rsa_pss_pss_sha384:rsa_pss_pss_sha512:"},
+      {DTLS_KEY_RSA, "rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:RSA+SHA256:RSA+SHA384:RSA+SHA512:"}};
   char own[256] = "";
   size_t used = 0;
   dtls_placeholder_config *p = &dtls_config_of(ctx)->placeholder;
@@ -70,8 +73,8 @@ bool dtls_placeholder_make(SSL_CTX *ctx, const char *sigalgs) {
   bool ok = true;
   for (int i = 0; ok && needs_ec(p) && i < DTLS_PLACEHOLDER_CURVES; i++)
     ok = dtls_self_signed_nameless(curves[i].name, &p->ec[i].cert, &p->ec[i].key);
-  return ok && (!needs_rsa(p) || make_rsa(&p->rsa)) &&
-         SSL_CTX_set1_sigalgs_list(ctx, own) == 1 && (!sigalgs || SSL_CTX_set1_client_sigalgs_list(ctx, sigalgs) == 1);
+  return ok && (!needs_rsa(p) || make_rsa(&p->rsa)) && SSL_CTX_set1_sigalgs_list(ctx, own) == 1 &&
+         (!sigalgs || SSL_CTX_set1_client_sigalgs_list(ctx, sigalgs) == 1);
 }
 
 void dtls_placeholder_free(dtls_placeholder_config *p) {
@@ -129,7 +132,8 @@ bool dtls_placeholder_use_untrusted(SSL *ssl) {
   if (!dtls_placeholder_needed(SSL_get_SSL_CTX(ssl))) return true;
   walk_untrusted(ssl, TLSEXT_TYPE_signature_algorithms, note_algorithm, &keys);
   keys &= p->keys;
-  const dtls_key_pair *ec = needs_ec(p) && (keys & (DTLS_KEY_ED25519 | DTLS_KEY_ED448)) ? ec_placeholder_untrusted(ssl, p) : NULL;
+  const dtls_key_pair *ec =
+      needs_ec(p) && (keys & (DTLS_KEY_ED25519 | DTLS_KEY_ED448)) ? ec_placeholder_untrusted(ssl, p) : NULL;
   bool rsa = needs_rsa(p) && (keys & DTLS_KEY_RSA_PSS);
   return (!ec || load(ssl, ec)) && (!rsa || load(ssl, &p->rsa));
 }

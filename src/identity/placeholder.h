@@ -21,8 +21,8 @@ typedef struct {
 } dtls_placeholder_config;
 
 void dtls_placeholder_note(dtls_placeholder_config *p, const EVP_PKEY *key); /* a real key of the context */
-bool dtls_placeholder_make(SSL_CTX *ctx, const char *sigalgs); /* after the real keys, if they need one */
-void dtls_placeholder_free(dtls_placeholder_config *p); /* what it owns */
+bool dtls_placeholder_make(SSL_CTX *ctx, const char *sigalgs);               /* after the real keys, if they need one */
+void dtls_placeholder_free(dtls_placeholder_config *p);                      /* what it owns */
 bool dtls_placeholder_needed(const SSL_CTX *ctx); /* then what it signs with is not for others to set */
 bool dtls_placeholder_use_untrusted(SSL *ssl);    /* for the hello that libssl is looking at */
 

@@ -19,9 +19,12 @@
 void dtls_psk_identify_untrusted(SSL *ssl, const uint8_t *message, size_t size) {
   enum { PREFIX = 2 };
   const uint8_t *body = message + DTLS_HANDSHAKE_HEADER, *identity = body + PREFIX;
-  if (!SSL_is_server(ssl) || message[0] != SSL3_MT_CLIENT_KEY_EXCHANGE || !dtls_psk_suite(ssl) || size < DTLS_HANDSHAKE_HEADER + PREFIX) return;
+  if (!SSL_is_server(ssl) || message[0] != SSL3_MT_CLIENT_KEY_EXCHANGE || !dtls_psk_suite(ssl) ||
+      size < DTLS_HANDSHAKE_HEADER + PREFIX)
+    return;
   size_t length = dtls_u16(body);
-  if (length > size - DTLS_HANDSHAKE_HEADER - PREFIX || !memchr(identity, '\0', length)) return; /* the first libssl refuses */
+  if (length > size - DTLS_HANDSHAKE_HEADER - PREFIX || !memchr(identity, '\0', length))
+    return; /* the first libssl refuses */
   dtls_peer_of(ssl)->identity_lost = SSL_SESSION_set1_ticket_appdata(SSL_get0_session(ssl), identity, length) != 1;
 }
 
@@ -35,7 +38,9 @@ static const char *identity_of(const SSL *ssl, const char *up_to_nul, size_t *si
   return up_to_nul;
 }
 
-const char *dtls_psk_identity(const SSL *ssl, size_t *size) { return identity_of(ssl, SSL_get_psk_identity(ssl), size); }
+const char *dtls_psk_identity(const SSL *ssl, size_t *size) {
+  return identity_of(ssl, SSL_get_psk_identity(ssl), size);
+}
 
 static int compare(const void *a, const void *b) {
   const dtls_psk *one = a, *other = b;
@@ -65,10 +70,12 @@ unsigned dtls_psk_for_server(SSL *ssl, const char *identity, unsigned char *key,
   wanted.identity = (char *)(uintptr_t)identity_of(ssl, identity, &wanted.identity_size);
   const dtls_psk *psk = c->psk.asks ? peer->questions->psk(peer, &failed) : find(&c->psk, &wanted);
   if (failed) return PSK_MAX_PSK_LEN + 1;
-  return psk && compare(psk, &wanted) == 0 ? give(psk, key, max) : 0; /* a forged fragment may have asked for another one */
+  /* a forged fragment may have asked for another one */
+  return psk && compare(psk, &wanted) == 0 ? give(psk, key, max) : 0;
 }
 
-static unsigned for_client(SSL *ssl, const char *hint, char *identity, unsigned max_identity, unsigned char *key, unsigned max) {
+static unsigned for_client(SSL *ssl, const char *hint, char *identity, unsigned max_identity, unsigned char *key,
+                           unsigned max) {
   const dtls_config *c = dtls_config_of_ssl(ssl);
   bool failed = false;
   const dtls_peer *peer = dtls_peer_of(ssl);
@@ -88,25 +95,32 @@ bool dtls_psk_suite(const SSL *ssl) {
 
 /* ── keys of a context ── */
 
-bool dtls_psk_add(SSL_CTX *ctx, const char *identity, size_t identity_size, const char *key, size_t key_size, dtls_failure *f) {
+bool dtls_psk_add(SSL_CTX *ctx, const char *identity, size_t identity_size, const char *key, size_t key_size,
+                  dtls_failure *f) {
   dtls_config *c = dtls_config_of(ctx);
   dtls_psk_config *p = &c->psk;
   if (identity_size > (c->server ? PSK_MAX_IDENTITY_LEN : DTLS_OWN_IDENTITY_MAX))
-    return dtls_fail_config(f, "psk: an identity has at most " TEXT(PSK_MAX_IDENTITY_LEN) " bytes, a client's own one fewer");
-  if (!c->server && strlen(identity) != identity_size) return dtls_fail_config(f, "psk: OpenSSL cannot send an identity that has a NUL");
-  if (key_size == 0 || key_size > PSK_MAX_PSK_LEN) return dtls_fail_config(f, "psk: a key has 1 to " TEXT(PSK_MAX_PSK_LEN) " bytes");
+    return dtls_fail_config(
+        f, "psk: an identity has at most " TEXT(PSK_MAX_IDENTITY_LEN) " bytes, a client's own one fewer");
+  if (!c->server && strlen(identity) != identity_size)
+    return dtls_fail_config(f, "psk: OpenSSL cannot send an identity that has a NUL");
+  if (key_size == 0 || key_size > PSK_MAX_PSK_LEN)
+    return dtls_fail_config(f, "psk: a key has 1 to " TEXT(PSK_MAX_PSK_LEN) " bytes");
   dtls_psk *grown = OPENSSL_realloc(p->keys, (p->count + 1) * sizeof *grown);
   if (!grown) return dtls_fail_config(f, "out of memory");
   p->keys = grown;
   dtls_psk *entry = &p->keys[p->count++];
-  *entry = (dtls_psk){.identity = OPENSSL_memdup(identity, identity_size + 1), .identity_size = identity_size,
-                      .key = OPENSSL_memdup(key, key_size), .key_size = key_size};
+  *entry = (dtls_psk){.identity = OPENSSL_memdup(identity, identity_size + 1),
+                      .identity_size = identity_size,
+                      .key = OPENSSL_memdup(key, key_size),
+                      .key_size = key_size};
   return (entry->identity && entry->key) || dtls_fail_config(f, "out of memory");
 }
 
 bool dtls_psk_set_hint(SSL_CTX *ctx, const char *hint, size_t size, dtls_failure *f) {
   if (strlen(hint) == size && SSL_CTX_use_psk_identity_hint(ctx, hint) == 1) return true;
-  return dtls_fail_config(f, "pskIdentityHint: a hint has at most " TEXT(PSK_MAX_IDENTITY_LEN) " bytes and no NUL among them");
+  return dtls_fail_config(
+      f, "pskIdentityHint: a hint has at most " TEXT(PSK_MAX_IDENTITY_LEN) " bytes and no NUL among them");
 }
 
 void dtls_psk_use(SSL_CTX *ctx, bool asks) {

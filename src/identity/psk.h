@@ -23,13 +23,15 @@ typedef struct {
   dtls_psk *keys; /* sorted by identity; a client has one */
 } dtls_psk_config;
 
-bool dtls_psk_add(SSL_CTX *ctx, const char *identity, size_t identity_size, const char *key, size_t key_size, dtls_failure *f);
+bool dtls_psk_add(SSL_CTX *ctx, const char *identity, size_t identity_size, const char *key, size_t key_size,
+                  dtls_failure *f);
 bool dtls_psk_set_hint(SSL_CTX *ctx, const char *hint, size_t size, dtls_failure *f);
 void dtls_psk_use(SSL_CTX *ctx, bool asks); /* after the last one; asks: the application is asked instead */
 void dtls_psk_free(dtls_psk_config *p);     /* what it owns */
 static inline bool dtls_psk_is_used(const dtls_psk_config *p) { return p->count > 0 || p->asks; }
 
-unsigned dtls_psk_for_server(SSL *ssl, const char *identity, unsigned char *key, unsigned max); /* SSL_psk_server_cb_func */
+/* SSL_psk_server_cb_func */
+unsigned dtls_psk_for_server(SSL *ssl, const char *identity, unsigned char *key, unsigned max);
 /* A ClientKeyExchange that libssl is about to look at: its identity may have a NUL, where libssl ends it. */
 void dtls_psk_identify_untrusted(SSL *ssl, const uint8_t *message, size_t size);
 const char *dtls_psk_identity(const SSL *ssl, size_t *size); /* all bytes of it; NULL: libssl knows none */

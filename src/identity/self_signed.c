@@ -14,7 +14,8 @@ enum { SERIAL_BITS = 127, HOUR = 60 * 60, RSA_BITS = 2048 };
 static EVP_PKEY *make_rsa_pss(void) {
   EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA-PSS", NULL);
   EVP_PKEY *key = NULL;
-  if (ctx && EVP_PKEY_keygen_init(ctx) == 1 && EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, RSA_BITS) == 1) EVP_PKEY_generate(ctx, &key);
+  if (ctx && EVP_PKEY_keygen_init(ctx) == 1 && EVP_PKEY_CTX_set_rsa_keygen_bits(ctx, RSA_BITS) == 1)
+    EVP_PKEY_generate(ctx, &key);
   EVP_PKEY_CTX_free(ctx);
   return key;
 }
@@ -37,7 +38,8 @@ static bool set_serial(X509 *cert) {
 
 static bool set_name(X509 *cert, const char *common_name) {
   X509_NAME *name = X509_NAME_new();
-  bool ok = name && X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)common_name, -1, -1, 0) == 1 &&
+  bool ok = name &&
+            X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)common_name, -1, -1, 0) == 1 &&
             X509_set_subject_name(cert, name) == 1 && X509_set_issuer_name(cert, name) == 1;
   X509_NAME_free(name);
   return ok;
@@ -81,7 +83,8 @@ static bool is_alt_name(const char *text, size_t size) {
 static const char *check_names(const dtls_self_signed_options *o) {
   if (memchr(o->common_name.bytes, '\0', o->common_name.size)) return "commonName: there is a NUL in this name";
   for (size_t i = 0; i < o->alt_names_count; i++)
-    if (!is_alt_name(o->alt_names[i].bytes, o->alt_names[i].size)) return "altNames: a name is not empty, in ASCII, and without NUL";
+    if (!is_alt_name(o->alt_names[i].bytes, o->alt_names[i].size))
+      return "altNames: a name is not empty, in ASCII, and without NUL";
   return NULL;
 }
 
@@ -90,7 +93,8 @@ static bool set_alt_names(X509 *cert, const dtls_self_signed_options *o) {
   bool ok = names != NULL;
   for (size_t i = 0; i < o->alt_names_count && ok; i++) ok = add_alt_name(names, o->alt_names[i].bytes);
   ERR_clear_error(); /* a2i_IPADDRESS complains about names that are not addresses */
-  ok = ok && (o->alt_names_count == 0 || X509_add1_ext_i2d(cert, NID_subject_alt_name, names, 0, X509V3_ADD_DEFAULT) == 1);
+  ok = ok &&
+       (o->alt_names_count == 0 || X509_add1_ext_i2d(cert, NID_subject_alt_name, names, 0, X509V3_ADD_DEFAULT) == 1);
   GENERAL_NAMES_free(names);
   return ok;
 }
@@ -98,8 +102,9 @@ static bool set_alt_names(X509 *cert, const dtls_self_signed_options *o) {
 static bool fill(X509 *cert, EVP_PKEY *key, const char *common_name, long days) {
   /* An hour back: the peer's clock may be behind. */
   return X509_set_version(cert, 2) == 1 && set_serial(cert) && X509_gmtime_adj(X509_getm_notBefore(cert), -HOUR) &&
-         X509_time_adj_ex(X509_getm_notAfter(cert), (int)days, 0, NULL) && set_name(cert, common_name) && X509_set_pubkey(cert, key) == 1 &&
-         add_extension(cert, NID_basic_constraints, "critical,CA:FALSE") && add_extension(cert, NID_subject_key_identifier, "hash");
+         X509_time_adj_ex(X509_getm_notAfter(cert), (int)days, 0, NULL) && set_name(cert, common_name) &&
+         X509_set_pubkey(cert, key) == 1 && add_extension(cert, NID_basic_constraints, "critical,CA:FALSE") &&
+         add_extension(cert, NID_subject_key_identifier, "hash");
 }
 
 static bool sign(X509 *cert, EVP_PKEY *key) {
@@ -113,14 +118,15 @@ bool dtls_self_signed_nameless(const char *type, X509 **cert, EVP_PKEY **key) {
   return *key && *cert && fill(*cert, *key, "-", 1) && sign(*cert, *key);
 }
 
-bool dtls_self_signed(const dtls_self_signed_options *o, BIO *cert_pem, BIO *key_pem, char fingerprint[DTLS_FINGERPRINT_SIZE], dtls_failure *f) {
+bool dtls_self_signed(const dtls_self_signed_options *o, BIO *cert_pem, BIO *key_pem,
+                      char fingerprint[DTLS_FINGERPRINT_SIZE], dtls_failure *f) {
   const char *wrong = check_names(o);
   if (wrong) return dtls_fail(f, "ERR_DTLS_CONFIG", "%s", wrong);
   ERR_clear_error();
   EVP_PKEY *key = make_key(o->type);
   X509 *cert = X509_new();
-  bool ok = key && cert && cert_pem && key_pem && fill(cert, key, o->common_name.bytes, o->days) && set_alt_names(cert, o) &&
-            sign(cert, key) && PEM_write_bio_X509(cert_pem, cert) == 1 &&
+  bool ok = key && cert && cert_pem && key_pem && fill(cert, key, o->common_name.bytes, o->days) &&
+            set_alt_names(cert, o) && sign(cert, key) && PEM_write_bio_X509(cert_pem, cert) == 1 &&
             PEM_write_bio_PKCS8PrivateKey(key_pem, key, NULL, NULL, 0, NULL, NULL) == 1 &&
             dtls_certificate_fingerprint(cert, EVP_sha256(), fingerprint);
   X509_free(cert);

@@ -32,29 +32,38 @@ static bool use_key(const uint8_t *key, unsigned char *iv, EVP_CIPHER_CTX *ciphe
   const uint8_t *hmac = key + NAME_SIZE, *aes = hmac + SECRET_SIZE;
   char digest[] = "SHA256";
   OSSL_PARAM params[] = {OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY, (void *)(uintptr_t)hmac, SECRET_SIZE),
-                         OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0), OSSL_PARAM_construct_end()};
+                         OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+                         OSSL_PARAM_construct_end()};
   if (EVP_MAC_CTX_set_params(mac, params) != 1) return false;
-  return sealing ? EVP_EncryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, aes, iv) == 1 : EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, aes, iv) == 1;
+  return sealing ? EVP_EncryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, aes, iv) == 1
+                 : EVP_DecryptInit_ex(cipher, EVP_aes_256_cbc(), NULL, aes, iv) == 1;
 }
 
 /* 1: done; 2: done, and the client gets a new ticket; 0: a full handshake; -1: failure (SSL_CTX_set_tlsext_ticket_key_evp_cb) */
-static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int sealing) {
+static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac,
+                     int sealing) {
   dtls_session_config *c = &dtls_peer_of(ssl)->base->session;
   if (!rotate_own_keys(c)) return -1;
   if (sealing) {
     memcpy(name, c->ticket_key[0], NAME_SIZE);
-    return RAND_bytes(iv, EVP_CIPHER_get_iv_length(EVP_aes_256_cbc())) == 1 && use_key(c->ticket_key[0], iv, cipher, mac, true) ? 1 : -1;
+    return RAND_bytes(iv, EVP_CIPHER_get_iv_length(EVP_aes_256_cbc())) == 1 &&
+                   use_key(c->ticket_key[0], iv, cipher, mac, true)
+               ? 1
+               : -1;
   }
   for (unsigned i = 0; i < c->ticket_keys; i++)
-    if (CRYPTO_memcmp(name, c->ticket_key[i], NAME_SIZE) == 0) return use_key(c->ticket_key[i], iv, cipher, mac, false) ? (int)i + 1 : -1;
+    if (CRYPTO_memcmp(name, c->ticket_key[i], NAME_SIZE) == 0)
+      return use_key(c->ticket_key[i], iv, cipher, mac, false) ? (int)i + 1 : -1;
   return 0;
 }
 
-bool dtls_session_set_ticket_keys(SSL_CTX *ctx, const char *const keys[2], const size_t sizes[2], size_t count, dtls_failure *f) {
+bool dtls_session_set_ticket_keys(SSL_CTX *ctx, const char *const keys[2], const size_t sizes[2], size_t count,
+                                  dtls_failure *f) {
   dtls_session_config *c = &dtls_config_of(ctx)->session;
   if (count < 1 || count > 2) return dtls_fail(f, "ERR_DTLS_CONFIG", "ticketKeys: there are one or two");
   for (size_t i = 0; i < count; i++)
-    if (!keys[i] || sizes[i] != DTLS_TICKET_KEY_SIZE) return dtls_fail(f, "ERR_DTLS_CONFIG", "ticketKeys: a key has 80 bytes");
+    if (!keys[i] || sizes[i] != DTLS_TICKET_KEY_SIZE)
+      return dtls_fail(f, "ERR_DTLS_CONFIG", "ticketKeys: a key has 80 bytes");
   for (size_t i = 0; i < count; i++) memcpy(c->ticket_key[i], keys[i], DTLS_TICKET_KEY_SIZE);
   c->ticket_keys = (unsigned)count;
   c->own_ticket_keys = false;
@@ -75,14 +84,17 @@ static bool digest_suites(EVP_MD_CTX *md, const SSL *ssl) {
   return ok;
 }
 
-static bool digest_text(EVP_MD_CTX *md, const char *text) { return EVP_DigestUpdate(md, text ? text : "", text ? strlen(text) + 1 : 1) == 1; }
+static bool digest_text(EVP_MD_CTX *md, const char *text) {
+  return EVP_DigestUpdate(md, text ? text : "", text ? strlen(text) + 1 : 1) == 1;
+}
 
 /* What a certificate may be signed with, and how strong: a resumed handshake shows none. */
 static bool digest_strength(EVP_MD_CTX *md, const SSL *ssl) {
   const dtls_peer *peer = dtls_peer_of(ssl);
   const dtls_config *c = dtls_config_of_ssl(ssl);
   uint8_t level = (uint8_t)SSL_get_security_level(ssl);
-  return EVP_DigestUpdate(md, &level, 1) == 1 && digest_text(md, peer->overrides.sigalgs ? peer->overrides.sigalgs : c->sigalgs) &&
+  return EVP_DigestUpdate(md, &level, 1) == 1 &&
+         digest_text(md, peer->overrides.sigalgs ? peer->overrides.sigalgs : c->sigalgs) &&
          digest_text(md, peer->overrides.groups ? peer->overrides.groups : c->groups);
 }
 
@@ -91,7 +103,8 @@ static bool digest_context(const SSL *ssl, const char *name, size_t size, uint8_
   const dtls_peer *peer = dtls_peer_of(ssl);
   uint8_t checks[3] = {(uint8_t)SSL_get_verify_mode(ssl), (uint8_t)SSL_get_verify_depth(ssl), peer->reject};
   EVP_MD_CTX *md = EVP_MD_CTX_new();
-  bool ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 && EVP_DigestUpdate(md, dtls_config_of_ssl(ssl)->session.policy, DTLS_DIGEST_SIZE) == 1 &&
+  bool ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 &&
+            EVP_DigestUpdate(md, dtls_config_of_ssl(ssl)->session.policy, DTLS_DIGEST_SIZE) == 1 &&
             EVP_DigestUpdate(md, checks, sizeof checks) == 1 && digest_suites(md, ssl) && digest_strength(md, ssl);
   for (size_t i = 0; ok && i < size; i++) {
     char c = (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] - 'A' + 'a' : name[i]);
@@ -128,7 +141,8 @@ static SSL_SESSION *on_lookup(SSL *ssl, const unsigned char *id, int size, int *
    lives, the identity of its name may say; libssl only knows the context that the SSL was made with. */
 static int on_new_session(SSL *ssl, int forward_secure) {
   (void)forward_secure;
-  ERR_clear_error(); /* a ticket that could not be opened leaves its reason there, which would pass for this handshake's failure */
+  /* a ticket that could not be opened leaves its reason there, which would pass for this handshake's failure */
+  ERR_clear_error();
   SSL_SESSION_set_timeout(SSL_get0_session(ssl), (long)(dtls_config_of_ssl(ssl)->session.timeout / 1000));
   if (!dtls_peer_of(ssl)->stores_sessions) SSL_SESSION_set1_id(SSL_get0_session(ssl), (const unsigned char *)"", 0);
   return 0;
@@ -155,8 +169,10 @@ bool dtls_session_offer(SSL *ssl, SSL_SESSION *session, const char *name) {
   uint8_t digest[EVP_MAX_MD_SIZE];
   unsigned size;
   const unsigned char *context = SSL_SESSION_get0_id_context(session, &size);
-  bool same = digest_context(ssl, name, strlen(name), digest) && size == DTLS_DIGEST_SIZE && memcmp(context, digest, size) == 0;
-  return same && dtls_session_in_time(session) && SSL_SESSION_is_resumable(session) && SSL_set_session(ssl, session) == 1;
+  bool same =
+      digest_context(ssl, name, strlen(name), digest) && size == DTLS_DIGEST_SIZE && memcmp(context, digest, size) == 0;
+  return same && dtls_session_in_time(session) && SSL_SESSION_is_resumable(session) &&
+         SSL_set_session(ssl, session) == 1;
 }
 
 void dtls_session_trim(SSL *ssl, size_t mtu) {
@@ -173,13 +189,15 @@ SSL_SESSION *dtls_session_of(SSL *ssl) {
 
 bool dtls_session_use(SSL_CTX *ctx, const void *policy, size_t size, long timeout, dtls_failure *f) {
   dtls_config *c = dtls_config_of(ctx);
-  if (!EVP_Digest(policy, size, c->session.policy, NULL, EVP_sha256(), NULL)) return dtls_fail_config(f, "cannot make a digest");
+  if (!EVP_Digest(policy, size, c->session.policy, NULL, EVP_sha256(), NULL))
+    return dtls_fail_config(f, "cannot make a digest");
   SSL_CTX_set_timeout(ctx, timeout);
   c->session.timeout = (uint64_t)timeout * 1000;
   if (!c->server) return true;
   c->session.own_ticket_keys = true;
   /* Without a mode libssl gives no session ids, and the internal cache stays empty. */
-  SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_SERVER | SSL_SESS_CACHE_NO_INTERNAL | SSL_SESS_CACHE_NO_AUTO_CLEAR);
+  SSL_CTX_set_session_cache_mode(ctx,
+                                 SSL_SESS_CACHE_SERVER | SSL_SESS_CACHE_NO_INTERNAL | SSL_SESS_CACHE_NO_AUTO_CLEAR);
   SSL_CTX_sess_set_get_cb(ctx, on_lookup);
   SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, on_ticket);
   SSL_CTX_set_not_resumable_session_callback(ctx, on_new_session);

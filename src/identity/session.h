@@ -27,7 +27,8 @@ typedef struct {
 /* policy: what else decides who may resume. timeout: seconds. A server seals tickets with random keys until it is given some. */
 bool dtls_session_use(SSL_CTX *ctx, const void *policy, size_t size, long timeout, dtls_failure *f);
 /* One or two keys of 80 bytes, the current one first (SSL_CTX_set_tlsext_ticket_keys). */
-bool dtls_session_set_ticket_keys(SSL_CTX *ctx, const char *const keys[2], const size_t sizes[2], size_t count, dtls_failure *f);
+bool dtls_session_set_ticket_keys(SSL_CTX *ctx, const char *const keys[2], const size_t sizes[2], size_t count,
+                                  dtls_failure *f);
 void dtls_session_free(dtls_session_config *c); /* cleanses the keys */
 
 /* Ties what this handshake makes or resumes to the name and to the identity context. */

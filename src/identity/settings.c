@@ -13,15 +13,27 @@
 
 /* ── flags by their names ── */
 
-#define FLAG(prefix, name) {#name, (uint64_t)prefix##name, NULL}
-#define FIXED(prefix, name, why) {#name, (uint64_t)prefix##name, why}
+#define FLAG(prefix, name) \
+  { #name, (uint64_t)prefix##name, NULL }
+#define FIXED(prefix, name, why) \
+  { #name, (uint64_t)prefix##name, why }
 
 const dtls_flag dtls_option_flags[] = {
-    FLAG(SSL_OP_, NO_EXTENDED_MASTER_SECRET), FLAG(SSL_OP_, CLEANSE_PLAINTEXT), FLAG(SSL_OP_, LEGACY_SERVER_CONNECT),
-    FLAG(SSL_OP_, TLSEXT_PADDING), FLAG(SSL_OP_, DISABLE_TLSEXT_CA_NAMES), FLAG(SSL_OP_, NO_TICKET),
-    FLAG(SSL_OP_, CISCO_ANYCONNECT), FLAG(SSL_OP_, NO_SESSION_RESUMPTION_ON_RENEGOTIATION), FLAG(SSL_OP_, NO_ENCRYPT_THEN_MAC),
-    FLAG(SSL_OP_, PRIORITIZE_CHACHA), FLAG(SSL_OP_, CIPHER_SERVER_PREFERENCE), FLAG(SSL_OP_, CRYPTOPRO_TLSEXT_BUG),
-    FLAG(SSL_OP_, SAFARI_ECDHE_ECDSA_BUG), FLAG(SSL_OP_, TLS_ROLLBACK_BUG), FLAG(SSL_OP_, NO_DTLSv1),
+    FLAG(SSL_OP_, NO_EXTENDED_MASTER_SECRET),
+    FLAG(SSL_OP_, CLEANSE_PLAINTEXT),
+    FLAG(SSL_OP_, LEGACY_SERVER_CONNECT),
+    FLAG(SSL_OP_, TLSEXT_PADDING),
+    FLAG(SSL_OP_, DISABLE_TLSEXT_CA_NAMES),
+    FLAG(SSL_OP_, NO_TICKET),
+    FLAG(SSL_OP_, CISCO_ANYCONNECT),
+    FLAG(SSL_OP_, NO_SESSION_RESUMPTION_ON_RENEGOTIATION),
+    FLAG(SSL_OP_, NO_ENCRYPT_THEN_MAC),
+    FLAG(SSL_OP_, PRIORITIZE_CHACHA),
+    FLAG(SSL_OP_, CIPHER_SERVER_PREFERENCE),
+    FLAG(SSL_OP_, CRYPTOPRO_TLSEXT_BUG),
+    FLAG(SSL_OP_, SAFARI_ECDHE_ECDSA_BUG),
+    FLAG(SSL_OP_, TLS_ROLLBACK_BUG),
+    FLAG(SSL_OP_, NO_DTLSv1),
     FIXED(SSL_OP_, NO_COMPRESSION, "compression leaks plaintext by its length (CRIME)"),
     FIXED(SSL_OP_, NO_QUERY_MTU, "the MTU is this module's own business, see mtu and linkMtu"),
     FIXED(SSL_OP_, COOKIE_EXCHANGE, "every peer proves its address already, and libssl sets it itself"),
@@ -31,20 +43,27 @@ const dtls_flag dtls_option_flags[] = {
     FIXED(SSL_OP_, NO_DTLSv1_2, "DTLS 1.2 is the one version"),
     {NULL, 0, NULL}};
 
-const dtls_flag dtls_mode_flags[] = {FLAG(SSL_MODE_, ENABLE_PARTIAL_WRITE), FLAG(SSL_MODE_, ACCEPT_MOVING_WRITE_BUFFER),
-                             FLAG(SSL_MODE_, AUTO_RETRY), FLAG(SSL_MODE_, NO_AUTO_CHAIN),
-                             FLAG(SSL_MODE_, RELEASE_BUFFERS), FLAG(SSL_MODE_, SEND_FALLBACK_SCSV),
-                             FLAG(SSL_MODE_, DTLS_SCTP_LABEL_LENGTH_BUG),
-                             FIXED(SSL_MODE_, ASYNC, "nothing here waits for an engine"),
-                             {NULL, 0, NULL}};
+const dtls_flag dtls_mode_flags[] = {FLAG(SSL_MODE_, ENABLE_PARTIAL_WRITE),
+                                     FLAG(SSL_MODE_, ACCEPT_MOVING_WRITE_BUFFER),
+                                     FLAG(SSL_MODE_, AUTO_RETRY),
+                                     FLAG(SSL_MODE_, NO_AUTO_CHAIN),
+                                     FLAG(SSL_MODE_, RELEASE_BUFFERS),
+                                     FLAG(SSL_MODE_, SEND_FALLBACK_SCSV),
+                                     FLAG(SSL_MODE_, DTLS_SCTP_LABEL_LENGTH_BUG),
+                                     FIXED(SSL_MODE_, ASYNC, "nothing here waits for an engine"),
+                                     {NULL, 0, NULL}};
 
-const dtls_flag dtls_verify_flags[] = {FLAG(SSL_VERIFY_, NONE), FLAG(SSL_VERIFY_, PEER), FLAG(SSL_VERIFY_, FAIL_IF_NO_PEER_CERT),
-                                    FLAG(SSL_VERIFY_, CLIENT_ONCE), {NULL, 0, NULL}};
+const dtls_flag dtls_verify_flags[] = {FLAG(SSL_VERIFY_, NONE),
+                                       FLAG(SSL_VERIFY_, PEER),
+                                       FLAG(SSL_VERIFY_, FAIL_IF_NO_PEER_CERT),
+                                       FLAG(SSL_VERIFY_, CLIENT_ONCE),
+                                       {NULL, 0, NULL}};
 
 bool dtls_flag_find(const dtls_flag *table, const char *name, const char *what, uint64_t *bits, dtls_failure *f) {
   const dtls_flag *each = table;
   while (each->name && strcmp(each->name, name) != 0) each++;
-  if (!each->name) return dtls_fail(f, "ERR_DTLS_CONFIG", "%s: there is none for DTLS 1.2 that is called '%s'", what, name);
+  if (!each->name)
+    return dtls_fail(f, "ERR_DTLS_CONFIG", "%s: there is none for DTLS 1.2 that is called '%s'", what, name);
   if (each->why) return dtls_fail(f, "ERR_DTLS_CONFIG", "%s: %s cannot be changed: %s", what, name, each->why);
   *bits |= each->bits;
   return true;
@@ -70,7 +89,9 @@ void dtls_settings_set_modes(dtls_target t, uint64_t bits) {
     SSL_CTX_set_mode(t.ctx, (long)bits);
 }
 
-uint64_t dtls_settings_modes(dtls_target t) { return (uint64_t)(t.ssl ? SSL_get_mode(t.ssl) : SSL_CTX_get_mode(t.ctx)); }
+uint64_t dtls_settings_modes(dtls_target t) {
+  return (uint64_t)(t.ssl ? SSL_get_mode(t.ssl) : SSL_CTX_get_mode(t.ctx));
+}
 
 /* ── verification (SSL_CTX_set_verify, SSL_CTX_set_verify_depth) ── */
 
@@ -118,11 +139,14 @@ static const char *flaw(const SSL_CIPHER *suite) {
   if (!SSL_CIPHER_is_aead(suite)) return "it has no AEAD, and with CBC one forged record can end a session";
   if (exchange == NID_kx_any) return "it is one of TLS 1.3";
   if (SSL_CIPHER_get_auth_nid(suite) == NID_auth_null) return "it is anonymous";
-  if (exchange == NID_kx_rsa || exchange == NID_kx_rsa_psk) return "static RSA has no forward secrecy (RFC 9325 section 4.1)";
+  if (exchange == NID_kx_rsa || exchange == NID_kx_rsa_psk)
+    return "static RSA has no forward secrecy (RFC 9325 section 4.1)";
   return NULL;
 }
 
-static bool is_good(const SSL_CIPHER *suite, const char *list) { return !flaw(suite) && (!is_ccm8(suite) || strstr(list, "CCM8")); }
+static bool is_good(const SSL_CIPHER *suite, const char *list) {
+  return !flaw(suite) && (!is_ccm8(suite) || strstr(list, "CCM8"));
+}
 
 /* Which suite of DTLS 1.2 has that name; NULL: none. The context loses the suites that it has. */
 static const SSL_CIPHER *find_suite(SSL_CTX *scratch, const char *name) {
@@ -138,8 +162,8 @@ static const SSL_CIPHER *find_suite(SSL_CTX *scratch, const char *name) {
 /* libssl leaves a suite out of every handshake that the security level is too high for. */
 static bool level_allows(const SSL_CTX *scratch, const SSL_CIPHER *suite) {
   int bits = SSL_CIPHER_get_bits(suite, NULL);
-  return is_ccm8(suite) ||
-         SSL_CTX_get_security_callback(scratch)(NULL, scratch, SSL_SECOP_CIPHER_SUPPORTED, bits, 0, (void *)(uintptr_t)suite, NULL) != 0;
+  return is_ccm8(suite) || SSL_CTX_get_security_callback(scratch)(NULL, scratch, SSL_SECOP_CIPHER_SUPPORTED, bits, 0,
+                                                                  (void *)(uintptr_t)suite, NULL) != 0;
 }
 
 /*
@@ -214,7 +238,8 @@ static char *read_suites(const char *list, int *level, const char **failed, char
 
 /* OpenSSL 3.2 counts CCM_8 as 64 bits and wants security level 0 for it, which would let everything else in, too. */
 static int allow_ccm8(const SSL *ssl, const SSL_CTX *ctx, int operation, int bits, int nid, void *other, void *extra) {
-  bool is_suite = operation == SSL_SECOP_CIPHER_SUPPORTED || operation == SSL_SECOP_CIPHER_SHARED || operation == SSL_SECOP_CIPHER_CHECK;
+  bool is_suite = operation == SSL_SECOP_CIPHER_SUPPORTED || operation == SSL_SECOP_CIPHER_SHARED ||
+                  operation == SSL_SECOP_CIPHER_CHECK;
   const dtls_config *c = extra;
   return is_suite && is_ccm8(other) ? 1 : c->default_security(ssl, ctx, operation, bits, nid, other, extra);
 }
@@ -238,7 +263,8 @@ bool dtls_settings_ciphers(dtls_target t, const char *list, dtls_failure *f) {
   char *suites = read_suites(list, &level, &failed, sentence, sizeof sentence);
   if (!failed) {
     set_security(t, strstr(suites, "CCM8") != NULL);
-    if ((t.ssl ? SSL_set_cipher_list(t.ssl, suites) : SSL_CTX_set_cipher_list(t.ctx, suites)) != 1) failed = "ciphers: OpenSSL does not take this list";
+    if ((t.ssl ? SSL_set_cipher_list(t.ssl, suites) : SSL_CTX_set_cipher_list(t.ctx, suites)) != 1)
+      failed = "ciphers: OpenSSL does not take this list";
   }
   if (!failed && t.ssl) {
     dtls_overrides *own = &dtls_peer_of(t.ssl)->overrides;
@@ -253,7 +279,9 @@ bool dtls_settings_ciphers(dtls_target t, const char *list, dtls_failure *f) {
   return !failed || dtls_fail_config(f, failed);
 }
 
-STACK_OF(SSL_CIPHER) *dtls_settings_suites(dtls_target t) { return t.ssl ? SSL_get_ciphers(t.ssl) : SSL_CTX_get_ciphers(t.ctx); }
+STACK_OF(SSL_CIPHER) * dtls_settings_suites(dtls_target t) {
+  return t.ssl ? SSL_get_ciphers(t.ssl) : SSL_CTX_get_ciphers(t.ctx);
+}
 
 /* Where a list is kept: it holds whatever identity a name chooses, or for all SSLs of the context. */
 static void keep(char **kept, char *copy) {

@@ -17,7 +17,7 @@ typedef struct {
 typedef struct {
   const char *name; /* OpenSSL's, without its prefix; NULL ends a table */
   uint64_t bits;
-  const char *why;  /* it may not be changed; NULL: it may */
+  const char *why; /* it may not be changed; NULL: it may */
 } dtls_flag;
 
 extern const dtls_flag dtls_option_flags[], dtls_mode_flags[], dtls_verify_flags[];
@@ -32,7 +32,7 @@ void dtls_settings_set_verify(dtls_target t, uint64_t modes);
 void dtls_settings_set_verify_depth(dtls_target t, int depth);
 uint64_t dtls_settings_verify(dtls_target t, int *depth); /* depth -1: OpenSSL's own limit */
 bool dtls_settings_ciphers(dtls_target t, const char *list, dtls_failure *f);
-STACK_OF(SSL_CIPHER) *dtls_settings_suites(dtls_target t);
+STACK_OF(SSL_CIPHER) * dtls_settings_suites(dtls_target t);
 bool dtls_settings_set_groups(dtls_target t, const char *list, dtls_failure *f);
 bool dtls_settings_set_sigalgs(dtls_target t, const char *list, dtls_failure *f);
 bool dtls_settings_restore(SSL *ssl); /* what was set for it alone holds, whatever identity its name has got */

@@ -32,7 +32,8 @@ static const char *const bundles[] = {
 };
 
 /* Where they keep each in a file of its own, named by its hash. */
-static const char *const folders[] = {"/etc/ssl/certs", "/etc/pki/tls/certs", "/system/etc/security/cacerts" /* Android */};
+static const char *const folders[] = {"/etc/ssl/certs", "/etc/pki/tls/certs",
+                                      "/system/etc/security/cacerts" /* Android */};
 
 /* The places that were looked at, for the error message: cut short when they are too many. */
 typedef struct {
@@ -106,7 +107,8 @@ static void add_file(dtls_store_search *search, const char *path) {
 
 /* Only what libcrypto would find there: eight digits of a hash, a dot, a number. Others may be anybody's, a server's own too. */
 static bool is_hashed(const char *name) {
-  return strspn(name, "0123456789abcdef") == 8 && name[8] == '.' && name[9] != '\0' && name[9 + strspn(name + 9, "0123456789")] == '\0';
+  return strspn(name, "0123456789abcdef") == 8 && name[8] == '.' && name[9] != '\0' &&
+         name[9 + strspn(name + 9, "0123456789")] == '\0';
 }
 
 static void add_folder(dtls_store_search *search, const char *path) {
@@ -115,7 +117,8 @@ static void add_folder(dtls_store_search *search, const char *path) {
   if (!folder) return;
   struct dirent *entry;
   for (int files = 0; files < FOLDER_FILES_MAX && (entry = readdir(folder));) {
-    if (!is_hashed(entry->d_name) || snprintf(file, sizeof file, "%s/%s", path, entry->d_name) >= (int)sizeof file) continue;
+    if (!is_hashed(entry->d_name) || snprintf(file, sizeof file, "%s/%s", path, entry->d_name) >= (int)sizeof file)
+      continue;
     add_file(search, file);
     files++;
   }
@@ -154,15 +157,18 @@ static bool has_certificates(X509_STORE *store) {
  * those of the distributions, unless the environment names anything.
  */
 static void look_around(dtls_store_search *search) {
-  const char *file = secure_getenv(X509_get_default_cert_file_env()), *paths = secure_getenv(X509_get_default_cert_dir_env());
+  const char *file = secure_getenv(X509_get_default_cert_file_env()),
+             *paths = secure_getenv(X509_get_default_cert_dir_env());
   bool named = file || paths;
   search->foreign = !file;
   look_at_file(search, file ? file : X509_get_default_cert_file());
   search->foreign = !paths;
   look_at_folders(search, paths ? paths : X509_get_default_cert_dir());
   search->foreign = false;
-  for (size_t i = 0; i < sizeof bundles / sizeof *bundles && !named && search->found == 0; i++) look_at_file(search, bundles[i]);
-  for (size_t i = 0; i < sizeof folders / sizeof *folders && !named && search->found == 0; i++) look_at_folders(search, folders[i]);
+  for (size_t i = 0; i < sizeof bundles / sizeof *bundles && !named && search->found == 0; i++)
+    look_at_file(search, bundles[i]);
+  for (size_t i = 0; i < sizeof folders / sizeof *folders && !named && search->found == 0; i++)
+    look_at_folders(search, folders[i]);
 }
 
 const char *dtls_system_store_fill(X509_STORE *store, char *buf, size_t size) {
@@ -173,7 +179,9 @@ const char *dtls_system_store_fill(X509_STORE *store, char *buf, size_t size) {
   look_around(&search);
   ERR_clear_error(); /* what was not found or not readable */
   if (search.found > 0) return NULL;
-  snprintf(buf, size, "ca: this machine has no certificates of authorities at the usual places (%s): give them as the option ca, or name a file of them in %s",
+  snprintf(buf, size,
+           "ca: this machine has no certificates of authorities at the usual places (%s): give them as the option ca, "
+           "or name a file of them in %s",
            places, X509_get_default_cert_file_env());
   return buf;
 }

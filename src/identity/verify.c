@@ -35,7 +35,9 @@ static bool is_dear(X509 *cert) {
   if (!key) return false; /* nothing can be done with it */
   bool dear = EVP_PKEY_get_bits(key) > BITS_MAX;
   bool is_rsa = EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA || EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA_PSS;
-  if (!dear && is_rsa) dear = EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &exponent) != 1 || BN_num_bits(exponent) > EXPONENT_BITS_MAX;
+  if (!dear && is_rsa)
+    dear =
+        EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &exponent) != 1 || BN_num_bits(exponent) > EXPONENT_BITS_MAX;
   BN_free(exponent);
   return dear;
 }
@@ -67,7 +69,8 @@ static void write_fingerprints(BIO *out, const dtls_config *c, const X509 *cert)
   if (!dtls_certificate_fingerprint(cert, EVP_sha256(), came)) return;
   BIO_printf(out, "it is %s and not ", came);
   if (c->verify.pins > 1) BIO_printf(out, "one of the %zu that are pinned", c->verify.pins);
-  for (size_t i = 0; c->verify.pins == 1 && i < DTLS_DIGEST_SIZE; i++) BIO_printf(out, "%s%02X", i > 0 ? ":" : "", c->verify.pin[0][i]);
+  for (size_t i = 0; c->verify.pins == 1 && i < DTLS_DIGEST_SIZE; i++)
+    BIO_printf(out, "%s%02X", i > 0 ? ":" : "", c->verify.pin[0][i]);
 }
 
 /* Of the certificate in the chain that is at fault: whose it is, and what the verdict is about. */
@@ -138,7 +141,8 @@ static int verify(X509_STORE_CTX *store, void *argument) {
   if (has_dear_key(store)) { /* whoever may be accepted unauthorized: libssl would use the key next */
     X509_STORE_CTX_set_error(store, DTLS_VERIFY_KEY_TOO_LARGE);
     refuse(ssl, store);
-    SSL_set_verify(ssl, SSL_get_verify_mode(ssl) | SSL_VERIFY_PEER, NULL); /* a client with SSL_VERIFY_NONE takes no verdict */
+    /* a client with SSL_VERIFY_NONE takes no verdict */
+    SSL_set_verify(ssl, SSL_get_verify_mode(ssl) | SSL_VERIFY_PEER, NULL);
     return 0;
   }
   bool good = true;
@@ -155,7 +159,8 @@ static int verify(X509_STORE_CTX *store, void *argument) {
   }
   bool accepted = good || !peer->reject;
   if (!accepted) refuse(ssl, store);
-  if (accepted) ERR_clear_error(); /* what the chain left there would pass for the failure of a handshake that goes on */
+  /* what the chain left there would pass for the failure of a handshake that goes on */
+  if (accepted) ERR_clear_error();
   return accepted;
 }
 
@@ -163,15 +168,18 @@ bool dtls_verify_name(SSL *ssl, const dtls_name *name, bool check) {
   X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
   if (name->size == 0) return !check || X509_VERIFY_PARAM_set1_host(param, NOBODY, 0) == 1;
   if (name->family != AF_UNSPEC) return !check || X509_VERIFY_PARAM_set1_ip_asc(param, name->text) == 1;
-  X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT); /* RFC 9525 §6 */
-  return (!check || X509_VERIFY_PARAM_set1_host(param, name->text, name->size) == 1) && SSL_set_tlsext_host_name(ssl, name->text) == 1;
+  /* RFC 9525 §6 */
+  X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+  return (!check || X509_VERIFY_PARAM_set1_host(param, name->text, name->size) == 1) &&
+         SSL_set_tlsext_host_name(ssl, name->text) == 1;
 }
 
 /* ── the verdict's name and sentence ── */
 
 /* OpenSSL's and Node's names: the constant without its prefix. */
-const char *dtls_verify_result_name(long verify_result) {
-  switch (verify_result) {
+const char *dtls_verify_result_name(long result) {
+  switch (result) {
+/* clang-format off */
 #define X(name) \
   case X509_V_ERR_##name: return #name;
     X(UNSPECIFIED) X(UNABLE_TO_GET_ISSUER_CERT) X(UNABLE_TO_GET_CRL) X(UNABLE_TO_DECRYPT_CERT_SIGNATURE)
@@ -188,15 +196,18 @@ const char *dtls_verify_result_name(long verify_result) {
     case DTLS_VERIFY_KEY_TOO_LARGE: return "KEY_TOO_LARGE";
     default: return "CERTIFICATE_NOT_VALID";
   }
+  /* clang-format on */
 }
 
 bool dtls_verify_fail(dtls_failure *f, const SSL *ssl) {
   long result = SSL_get_verify_result(ssl);
   const char *detail = dtls_peer_of(ssl)->refusal.detail, *text = X509_verify_cert_error_string(result);
   if (result == X509_V_ERR_APPLICATION_VERIFICATION) text = "fingerprint mismatch";
-  if (result == DTLS_VERIFY_KEY_TOO_LARGE) text = "a key of its chain is larger than 8192 bits, or has an RSA exponent of more than 32";
+  if (result == DTLS_VERIFY_KEY_TOO_LARGE)
+    text = "a key of its chain is larger than 8192 bits, or has an RSA exponent of more than 32";
   ERR_clear_error();
-  dtls_fail(f, "ERR_DTLS_CERTIFICATE", "the peer's certificate was refused: %s%s%s", text, detail ? ": " : "", detail ? detail : "");
+  dtls_fail(f, "ERR_DTLS_CERTIFICATE", "the peer's certificate was refused: %s%s%s", text, detail ? ": " : "",
+            detail ? detail : "");
   snprintf(f->reason, sizeof f->reason, "%s", dtls_verify_result_name(result));
   return false;
 }
@@ -222,14 +233,17 @@ static bool add_crl(SSL_CTX *ctx, BIO *bio) {
   int count = 0;
   bool ok = true;
   while (ok && (crl = PEM_read_bio_X509_CRL(bio, NULL, dtls_no_passphrase, NULL))) {
-    ok = X509_STORE_add_crl(store, crl) == 1 && X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL) == 1;
+    ok = X509_STORE_add_crl(store, crl) == 1 &&
+         X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL) == 1;
     X509_CRL_free(crl);
     count++;
   }
   return ok && count > 0 && dtls_at_end_of_pem();
 }
 
-static BIO *text_bio(const char *text, size_t size) { return size <= INT_MAX ? BIO_new_mem_buf(text, (int)size) : NULL; }
+static BIO *text_bio(const char *text, size_t size) {
+  return size <= INT_MAX ? BIO_new_mem_buf(text, (int)size) : NULL;
+}
 
 bool dtls_verify_add_ca(SSL_CTX *ctx, const char *pem, size_t size, dtls_failure *f) {
   dtls_config *c = dtls_config_of(ctx);

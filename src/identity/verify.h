@@ -21,7 +21,7 @@ typedef struct {
   bool asks;          /* the application looks at a good chain, too */
   bool partial_chain; /* any certificate among the authorities is an anchor */
   bool ignores_dates;
-  time_t time;        /* at which certificates are looked at; -1: now */
+  time_t time; /* at which certificates are looked at; -1: now */
 } dtls_verify_policy;
 
 typedef struct {
@@ -33,12 +33,13 @@ typedef struct {
 
 bool dtls_verify_add_ca(SSL_CTX *ctx, const char *pem, size_t size, dtls_failure *f);
 bool dtls_verify_add_crl(SSL_CTX *ctx, const char *pem, size_t size, dtls_failure *f);
-bool dtls_verify_use_system_store(SSL_CTX *ctx, bool required, dtls_failure *f); /* false: it is required, and there is none */
+/* false: it is required, and there is none */
+bool dtls_verify_use_system_store(SSL_CTX *ctx, bool required, dtls_failure *f);
 bool dtls_verify_pin(SSL_CTX *ctx, const char *digest, size_t size, dtls_failure *f);
 void dtls_verify_use(SSL_CTX *ctx, const dtls_verify_policy *policy);
 void dtls_verify_free(dtls_verify_config *v); /* what it owns */
 
-const char *dtls_verify_result_name(long result); /* OpenSSL's and Node's name of a verification result */
+const char *dtls_verify_result_name(long result);       /* OpenSSL's and Node's name of a verification result */
 bool dtls_verify_fail(dtls_failure *f, const SSL *ssl); /* the peer's certificate was refused; returns false */
 /* What a client calls its server: SNI unless it is an IP address; with check, the name that its certificate must have.
    No name (size 0) is one that no certificate has. */

@@ -57,7 +57,8 @@ static bool set_ttl(int fd, int family, int ttl) {
 static bool copy_ttl(int from, int to, int family) {
   int ttl;
   socklen_t size = sizeof ttl;
-  bool known = family == AF_INET6 ? getsockopt(from, IPPROTO_IPV6, IPV6_UNICAST_HOPS, &ttl, &size) == 0 : getsockopt(from, IPPROTO_IP, IP_TTL, &ttl, &size) == 0;
+  bool known = family == AF_INET6 ? getsockopt(from, IPPROTO_IPV6, IPV6_UNICAST_HOPS, &ttl, &size) == 0
+                                  : getsockopt(from, IPPROTO_IP, IP_TTL, &ttl, &size) == 0;
   return known && set_ttl(to, family, ttl);
 }
 
@@ -105,7 +106,8 @@ int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_ad
   if (ok && local->sa.sa_family == AF_INET6)
     ok = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, !IN6_IS_ADDR_V4MAPPED(&local->v6.sin6_addr));
   dtls_udp_announce_errors(fd);
-  ok = ok && set_buffers(fd, buffers) && copy_ttl(listening, fd, local->sa.sa_family) && bind(fd, &local->sa, dtls_address_size(local)) == 0 && connect(fd, &peer->sa, dtls_address_size(peer)) == 0;
+  ok = ok && set_buffers(fd, buffers) && copy_ttl(listening, fd, local->sa.sa_family) &&
+       bind(fd, &local->sa, dtls_address_size(local)) == 0 && connect(fd, &peer->sa, dtls_address_size(peer)) == 0;
   if (!ok) {
     int saved = errno;
     close(fd);
@@ -125,7 +127,11 @@ ssize_t dtls_udp_send(int fd, const dtls_address *local, const dtls_address *pee
   _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(struct in6_pktinfo))] = {0};
   dtls_address to = *peer;
   struct iovec vector = {(void *)(uintptr_t)data, size};
-  struct msghdr message = {.msg_name = &to, .msg_namelen = dtls_address_size(peer), .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control};
+  struct msghdr message = {.msg_name = &to,
+                           .msg_namelen = dtls_address_size(peer),
+                           .msg_iov = &vector,
+                           .msg_iovlen = 1,
+                           .msg_control = control};
   struct cmsghdr *c = (struct cmsghdr *)(void *)control;
   if (local->sa.sa_family == AF_INET) {
     struct in_pktinfo info = {.ipi_spec_dst = local->v4.sin_addr};

@@ -26,7 +26,8 @@ bool dtls_udp_buffers(int fd, dtls_buffers *out); /* what the kernel gave; false
 /* How many datagrams the kernel has dropped at the socket since the count that seen has, which is brought up to date. */
 uint32_t dtls_udp_overflow(int fd, uint32_t *seen);
 int dtls_udp_duplicate(int fd); /* another descriptor of the same socket; -1 and errno on failure */
-void dtls_udp_announce_errors(int fd); /* a pending error (ICMP) then is an event for a poll on POLLPRI, and none is queued */
+/* a pending error (ICMP) then is an event for a poll on POLLPRI, and none is queued */
+void dtls_udp_announce_errors(int fd);
 bool dtls_udp_local(int fd, dtls_address *out);
 bool dtls_udp_peer(int fd, dtls_address *out);
 /* A non-blocking socket bound to local and connected to peer, otherwise like the listening one; -1 and errno on failure. */

@@ -21,14 +21,18 @@ bool dtls_hello_parse_untrusted(const uint8_t *data, size_t size, dtls_hello *ou
   const uint8_t *message = data + DTLS_RECORD_HEADER, *body = message + DTLS_HANDSHAKE_HEADER;
   size_t record = dtls_record_size(data), fragment = dtls_u24(message + 9);
   size_t whole = dtls_u24(message + 1);
-  if (fragment > whole || whole > DTLS_HANDSHAKE_MESSAGE_MAX) return false; /* the record filter would drop a longer one */
-  if (data[0] != DTLS_HANDSHAKE || data[1] != DTLS_VERSION_MAJOR || dtls_record_epoch(data) != 0 || record > size) return false;
-  if (message[0] != CLIENT_HELLO || dtls_u24(message + 6) != 0) return false; /* only the first fragment carries the cookie */
+  /* the record filter would drop a longer one */
+  if (fragment > whole || whole > DTLS_HANDSHAKE_MESSAGE_MAX) return false;
+  if (data[0] != DTLS_HANDSHAKE || data[1] != DTLS_VERSION_MAJOR || dtls_record_epoch(data) != 0 || record > size)
+    return false;
+  /* only the first fragment carries the cookie */
+  if (message[0] != CLIENT_HELLO || dtls_u24(message + 6) != 0) return false;
   if (fragment < FIXED || record != DTLS_RECORD_HEADER + DTLS_HANDSHAKE_HEADER + fragment) return false;
   const uint8_t *p = body + FIXED, *end = body + fragment;
   out->message_seq = dtls_u16(message + 4);
   out->version = body;
   out->random = body + 2;
-  return take_vector(&p, end, 1, &out->session, &out->session_size) && take_vector(&p, end, 1, &out->cookie, &out->cookie_size) &&
+  return take_vector(&p, end, 1, &out->session, &out->session_size) &&
+         take_vector(&p, end, 1, &out->cookie, &out->cookie_size) &&
          take_vector(&p, end, 2, &out->suites, &out->suites_size);
 }

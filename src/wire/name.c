@@ -10,7 +10,8 @@
 
 enum { LABEL_MAX = 63 }; /* RFC 1035 §2.3.4 */
 
-static const char NOT_HOST[] = "this is neither an IP address nor a host name: labels of 1 to 63 letters, digits, '-' and '_', 253 bytes in all";
+static const char NOT_HOST[] =
+    "this is neither an IP address nor a host name: labels of 1 to 63 letters, digits, '-' and '_', 253 bytes in all";
 
 static bool is_ascii(const char *text, size_t size) {
   for (size_t i = 0; i < size; i++)
@@ -39,7 +40,8 @@ static bool has_labels(const char *text, size_t size) {
 static bool ends_in_number(const char *name) {
   const char *dot = strrchr(name, '.'), *last = dot ? dot + 1 : name;
   bool hexadecimal = last[0] == '0' && (last[1] == 'x' || last[1] == 'X');
-  return hexadecimal ? last[2 + strspn(last + 2, "0123456789abcdefABCDEF")] == '\0' : last[strspn(last, "0123456789")] == '\0';
+  return hexadecimal ? last[2 + strspn(last + 2, "0123456789abcdefABCDEF")] == '\0'
+                     : last[strspn(last, "0123456789")] == '\0';
 }
 
 static int family_of(const char *text) {
@@ -63,18 +65,22 @@ static void set(dtls_name *out, const char *text, size_t size) {
 }
 
 static const char *parse_host_untrusted(const char *text, size_t size, dtls_name *out) {
-  bool rooted = size > 0 && text[size - 1] == '.'; /* RFC 6066 §3, RFC 9525 §6.3: neither SNI nor certificates have that dot */
+  /* RFC 6066 §3, RFC 9525 §6.3: neither SNI nor certificates have that dot */
+  bool rooted = size > 0 && text[size - 1] == '.';
   if (rooted) size--;
   if (size > DTLS_NAME_MAX || !has_labels(text, size)) return NOT_HOST;
   set(out, text, size);
-  return ends_in_number(out->text) ? "an IPv4 address has four decimal numbers up to 255, without zeros in front or a dot behind" : NULL;
+  return ends_in_number(out->text)
+             ? "an IPv4 address has four decimal numbers up to 255, without zeros in front or a dot behind"
+             : NULL;
 }
 
 const char *dtls_name_parse_untrusted(const char *text, size_t size, dtls_name *out) {
   *out = (dtls_name){.family = AF_UNSPEC};
   if (size == 0) return NOT_HOST;
   if (memchr(text, '\0', size)) return "there is a NUL in this name";
-  if (!is_ascii(text, size)) return "a name with other letters than ASCII's is asked for by its A-label, xn--… (RFC 5890)";
+  if (!is_ascii(text, size))
+    return "a name with other letters than ASCII's is asked for by its A-label, xn--… (RFC 5890)";
   const char *zone = memchr(text, '%', size);
   size_t length = zone ? (size_t)(zone - text) : size;
   if (length <= DTLS_NAME_MAX) set(out, text, length);
@@ -85,7 +91,8 @@ const char *dtls_name_parse_untrusted(const char *text, size_t size, dtls_name *
 }
 
 bool dtls_name_of_client_untrusted(const char *text, size_t size, dtls_name *out) {
-  bool good = !memchr(text, '%', size) && dtls_name_parse_untrusted(text, size, out) == NULL; /* zones are the host's own */
+  /* zones are the host's own */
+  bool good = !memchr(text, '%', size) && dtls_name_parse_untrusted(text, size, out) == NULL;
   if (!good || out->family != AF_UNSPEC) *out = (dtls_name){.family = AF_UNSPEC};
   for (size_t i = 0; i < out->size; i++) out->text[i] = lower(out->text[i]);
   return good;
