@@ -2,6 +2,7 @@
 
 local contents = require 'spec.support.contents'
 local keys = require 'spec.support.keys'
+local loop = require 'spec.support.loop'
 local raw = require 'spec.support.raw'
 local shell = require 'spec.support.shell'
 
@@ -163,7 +164,7 @@ describe('the README', function()
     assert.is_true(select(2, readme:gsub('\n', '')) <= 120)
   end)
 
-  it('has a server and a client that run as they stand', function()
+  it('has a server and a client that run as they stand', loop.run(function()
     local blocks = {}
     for block in readme:gmatch '```lua\n(.-)```' do blocks[#blocks + 1] = block end
     assert.equal(2, #blocks)
@@ -180,5 +181,5 @@ describe('the README', function()
       echo "$said"; kill $server]]):format(folder, folder))
     shell(("rm -r '%s'"):format(folder))
     assert.truthy(output:find('sensor-1 said hello', 1, true), output)
-  end)
+  end))
 end)
