@@ -316,21 +316,25 @@ function Connection:_serve()
       return self:_fail(self:_explained(err))
     end
   end
-  while self._state == 'open' do
-    local message, more = association:read()
+  if self._state == 'open' then self:_received(association:read()) end
+end
+
+--- What the association has read: a message, and whether there is more of its datagram; or nil and why there is none.
+function Connection:_received(message, more)
+  local association = self._association
+  while true do
     if self._takesOthers and not self:_takeDatagrams(association) then return end -- they came before it
-    if message then
-      self:_heard()
-      self:fire('message', message)
-      if not more and not self._watch then return end
-    elseif more == 'want_read' then
-      return
-    elseif more == 'closed' then
-      association:shutdown()
-      return self:_finish()
-    else
-      return self:_fail(more)
-    end
+    if not message then break end
+    self:_heard()
+    self:fire('message', message)
+    if self._state ~= 'open' or not more and not self._watch then return end
+    message, more = association:read()
+  end
+  if more == 'closed' then
+    association:shutdown()
+    self:_finish()
+  elseif more ~= 'want_read' then
+    self:_fail(more)
   end
 end
 

@@ -184,7 +184,9 @@ function Server:_dispatch()
   if endpoint then endpoint:turn(DISPATCH_BUDGET) end
   while endpoint and self._endpoint == endpoint do
     local kind, subject, known, address = endpoint:next()
-    if kind == 'data' then
+    if kind == 'read' then
+      subject:_received(known, address)
+    elseif kind == 'handshake' then
       subject:_serve()
     elseif kind == 'hello' then
       self:_meet(subject, known)

@@ -179,18 +179,19 @@ function World:handshake(party)
   until not asked
 end
 
---- Lets a party do all that it can do now.
-function World:serve(party)
+--- Lets a party do all that it can do now. message, why: what next() has read for it already.
+function World:serve(party, message, why)
   if not party.association then return end
   if not party.open and not self:handshake(party) then return end
   while party.association do
-    local message, why = party.association:read()
+    if why == nil then message, why = party.association:read() end
     if message then
       local key = party.role .. message
       assert(message ~= '' and (self.sent[key] or 0) > 0, 'a message that nobody sent, or for the second time')
       assert(not party.parted, 'a message behind a close_notify')
       self.sent[key] = self.sent[key] - 1
       party.heard = (party.heard or 0) + 1
+      why = nil
     elseif why == 'want_read' then
       assert(not party.parted, 'a close_notify was forgotten')
       return
@@ -235,10 +236,12 @@ end
 function World:turn()
   repeat
     while true do
-      local kind, subject, known = self.endpoint:next()
+      local kind, subject, known, more = self.endpoint:next()
       if kind == 'hello' then
         accept(self, known)
-      elseif kind == 'data' then
+      elseif kind == 'read' then
+        self:serve(subject, known, more)
+      elseif kind == 'handshake' then
         self:serve(subject)
       else
         break

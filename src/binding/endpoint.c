@@ -58,10 +58,32 @@ static int endpoint_gc(lua_State *L) { return dtls_box_test(L, 1, TYPE) ? endpoi
 
 /* ── datagrams ── */
 
-static int push_data(lua_State *L, const dtls_association *a) {
-  lua_pushliteral(L, "data");
+static int push_handshake(lua_State *L, const dtls_association *a) {
+  lua_pushliteral(L, "handshake");
   dtls_association_push_owner(L, a);
   return 2;
+}
+
+/* Reads what waits in an open association. 0: nobody needs to know. */
+static int push_read(lua_State *L, dtls_association *a) {
+  char message[DTLS_MESSAGE_MAX];
+  size_t size;
+  bool more;
+  dtls_failure f;
+  dtls_result result = dtls_association_read(a, message, &size, &more, &f);
+  if (result == DTLS_WANT_READ) return 0;
+  lua_pushliteral(L, "read");
+  dtls_association_push_owner(L, a);
+  if (result == DTLS_FAILED) return 2 + dtls_error_push(L, &f);
+  if (result == DTLS_DONE)
+    lua_pushlstring(L, message, size);
+  else
+    lua_pushnil(L);
+  if (result == DTLS_DONE)
+    lua_pushboolean(L, more);
+  else
+    lua_pushliteral(L, "closed");
+  return 4;
 }
 
 static int push_hello(lua_State *L, const dtls_endpoint *ep, bool known) {
@@ -87,7 +109,8 @@ static int push_other(lua_State *L, const dtls_endpoint *ep, const dtls_associat
 }
 
 /*
- * endpoint:next() → 'data', owner    a datagram waits in that owner's association: call handshake() or read()
+ * endpoint:next() → 'read', owner, message, more | nil, 'closed' | nil, err   what read() gave of that owner's open association
+ *                 → 'handshake', owner     a datagram waits in that owner's association: call handshake()
  *                 → 'hello', host, known   a peer proved its address: accept() makes its association, ignoring it refuses.
  *                                     host: a key, the same for all addresses that have one owner. known: the peer has
  *                                     an association already, and this one is to take its place
@@ -100,12 +123,16 @@ static int endpoint_next(lua_State *L) {
   dtls_endpoint *ep = check(L);
   dtls_association *a = NULL;
   bool known = false;
-  switch (dtls_endpoint_next(ep, &a, &known)) {
-    case DTLS_FOUND_DATA: return push_data(L, a);
-    case DTLS_FOUND_HELLO: return push_hello(L, ep, known);
-    case DTLS_FOUND_OTHER: return push_other(L, ep, a);
-    default: return 0;
+  int results = 0;
+  while (results == 0) {
+    switch (dtls_endpoint_next(ep, &a, &known)) {
+      case DTLS_FOUND_DATA: results = a->open ? push_read(L, a) : push_handshake(L, a); break;
+      case DTLS_FOUND_HELLO: return push_hello(L, ep, known);
+      case DTLS_FOUND_OTHER: return push_other(L, ep, a);
+      default: return 0;
+    }
   }
+  return results;
 }
 
 /* endpoint:turn(datagrams): so many may be taken now, those that nobody needs to know of included. Before the first call: any number. */
