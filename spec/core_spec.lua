@@ -120,6 +120,20 @@ describe('core.context', function()
     assert.is_false((pcall(core.context, 'server')))
   end)
 
+  -- whose text no table would keep alive
+  it('takes no number for a string', function()
+    for _, name in ipairs { 'passphrase', 'ciphers', 'groups', 'sigalgs', 'srtp', 'psk_hint', 'session_context', 'keylog_file' } do
+      local ok, err = pcall(core.context, 'server', { [name] = 5 })
+      assert.is_false(ok, name)
+      assert.truthy(err:find(name .. ': expected a string', 1, true), err)
+    end
+    for _, name in ipairs { 'ca', 'crl', 'pins', 'alpn', 'ticket_keys' } do
+      local made, err = core.context('server', { [name] = { 5 } })
+      assert.is_nil(made, name)
+      assert.equal('ERR_DTLS_CONFIG', err.code)
+    end
+  end)
+
   it('gives nil and an error for garbage', function()
     local made, err = context('server', { cert = { 'garbage' } })
     assert.is_nil(made)

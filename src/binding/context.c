@@ -15,20 +15,19 @@ enum { DEFAULT_SESSION_TIMEOUT = 300 }; /* s */
 
 /* ── options, of the table at index 2 ── */
 
-static const char *string_option(lua_State *L, const char *name) {
-  lua_getfield(L, 2, name);
-  const char *value = lua_tostring(L, -1); /* stays alive in the table */
-  lua_pop(L, 1);
-  return value;
-}
-
+/* The bytes are NULL without the option. Its table keeps a string alive; nothing would keep the text of a number. */
 static dtls_text text_option(lua_State *L, const char *name) {
   dtls_text text = {.size = 0};
   lua_getfield(L, 2, name);
-  text.bytes = lua_tolstring(L, -1, &text.size);
+  if (lua_toboolean(L, -1)) {
+    if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "%s: expected a string", name);
+    text.bytes = lua_tolstring(L, -1, &text.size);
+  }
   lua_pop(L, 1);
   return text;
 }
+
+static const char *string_option(lua_State *L, const char *name) { return text_option(L, name).bytes; }
 
 static bool boolean_option(lua_State *L, const char *name) {
   lua_getfield(L, 2, name);
@@ -43,12 +42,11 @@ static size_t push_list(lua_State *L, const char *name) {
   return lua_istable(L, -1) ? lua_objlen(L, -1) : 0;
 }
 
-/* The i-th text of the list at index, which keeps it alive. */
+/* The i-th text of the list at index, which keeps it alive; for what is not a string an empty one, which no option takes. */
 static dtls_text text_of_list(lua_State *L, int index, size_t i) {
-  dtls_text text = {.size = 0};
+  dtls_text text = {.bytes = ""};
   lua_rawgeti(L, index, (int)i);
-  text.bytes = lua_tolstring(L, -1, &text.size);
-  if (!text.bytes) text = (dtls_text){"", 0};
+  if (lua_type(L, -1) == LUA_TSTRING) text.bytes = lua_tolstring(L, -1, &text.size);
   lua_pop(L, 1);
   return text;
 }
@@ -167,8 +165,8 @@ static bool take_policy(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
 /*
  * core.context('server'|'client', options) → context | nil, err
  * options, all optional: cert, key (lists of PEM, pairwise), passphrase, ca, crl (lists of PEM), system_ca, pins (list
- * of 32-byte SHA-256 digests), request_cert, reject, asks_verify, partial_chain (booleans), verify_time (false or Unix seconds), psk ({identity = key}, a client gives
- * one; or true: association:answer_psk), psk_hint, ciphers, groups, sigalgs (OpenSSL's lists), options, modes (lists
+ * of 32-byte SHA-256 digests), request_cert, reject, asks_verify, partial_chain (booleans), verify_time (false or Unix
+ * seconds), psk ({identity = key}, a client gives one; or true: association:answer_psk), psk_hint, ciphers, groups, sigalgs (OpenSSL's lists), options, modes (lists
  * of names), alpn (list), srtp (OpenSSL's list), max_fragment_length (a client's: 512 to 4096),
  * ticket_keys (one or two of 80 bytes), session_timeout (s), session_context (bytes: what else decides who may resume),
  * keylog_event, keylog_file.
