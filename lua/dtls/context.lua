@@ -1,5 +1,5 @@
 --- Options → core context. The secure profile is here; what an option may be says options.lua, and OpenSSL's side of it
---- is src/context.c.
+--- is src/binding/context.c.
 
 local arguments = require 'dtls.arguments'
 local core = require 'dtls.core'

@@ -63,7 +63,7 @@ static int set_modes(lua_State *L, dtls_target t) {
 
 static int get_modes(lua_State *L, dtls_target t) { return push_flags(L, dtls_mode_flags, dtls_settings_modes(t)); }
 
-/* set_verify(modes or nil, depth or nil). What does not verify is refused from then on. */
+/* set_verify(modes or nil, depth or nil). With modes, a peer whose certificate does not verify is refused from then on. */
 static int set_verify(lua_State *L, dtls_target t) {
   uint64_t bits = 0;
   dtls_failure f;
@@ -90,11 +90,10 @@ typedef bool setter(dtls_target t, const char *list, dtls_failure *f);
 static int set_list(lua_State *L, dtls_target t, setter *set) {
   const char *list = luaL_checkstring(L, 2);
   dtls_failure f;
-  ERR_clear_error();
   return set(t, list, &f) ? done(L) : dtls_error_push(L, &f);
 }
 
-static int set_ciphers(lua_State *L, dtls_target t) { return set_list(L, t, dtls_settings_ciphers); }
+static int set_ciphers(lua_State *L, dtls_target t) { return set_list(L, t, dtls_settings_set_ciphers); }
 static int set_groups(lua_State *L, dtls_target t) { return set_list(L, t, dtls_settings_set_groups); }
 static int set_sigalgs(lua_State *L, dtls_target t) { return set_list(L, t, dtls_settings_set_sigalgs); }
 
@@ -104,7 +103,7 @@ static int get_ciphers(lua_State *L, dtls_target t) {
   lua_newtable(L);
   for (int i = 0; i < sk_SSL_CIPHER_num(suites); i++) {
     const SSL_CIPHER *suite = sk_SSL_CIPHER_value(suites, i);
-    /* TLS 1.3's are always there */
+    /* libssl's list always has the suites of TLS 1.3 */
     if (!SSL_CIPHER_is_aead(suite) || SSL_CIPHER_get_kx_nid(suite) == NID_kx_any) continue;
     lua_pushstring(L, SSL_CIPHER_get_name(suite));
     lua_rawseti(L, -2, ++count);

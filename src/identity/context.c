@@ -4,9 +4,6 @@
  */
 #include "identity/context.h"
 
-#include <limits.h>
-#include <string.h>
-
 #include "identity/extension.h"
 #include "identity/keylog.h"
 #include "identity/placeholder.h"
@@ -45,16 +42,16 @@ dtls_config *dtls_config_of(const SSL_CTX *ctx) { return SSL_CTX_get_ex_data(ctx
 
 /* ── credentials ── */
 
-/* The leaf, and the rest of the text as its chain. */
+/* Reads the leaf, and into chain the certificates that follow it. NULL: the text is no such chain. */
 static X509 *read_chain(BIO *bio, STACK_OF(X509) * chain) {
-  X509 *leaf = PEM_read_bio_X509(bio, NULL, dtls_no_passphrase, NULL), *next;
+  X509 *leaf = PEM_read_bio_X509(bio, NULL, dtls_pem_passphrase, NULL), *next;
   if (!leaf) return NULL;
-  while ((next = PEM_read_bio_X509(bio, NULL, dtls_no_passphrase, NULL)))
+  while ((next = PEM_read_bio_X509(bio, NULL, dtls_pem_passphrase, NULL)))
     if (!sk_X509_push(chain, next)) {
       X509_free(next);
       break;
     }
-  if (dtls_at_end_of_pem()) return leaf;
+  if (dtls_pem_at_end()) return leaf;
   X509_free(leaf);
   return NULL;
 }
@@ -73,21 +70,17 @@ static void credential_free(credential *c) {
   EVP_PKEY_free(c->key);
 }
 
-static BIO *text_bio(dtls_text text) {
-  return text.size <= INT_MAX ? BIO_new_mem_buf(text.bytes, (int)text.size) : NULL;
-}
-
 bool dtls_context_use_identity(SSL_CTX *ctx, dtls_text cert, dtls_text key, const char *passphrase, dtls_failure *f) {
   credential c = {.chain = sk_X509_new_null()};
   const char *failed = "cert: this is not a PEM certificate chain";
-  c.bio = text_bio(cert);
+  c.bio = dtls_pem_open(cert.bytes, cert.size);
   if (c.bio && c.chain) c.leaf = read_chain(c.bio, c.chain);
   if (!c.leaf) goto done;
   BIO_free(c.bio);
   failed = passphrase ? "key: this is not a PEM private key that the passphrase opens"
                       : "key: this is not a PEM private key, or it needs a passphrase";
-  c.bio = text_bio(key);
-  if (c.bio) c.key = PEM_read_bio_PrivateKey(c.bio, NULL, dtls_no_passphrase, (void *)(uintptr_t)passphrase);
+  c.bio = dtls_pem_open(key.bytes, key.size);
+  if (c.bio) c.key = PEM_read_bio_PrivateKey(c.bio, NULL, dtls_pem_passphrase, (void *)(uintptr_t)passphrase);
   if (!c.key) goto done;
   failed = "key: it does not match the certificate";
   if (X509_check_private_key(c.leaf, c.key) != 1) goto done;
@@ -103,13 +96,11 @@ done:
 
 bool dtls_context_use_policy(SSL_CTX *ctx, const char *ciphers, const char *groups, const char *sigalgs,
                              dtls_failure *f) {
-  dtls_config *c = dtls_config_of(ctx);
-  if (ciphers && !dtls_settings_ciphers((dtls_target){.ctx = ctx}, ciphers, f)) return false;
-  if (groups && (SSL_CTX_set1_groups_list(ctx, groups) != 1 || !(c->groups = OPENSSL_strdup(groups))))
-    return dtls_fail_config(f, "groups: OpenSSL does not know this list");
-  if (sigalgs && (SSL_CTX_set1_sigalgs_list(ctx, sigalgs) != 1 || !(c->sigalgs = OPENSSL_strdup(sigalgs))))
-    return dtls_fail_config(f, "sigalgs: OpenSSL does not know this list");
-  return dtls_placeholder_make(ctx, sigalgs) || dtls_fail_config(f, "key: OpenSSL cannot use it");
+  dtls_target target = {.ctx = ctx};
+  if (!dtls_placeholder_make(ctx)) return dtls_fail_config(f, "key: OpenSSL cannot use it");
+  return (!ciphers || dtls_settings_set_ciphers(target, ciphers, f)) &&
+         (!groups || dtls_settings_set_groups(target, groups, f)) &&
+         (!sigalgs || dtls_settings_set_sigalgs(target, sigalgs, f));
 }
 
 /* ── making one ── */
@@ -123,10 +114,8 @@ static bool use_foundation(SSL_CTX *ctx, const dtls_config *c) {
                                SSL_OP_CIPHER_SERVER_PREFERENCE);
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_default_read_buffer_len(ctx, DTLS_DATAGRAM_MAX + READ_BUFFER_ALIGNMENT);
-  SSL_CTX_set_dh_auto(ctx, 1); /* for DHE-PSK, which nobody gets without asking */
-  if (c->server) {
-    SSL_CTX_set_max_cert_list(ctx, DTLS_HANDSHAKE_MESSAGE_MAX); /* bounds what libssl allocates for fragments */
-  }
+  SSL_CTX_set_dh_auto(ctx, 1); /* for DHE-PSK, which is in no default list of suites */
+  if (c->server) SSL_CTX_set_max_cert_list(ctx, DTLS_HANDSHAKE_MESSAGE_MAX); /* bounds what fragments can allocate */
   return SSL_CTX_set_min_proto_version(ctx, DTLS1_2_VERSION) == 1 &&
          SSL_CTX_set_max_proto_version(ctx, DTLS1_2_VERSION) == 1;
 }
@@ -150,7 +139,7 @@ SSL_CTX *dtls_context_make(bool server) {
 
 /* ── another identity for a handshake ── */
 
-/* Options and modes in which the two differ; what was set for the SSL itself stays. */
+/* Gives the SSL the options and modes in which the two contexts differ; a bit that was set for the SSL itself stays. */
 static void adopt_flags(SSL *ssl, SSL_CTX *from, SSL_CTX *to) {
   const dtls_peer *peer = dtls_peer_of(ssl);
   uint64_t had = SSL_CTX_get_options(from), has = SSL_CTX_get_options(to);
@@ -161,8 +150,8 @@ static void adopt_flags(SSL *ssl, SSL_CTX *from, SSL_CTX *to) {
   SSL_set_mode(ssl, has_mode & ~had_mode & ~peer->overrides.modes);
 }
 
-/* SSL_set_SSL_CTX changes certificates, suites, signature algorithms, the security level and what is asked of the
-   SSL_CTX itself; the rest was copied when the SSL was made. Tickets and stored sessions stay with the first one. */
+/* SSL_set_SSL_CTX changes certificates, suites, signature algorithms, the security level and what libssl looks up in the
+   SSL_CTX itself; SSL_new copied the rest. Ticket keys and stored sessions stay with the context that the SSL was made with. */
 bool dtls_context_adopt(SSL *ssl, SSL_CTX *ctx) {
   dtls_peer *peer = dtls_peer_of(ssl);
   const dtls_config *c = dtls_config_of(ctx);

@@ -1,8 +1,9 @@
 /*
- * Placeholder certificates. libssl offers the suites of EdDSA and RSA-PSS keys for TLS 1.2, and for DTLS 1.2 never: its
- * ssl_set_masks() asks for a version that DTLS does not have (openssl issue 20122). It offers them when there is an ECDSA or RSA
- * key, too. So a context that has only such a key gets one of those, made here, which is never sent and never signs: the
- * signature algorithms of the context are those of its real keys. It is loaded for clients that take what the real key makes.
+ * Placeholder certificates. What: an ECDSA or RSA certificate that is loaded beside an EdDSA or RSA-PSS key, and is neither sent
+ * nor signed with. Why: libssl's ssl_set_masks() lets such a key enable ECDHE-ECDSA or ECDHE-RSA suites only when the version is
+ * TLS 1.2's own number, which DTLS 1.2 never has (openssl issue 20122): the handshake would end with "no shared cipher". How: the
+ * placeholder enables the suites, and the context's signature algorithms, which are those of its real keys, make libssl choose the
+ * real one. It is loaded only for a client whose signature_algorithms accept the real key.
  */
 #include "identity/placeholder.h"
 
@@ -36,13 +37,13 @@ bool dtls_placeholder_needed(const SSL_CTX *ctx) {
   return c->server && (needs_ec(&c->placeholder) || needs_rsa(&c->placeholder));
 }
 
-/* An ECDSA certificate counts for a client that has its curve (RFC 8422 §5.1). */
+/* libssl uses an ECDSA certificate only for a client that supports its curve (RFC 8422 §5.1). */
 static const struct {
   uint16_t group;
   const char *name;
 } curves[DTLS_PLACEHOLDER_CURVES] = {{23, "P-256"}, {24, "P-384"}, {25, "P-521"}};
 
-/* Making an RSA key stops the loop for a tenth of a second and more; all contexts of the process share one. */
+/* Making an RSA key stops the event loop for a tenth of a second and more: all contexts of the process share one key. */
 static bool make_rsa(dtls_key_pair *placeholder) {
   static _Atomic(EVP_PKEY *) shared;
   EVP_PKEY *found = atomic_load(&shared), *none = NULL;
@@ -53,7 +54,7 @@ static bool make_rsa(dtls_key_pair *placeholder) {
   return true;
 }
 
-bool dtls_placeholder_make(SSL_CTX *ctx, const char *sigalgs) {
+bool dtls_placeholder_make(SSL_CTX *ctx) {
   static const struct {
     unsigned key;
     const char *algorithms;
@@ -73,8 +74,7 @@ bool dtls_placeholder_make(SSL_CTX *ctx, const char *sigalgs) {
   bool ok = true;
   for (int i = 0; ok && needs_ec(p) && i < DTLS_PLACEHOLDER_CURVES; i++)
     ok = dtls_self_signed_nameless(curves[i].name, &p->ec[i].cert, &p->ec[i].key);
-  return ok && (!needs_rsa(p) || make_rsa(&p->rsa)) && SSL_CTX_set1_sigalgs_list(ctx, own) == 1 &&
-         (!sigalgs || SSL_CTX_set1_client_sigalgs_list(ctx, sigalgs) == 1);
+  return ok && (!needs_rsa(p) || make_rsa(&p->rsa)) && SSL_CTX_set1_sigalgs_list(ctx, own) == 1;
 }
 
 void dtls_placeholder_free(dtls_placeholder_config *p) {
@@ -95,7 +95,7 @@ static bool walk_untrusted(SSL *ssl, unsigned extension, void (*each)(uint16_t, 
   return true;
 }
 
-/* RFC 8422 §5.1.3, RFC 8446 §4.2.3 */
+/* Adds the kind of key that a SignatureScheme needs (RFC 8422 §5.1.3, RFC 8446 §4.2.3). */
 static void note_algorithm(uint16_t algorithm, unsigned *keys) {
   enum { ED25519 = 0x0807, ED448 = 0x0808, RSA_PSS_PSS_SHA256 = 0x0809, RSA_PSS_PSS_SHA512 = 0x080b };
   if (algorithm == ED25519) *keys |= DTLS_KEY_ED25519;
@@ -117,7 +117,7 @@ static const dtls_key_pair *ec_placeholder_untrusted(SSL *ssl, const dtls_placeh
   return NULL;
 }
 
-/* It protects nothing, so its strength is nobody's concern. */
+/* A placeholder's key protects nothing: it need not be as strong as the security level asks. */
 static bool load(SSL *ssl, const dtls_key_pair *placeholder) {
   int level = SSL_get_security_level(ssl);
   SSL_set_security_level(ssl, 0);

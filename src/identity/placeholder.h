@@ -1,4 +1,7 @@
-/* Placeholder certificates: EdDSA and RSA-PSS keys, which libssl takes for DTLS only beside others. */
+/*
+ * Placeholder certificates: a server that has an EdDSA or RSA-PSS key gets an ECDSA or RSA certificate beside it, without which
+ * libssl offers no suite for that key in DTLS. A context owns its placeholders and the set of its real keys.
+ */
 #ifndef DTLS_IDENTITY_PLACEHOLDER_H
 #define DTLS_IDENTITY_PLACEHOLDER_H
 
@@ -21,9 +24,10 @@ typedef struct {
 } dtls_placeholder_config;
 
 void dtls_placeholder_note(dtls_placeholder_config *p, const EVP_PKEY *key); /* a real key of the context */
-bool dtls_placeholder_make(SSL_CTX *ctx, const char *sigalgs);               /* after the real keys, if they need one */
-void dtls_placeholder_free(dtls_placeholder_config *p);                      /* what it owns */
-bool dtls_placeholder_needed(const SSL_CTX *ctx); /* then what it signs with is not for others to set */
-bool dtls_placeholder_use_untrusted(SSL *ssl);    /* for the hello that libssl is looking at */
+/* After the last real key: makes what those keys need, and has the context sign with the real keys alone. */
+bool dtls_placeholder_make(SSL_CTX *ctx);
+void dtls_placeholder_free(dtls_placeholder_config *p); /* what it owns */
+bool dtls_placeholder_needed(const SSL_CTX *ctx); /* then SSL_CTX_set1_sigalgs_list would undo dtls_placeholder_make */
+bool dtls_placeholder_use_untrusted(SSL *ssl);    /* in the ClientHello callback: loads what its client needs */
 
 #endif

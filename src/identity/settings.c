@@ -95,12 +95,12 @@ uint64_t dtls_settings_modes(dtls_target t) {
 
 /* ── verification (SSL_CTX_set_verify, SSL_CTX_set_verify_depth) ── */
 
-/* What a client offers to resume was made under other settings than those that it has from now on. */
+/* The session that a client was to offer was made under other settings than those that the client has from now on. */
 static void withdraw_session(dtls_target t) {
   if (t.ssl && !SSL_is_server(t.ssl) && SSL_in_before(t.ssl)) SSL_set_session(t.ssl, NULL);
 }
 
-/* What does not verify is refused from then on. */
+/* From now on a peer whose certificate does not verify is refused. */
 void dtls_settings_set_verify(dtls_target t, uint64_t modes) {
   bool reject = modes != SSL_VERIFY_NONE;
   if (t.ssl) {
@@ -148,7 +148,7 @@ static bool is_good(const SSL_CIPHER *suite, const char *list) {
   return !flaw(suite) && (!is_ccm8(suite) || strstr(list, "CCM8"));
 }
 
-/* Which suite of DTLS 1.2 has that name; NULL: none. The context loses the suites that it has. */
+/* The suite of DTLS 1.2 that has this name; NULL: none. scratch loses its list of suites. */
 static const SSL_CIPHER *find_suite(SSL_CTX *scratch, const char *name) {
   if (SSL_CTX_set_cipher_list(scratch, name) != 1) return NULL;
   STACK_OF(SSL_CIPHER) *suites = SSL_CTX_get_ciphers(scratch);
@@ -214,7 +214,8 @@ static char *aead_suites(const SSL_CTX *scratch, const char *list) {
   return kept;
 }
 
-/* What aead_suites() says of a list. level: as it was, or what the list says of it (@SECLEVEL). failed: NULL, or a sentence, perhaps in buf. */
+/* The result of aead_suites() for a list. level: replaced by the list's @SECLEVEL, if it has one. failed: NULL, or a sentence,
+   perhaps in buf. */
 static char *read_suites(const char *list, int *level, const char **failed, char *buf, size_t size) {
   SSL_CTX *scratch = SSL_CTX_new(DTLS_method()); /* a list that fails leaves a context without suites */
   char *suites = NULL;
@@ -256,7 +257,7 @@ static void set_security(dtls_target t, bool ccm8) {
   }
 }
 
-bool dtls_settings_ciphers(dtls_target t, const char *list, dtls_failure *f) {
+bool dtls_settings_set_ciphers(dtls_target t, const char *list, dtls_failure *f) {
   int level = t.ssl ? SSL_get_security_level(t.ssl) : SSL_CTX_get_security_level(t.ctx);
   char sentence[DTLS_SENTENCE_MAX];
   const char *failed;
@@ -283,7 +284,7 @@ STACK_OF(SSL_CIPHER) * dtls_settings_suites(dtls_target t) {
   return t.ssl ? SSL_get_ciphers(t.ssl) : SSL_CTX_get_ciphers(t.ctx);
 }
 
-/* Where a list is kept: it holds whatever identity a name chooses, or for all SSLs of the context. */
+/* Replaces the list that an SSL's overrides or a context keeps. */
 static void keep(char **kept, char *copy) {
   OPENSSL_free(*kept);
   *kept = copy;
@@ -301,7 +302,7 @@ bool dtls_settings_set_groups(dtls_target t, const char *list, dtls_failure *f) 
   return true;
 }
 
-/* Beside an placeholder the list of what the server signs with stays; what others may sign with can be set. */
+/* A server that has placeholder certificates keeps the list that it signs with; the list for its clients' signatures changes. */
 static bool use_sigalgs(dtls_target t, const char *list) {
   if (dtls_placeholder_needed(t.ctx))
     return (t.ssl ? SSL_set1_client_sigalgs_list(t.ssl, list) : SSL_CTX_set1_client_sigalgs_list(t.ctx, list)) == 1;
@@ -320,7 +321,7 @@ bool dtls_settings_set_sigalgs(dtls_target t, const char *list, dtls_failure *f)
   return true;
 }
 
-/* What SSL_set_SSL_CTX takes away with the certificates. */
+/* SSL_set_SSL_CTX replaces suites' security and signature algorithms together with the certificates. */
 bool dtls_settings_restore(SSL *ssl) {
   dtls_overrides *own = &dtls_peer_of(ssl)->overrides;
   dtls_target t = {.ctx = SSL_get_SSL_CTX(ssl), .ssl = ssl};

@@ -87,7 +87,7 @@ static char *read_file(const dtls_store_search *search, const char *path, size_t
 /* As libcrypto's own reader does, with what a TRUSTED CERTIFICATE is trusted for. One that cannot be read is left out. */
 static void add_text(dtls_store_search *search, BIO *bio) {
   for (size_t left = BIO_ctrl_pending(bio); left > 0;) {
-    X509 *cert = PEM_read_bio_X509_AUX(bio, NULL, dtls_no_passphrase, NULL);
+    X509 *cert = PEM_read_bio_X509_AUX(bio, NULL, dtls_pem_passphrase, NULL);
     if (cert && X509_STORE_add_cert(search->store, cert) == 1) search->found++;
     X509_free(cert);
     size_t now = BIO_ctrl_pending(bio);

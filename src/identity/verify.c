@@ -4,7 +4,6 @@
  */
 #include "identity/verify.h"
 
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -219,12 +218,12 @@ static bool add_ca(SSL_CTX *ctx, BIO *bio, bool server) {
   X509 *cert;
   int count = 0;
   bool ok = true;
-  while (ok && (cert = PEM_read_bio_X509(bio, NULL, dtls_no_passphrase, NULL))) {
+  while (ok && (cert = PEM_read_bio_X509(bio, NULL, dtls_pem_passphrase, NULL))) {
     ok = X509_STORE_add_cert(store, cert) == 1 && (!server || SSL_CTX_add_client_CA(ctx, cert) == 1);
     X509_free(cert);
     count++;
   }
-  return ok && count > 0 && dtls_at_end_of_pem();
+  return ok && count > 0 && dtls_pem_at_end();
 }
 
 static bool add_crl(SSL_CTX *ctx, BIO *bio) {
@@ -232,22 +231,18 @@ static bool add_crl(SSL_CTX *ctx, BIO *bio) {
   X509_CRL *crl;
   int count = 0;
   bool ok = true;
-  while (ok && (crl = PEM_read_bio_X509_CRL(bio, NULL, dtls_no_passphrase, NULL))) {
+  while (ok && (crl = PEM_read_bio_X509_CRL(bio, NULL, dtls_pem_passphrase, NULL))) {
     ok = X509_STORE_add_crl(store, crl) == 1 &&
          X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL) == 1;
     X509_CRL_free(crl);
     count++;
   }
-  return ok && count > 0 && dtls_at_end_of_pem();
-}
-
-static BIO *text_bio(const char *text, size_t size) {
-  return size <= INT_MAX ? BIO_new_mem_buf(text, (int)size) : NULL;
+  return ok && count > 0 && dtls_pem_at_end();
 }
 
 bool dtls_verify_add_ca(SSL_CTX *ctx, const char *pem, size_t size, dtls_failure *f) {
   dtls_config *c = dtls_config_of(ctx);
-  BIO *bio = text_bio(pem, size);
+  BIO *bio = dtls_pem_open(pem, size);
   bool ok = bio && add_ca(ctx, bio, c->server);
   BIO_free(bio);
   c->verify.has_ca = true;
@@ -255,7 +250,7 @@ bool dtls_verify_add_ca(SSL_CTX *ctx, const char *pem, size_t size, dtls_failure
 }
 
 bool dtls_verify_add_crl(SSL_CTX *ctx, const char *pem, size_t size, dtls_failure *f) {
-  BIO *bio = text_bio(pem, size);
+  BIO *bio = dtls_pem_open(pem, size);
   bool ok = bio && add_crl(ctx, bio);
   BIO_free(bio);
   return ok || dtls_fail_config(f, "crl: this is not a list of PEM revocation lists");
