@@ -78,3 +78,12 @@ describe('a file in src', function()
     end
   end)
 end)
+
+describe('a file of the Lua layer', function()
+  it('touches no field of another one\'s object', function()
+    -- socket.lua: a dgram socket of luvit's keeps its handle there.
+    for _, line in ipairs(lines "grep -nE '[a-zA-Z]+\\._[a-zA-Z]' lua/dtls/*.lua | grep -v 'self\\._' | grep -v 'value\\._handle'") do
+      error(line)
+    end
+  end)
+end)

@@ -96,17 +96,17 @@ function Client:_open(address)
   local udp, closer
   if self.handle then udp, closer = given_socket(self.handle, address) else udp, closer = new_socket(self.options, address) end
   if not udp then return nil, closer end
-  conn._socket = closer
+  conn:_useSocket(closer)
   local fd, err = core.fd(udp)
   if not fd then return nil, err end
   local association
   association, err = core.client(self.context.core, fd, {
     servername = self.name, check_name = self.context.checksName, session = self.options.session, duplicate = self.handle ~= nil,
-    take_others = conn._takesOthers,
+    take_others = conn:_wantsOthers(),
   })
   if not association then return nil, err end
   conn:_begin(association)
-  if conn._association ~= association then return true end -- it has failed, and another address may be tried already
+  if not conn:_has(association) then return true end -- it has failed, and another address may be tried already
   local ok
   ok, err = conn:_watchDescriptor(association:fd())
   if not ok then return nil, err end
@@ -122,14 +122,14 @@ local REPETITIONS, REPETITIONS_MAX = 2, 8
 -- The last address has all the time there is; the others of this round get equal parts of it.
 function Client:_share(address)
   local conn = self.conn
-  conn._leave, conn._patience = nil, nil
+  conn:_limitAddress()
   if not self.addresses[1] then return end
   local sharing = 1
   for _, other in ipairs(self.addresses) do
     if other.rounds < address.rounds then sharing = sharing + 1 end
   end
-  conn._patience = uv.now() + (conn._deadline - uv.now()) / sharing
-  conn._leave = function() return self:_leave() end
+  local _, left = conn:_timeLeft()
+  conn:_limitAddress(left / sharing, function() return self:_leave() end)
 end
 
 -- Tries the next address.
@@ -142,7 +142,7 @@ function Client:_try()
     self:_share(address)
   end
   local ok, err = self:_open(address)
-  if conn._state == 'closed' or self.address ~= address then return end
+  if conn:_is 'closed' or self.address ~= address then return end
   if not ok then return conn:_fail(err) end
   conn:_serve()
 end
@@ -151,14 +151,15 @@ end
 -- left at once in the first round. Anybody can forge that, so later it counts as it does for a single address.
 function Client:_leave()
   local conn, address = self.conn, self.address
-  local answered, repetitions, err = conn._association:answered()
+  local answered, repetitions, err = conn:_core():answered()
   if answered then
-    conn._leave, conn._patience = nil, nil
+    conn:_limitAddress()
     return false
   end
   local refused = err and address.rounds == 1
   local patience = math.min(REPETITIONS + address.rounds - 1, REPETITIONS_MAX)
-  if not refused and repetitions < patience and uv.now() < conn._patience or uv.now() >= conn._deadline then return false end
+  local time, left = conn:_timeLeft()
+  if not refused and repetitions < patience and time > 0 or left <= 0 then return false end
   address.outcome = err and err.code or 'no answer'
   table.insert(self.addresses, address)
   conn:_letGo()
@@ -182,7 +183,8 @@ end
 function Client:_retry(err)
   local conn, address = self.conn, self.address
   local is_system = err.code == 'ERR_DTLS_SYSTEM' or not err.code:find '^ERR_DTLS_'
-  local answered = conn._association and conn._association:answered()
+  local association = conn:_core()
+  local answered = association and association:answered()
   if not address or not is_system or answered then return false, self:_explained(err) end
   address.outcome = err.code
   if not self.addresses[1] then return false, self:_explained(err) end
@@ -200,14 +202,14 @@ local lookup_failures = {
 function Client:_start()
   local conn, options = self.conn, self.options
   local host = options.host
-  if conn._state == 'closed' then return end
+  if conn:_is 'closed' then return end
   if not host then return self:_try() end
   if self.hostFamily ~= 'host' then
     self.addresses[1] = { ip = host, port = options.port, rounds = 0 }
     return self:_try()
   end
   local function resolved(failed, found)
-    if conn._state == 'closed' then return end
+    if conn:_is 'closed' then return end
     if failed or #found == 0 then
       local why = lookup_failures[failed] or failed or 'it has no address'
       return conn:_fail(socket.failure('cannot resolve ' .. host, why, failed and failed:match '^EAI_%u+'))
@@ -256,13 +258,13 @@ local function open(options, on_connection)
     return failure('servername: there is no name to check the certificate against')
   end
   uv.update_time() -- the loop's clock stands still while the caller works, and the deadline would be that much too short
-  local conn = Connection.new(made, settings)
-  conn._name, conn._resumed = name, own.session
-  local self = setmetatable({ conn = conn, context = made, options = own, handle = handle, name = name }, Client)
+  local self = setmetatable({ context = made, options = own, handle = handle, name = name }, Client)
+  local conn = Connection.new(made, settings, nil, {
+    name = name, session = own.session, retry = function(err) return self:_retry(err) end,
+  })
+  self.conn = conn
   self.hostFamily = names.hostFamily
   self.addresses, self.tried = {}, {} -- those to try, in turn; all that were, in the order of their first turns
-  conn._retry = function(err) return self:_retry(err) end
-  conn._calls = {}
   if on_connection then conn:on('connection', on_connection) end
   tick(function() self:_start() end)
   return conn

@@ -3,12 +3,14 @@
 
 local uv = require 'dtls.uv'
 local arguments = require 'dtls.arguments'
+local callbacks = require 'dtls.callbacks'
 local core = require 'dtls.core'
 local Emitter = require 'dtls.emitter'
 local handle = require 'dtls.handle'
 local multiplex = require 'dtls.multiplex'
 local options = require 'dtls.options'
-local questions = require 'dtls.questions'
+local info = require 'dtls.info'
+local retransmit = require 'dtls.retransmit'
 local setters = require 'dtls.setters'
 local silence = require 'dtls.silence'
 local tick = require 'dtls.tick'
@@ -21,7 +23,7 @@ local SILENCES = { 'timeout', 'receiveTimeout' }
 
 --- Events: `connection`, `message(data)`, `session(blob)`, `timeout`, `receiveTimeout`, `drain`,
 --- `datagram(data, address)`, `keylog(line)`, `error(err)`, `close(hadError)`.
----@class dtls.Connection: dtls.Emitter, dtls.Setters
+---@class dtls.Connection: dtls.Emitter, dtls.Setters, dtls.Info
 ---@field destroyed boolean? true once it has ended, however it did
 ---@field authorized boolean whether the peer proved who it is: a good certificate, a pinned one, or a pre-shared key; set before
 ---  `connection`, false until then, kept when it has closed
@@ -43,20 +45,27 @@ local SILENCES = { 'timeout', 'receiveTimeout' }
 ---@field private _patience number? the time at which _leave leaves it at the latest
 ---@field private _watch table? {poll=, connection=}: the descriptor it reads; moves on when the peer starts over
 local Connection = Emitter:extend()
-for name, method in pairs(setters) do Connection[name] = method end
+for _, methods in ipairs { setters, info } do
+  for name, method in pairs(methods) do Connection[name] = method end
+end
 for name, method in pairs(multiplex) do Connection[name] = method end
 
 --- For server.lua and client.lua.
 ---@param made dtls.Context
 ---@param settings table what context.resolve gave
 ---@param server dtls.Server?
-function Connection.new(made, settings, server)
+---@param client {name: string?, session: string?, retry: fun(err: dtls.Error): boolean, dtls.Error}? of a client: the name that its
+---  server's certificate must have, what it resumes, and what tries another address
+function Connection.new(made, settings, server, client)
   local self = setmetatable({}, Connection)
   self._context = made
   self._settings = settings
   self._server = server
+  if client then
+    self._name, self._resumed, self._retry, self._calls = client.name, client.session, client.retry, {}
+  end
   self._state = 'connecting'
-  self._wait = settings.retransmitTimeout
+  self._retransmit = retransmit.new(settings.retransmitTimeout, function() return self._state == 'handshaking' end)
   self.authorized, self.authorizationError = false, 'HANDSHAKE_NOT_COMPLETE'
   self.extendedMasterSecret = false
   self._closing = 0 -- handles that are being closed
@@ -70,6 +79,52 @@ function Connection.new(made, settings, server)
   end
   self._timer:start(settings.handshakeTimeout, 0, self._onTimer)
   return self
+end
+
+-- ── for client.lua, server.lua and callbacks.lua ──
+
+---@param state 'connecting'|'handshaking'|'open'|'closed'
+function Connection:_is(state) return self._state == state end
+
+--- From here on whoever closes the connection closes the association, too.
+function Connection:_attach(association) self._association = association end
+
+--- Whether it has this association, and not another one or none.
+function Connection:_has(association) return self._association == association end
+
+--- A client's socket, with close(callback), which goes when the association goes.
+function Connection:_useSocket(closer) self._socket = closer end
+
+--- Whether the application listens to datagrams of other protocols.
+function Connection:_wantsOthers() return self._takesOthers end
+
+--- A client's address has so many ms; `leave()` is asked at every wait whether it is left. Without arguments: it has all there is.
+function Connection:_limitAddress(ms, leave)
+  self._patience, self._leave = ms and now() + ms, leave
+end
+
+--- How many ms a client's address, and the handshake, still have.
+---@return number? patience
+---@return number deadline
+function Connection:_timeLeft()
+  return self._patience and self._patience - now(), self._deadline - now()
+end
+
+--- The functions that the application has given as options.
+function Connection:_application() return self._context.callbacks end
+
+--- The server that it belongs to; nil: it is a client's.
+function Connection:_ofServer() return self._server end
+
+--- The name that the server's certificate must have.
+function Connection:_expectedName() return self._name end
+
+--- The handshake goes on with the identity of another context.
+function Connection:_useContext(chosen) self._context = chosen end
+
+--- The application says no: `err` explains the failure of the handshake that follows, `reason` why the peer is not authorized.
+function Connection:_refused(err, reason)
+  self._answerError, self._refusal = err, reason
 end
 
 -- ── handles ──
@@ -91,7 +146,7 @@ function Connection:_watchDescriptor(fd)
   if not poll then return nil, new_error('ERR_DTLS_SYSTEM', err) end
   local watch = { poll = poll, connection = self }
   local function callback(failed, events) on_ready(watch, failed, events) end
-  watch.start = function(events) handle.start(poll, events or watch.connection._full and 'rwp' or 'rp', callback) end
+  watch.start = function(events) handle.start(poll, events or watch.connection:_isFull() and 'rwp' or 'rp', callback) end
   self:_takeWatch(watch)
   watch.start()
   if self._unreferenced then poll:unref() end
@@ -140,54 +195,17 @@ function Connection:_begin(association)
     ok, err = association[call.method](association, unpack(call, 1, call.n))
     if not ok then return self:_fail(err) end
   end
-  self:_useWait()
+  self:_waits(self._retransmit:use(association))
 end
 
--- What repeats a flight: the wait before the first repetition, or the application's function.
-function Connection:_useWait()
-  local wait = self._wait
-  self._nextWait, self._repeats = nil, nil
-  if type(wait) == 'function' then
-    self._repeats = self._association:stats().retransmits
-    self:_planWait()
-  elseif wait then
-    self._association:set_retransmit(wait, 0)
-  end
-end
-
--- What the application's retransmitTimeout(previousMs) answers, within what libssl can do. An error in it fails the
--- handshake; then there is no answer.
-function Connection:_askWait(previous)
-  if type(self._wait) == 'number' then return previous > 0 and math.min(previous * 2, 60000) or self._wait end
-  self._asking = true
-  local ok, wait = pcall(self._wait, previous)
-  self._asking = nil
-  if ok and type(wait) == 'number' and wait == wait then return math.min(max(math.floor(wait), 1), 60000) end
-  self:_fail(new_error('ERR_DTLS_CALLBACK', 'retransmitTimeout: ' .. (ok and 'did not return a number' or Emitter.errorText(wait))))
-end
-
--- libssl wants to know an interval when the one before it ends, so the application is asked one ahead.
-function Connection:_planWait()
-  local wait = self._nextWait or self:_askWait(0)
-  local next_wait = wait and self:_askWait(wait)
-  if not next_wait or self._state ~= 'handshaking' then return end
-  self._nextWait = next_wait
-  self._association:set_retransmit(wait, next_wait)
-end
-
--- libssl may have repeated a flight in any call. False: the application's function has failed.
-function Connection:_replanWait()
-  if not self._repeats then return true end
-  local repeats = self._association:stats().retransmits
-  if repeats > self._repeats then
-    self._repeats = repeats
-    self:_planWait()
-  end
+-- False: the application's function has failed, or has ended the handshake.
+function Connection:_waits(ok, err)
+  if not ok then self:_fail(err) end
   return self._state == 'handshaking'
 end
 
 function Connection:_armHandshake()
-  if not self:_replanWait() or (self._leave and self._leave()) then return end
+  if not self:_waits(self._retransmit:follow(self._association)) or (self._leave and self._leave()) then return end
   local left = (self._patience or self._deadline) - now()
   local wait = self._association:timeout()
   if wait and wait < left then left = wait end
@@ -253,14 +271,14 @@ function Connection:_completed()
   end
 end
 
--- ── questions ──
+-- ── callbacks ──
 
 -- The handshake is held until the application has answered; what arrives meanwhile, the core keeps.
 function Connection:_ask(kind, ...)
-  local question, association, later = questions[kind], self._association, false
+  local question, association, later = callbacks[kind], self._association, false
   self:_armHandshake()
   if self._state ~= 'handshaking' then return end
-  questions.run(question.ask, function(ok, ...)
+  callbacks.run(question.ask, function(ok, ...)
     if self._association ~= association then return end -- too late: it is closed
     local good, err = ok, ...
     if ok then good, err = question.answer(self, association, ...) end
@@ -308,7 +326,7 @@ function Connection:_serve()
       self:_completed()
     elseif err == 'want_read' then
       return self:_armHandshake()
-    elseif questions[err] then
+    elseif callbacks[err] then
       return self:_ask(err, subject, id)
     elseif err == 'want_answer' then
       return
@@ -407,8 +425,8 @@ function Connection:setReceiveTimeout(ms, callback) return set_silence(self, 'se
 ---@param wait integer|fun(previousMs: integer): integer 1 to 60000 ms, then doubling; or what gives each wait, asked first with 0
 ---@return self
 function Connection:setRetransmitTimeout(wait)
-  self._wait = arguments.insist('setRetransmitTimeout', 'wait', options.settings.retransmitTimeout, wait)
-  if self._state == 'handshaking' and not self._asking then self:_useWait() end -- else what it asks next is the new one
+  local atOnce = self._retransmit:set(arguments.insist('setRetransmitTimeout', 'wait', options.settings.retransmitTimeout, wait))
+  if self._state == 'handshaking' and atOnce then self:_waits(self._retransmit:use(self._association)) end
   return self
 end
 
@@ -425,7 +443,7 @@ local lasting = { 'protocol', 'cipher', 'session_reused', 'stats' }
 local function read_all(association, successor)
   local known = { peer_certificate = association:peer_certificate(true) or nil }
   for _, name in ipairs(lasting) do known[name] = association[name](association) end
-  local addressed = successor and successor._association or association -- a replaced one has no addresses any more
+  local addressed = successor and successor:_core() or association -- a replaced one has no addresses any more
   known.local_address, known.remote_address = addressed:local_address(), addressed:remote_address()
   return known
 end
@@ -538,6 +556,9 @@ function Connection:send(data, callback)
   if fatal then self:_fail(err) elseif err and is_full[err.code] then self:_awaitDrain() end
   return ok, err
 end
+
+--- Whether its socket has had no room for a datagram, and `drain` is to come.
+function Connection:_isFull() return self._full end
 
 function Connection:_awaitDrain()
   if self._full then return end
@@ -679,64 +700,17 @@ local function copy(value)
   return own
 end
 
--- What a method of the core's says, or said when the association was closed; a table is the caller's in either case.
-local function recall(self, method)
+--- What a method of the core's says, or said when the association was closed; a table is the caller's in either case.
+function Connection:_recall(method, ...)
   local association, known = self._association, self._known
-  if association then return (association[method](association)) end
+  if association then return (association[method](association, ...)) end
   return known and copy(known[method])
 end
 
----@return dtls.Address?
-function Connection:localAddress() return recall(self, 'local_address') end
-
----@return dtls.Address?
-function Connection:remoteAddress() return recall(self, 'remote_address') end
-
-Connection.address = Connection.localAddress
-
----@return string? 'DTLSv1.2'
-function Connection:getProtocol() return recall(self, 'protocol') end
-
----@return {name: string, standardName: string, version: string, bits: integer}?
-function Connection:getCipher() return recall(self, 'cipher') end
-
---- The peer's certificate, the one that was refused if it was, with Node's fields: subject, issuer, subjectaltname, valid_from,
---- valid_to, serialNumber, fingerprint (SHA-1), fingerprint256, fingerprint512, ext_key_usage, ca, bits, keyType ('EC', 'RSA',
---- 'ED25519', …), pem, raw (DER).
----@param chain boolean? with issuerCertificate, the next one of its chain, in each
----@return dtls.PeerCertificate? nil when the peer has sent none
-function Connection:getPeerCertificate(chain)
-  if chain ~= nil then arguments.insist('getPeerCertificate', 'chain', options.ofType 'boolean', chain) end
-  if self._association then return self._association:peer_certificate(chain) or nil end
-  local known = recall(self, 'peer_certificate')
-  if known and not chain then known.issuerCertificate = nil end
-  return known
-end
-
---- Whether the handshake resumed an earlier session instead of proving identities anew.
----@return boolean
-function Connection:isSessionReused() return recall(self, 'session_reused') or false end
-
---- What resumes this session (`options.session`). It holds the master secret: keep it as you would keep a key.
----@return string? blob nil before `connection`, and when the server gave nothing to resume with
-function Connection:getSession()
-  if not self._association then return nil end
-  local _, blob = self._association:session()
-  return blob
-end
-
---- RFC 5705.
----@param length integer 1 to 65536 bytes
----@param label string
----@param extra string? the context of RFC 5705
----@return string? bytes
----@return dtls.Error? err
-function Connection:exportKeyingMaterial(length, label, extra)
-  arguments.insist('exportKeyingMaterial', 'length', options.wholeNumber(1, 65536), length)
-  arguments.insist('exportKeyingMaterial', 'label', options.ofType 'string', label)
-  if extra ~= nil then arguments.insist('exportKeyingMaterial', 'context', options.ofType 'string', extra) end
-  if not self._association then return not_connected() end
-  return self._association:export_keying_material(length, label, extra)
+--- The core's association; nil, err: there is none yet, or any more.
+function Connection:_core()
+  if self._association then return self._association end
+  return not_connected()
 end
 
 --- Counters: messagesIn messagesOut datagramsIn datagramsOut bytesIn bytesOut retransmits, drops (reason → count); times of
@@ -744,7 +718,7 @@ end
 --- lastSentAt; and, where it has a socket of its own, recvBufferSize and sendBufferSize, what the kernel gave (SO_RCVBUF, SO_SNDBUF).
 ---@return dtls.ConnectionStats
 function Connection:stats()
-  local stats = recall(self, 'stats') or { drops = {} }
+  local stats = self:_recall 'stats' or { drops = {} }
   stats.createdAt, stats.connectedAt, stats.closedAt = self._createdAt, self._connectedAt, self._closedAt
   stats.lastReceivedAt, stats.lastSentAt = self._receivedAt, self._sentAt
   return stats

@@ -9,8 +9,8 @@ local options = require 'dtls.options'
 local Connection = require 'dtls.connection'
 local Emitter = require 'dtls.emitter'
 local handle = require 'dtls.handle'
+local identities = require 'dtls.identities'
 local multiplex = require 'dtls.multiplex'
-local questions = require 'dtls.questions'
 local sni = require 'dtls.sni'
 local socket = require 'dtls.socket'
 local tick = require 'dtls.tick'
@@ -63,6 +63,10 @@ local function create(all, on_connection)
       unhandledErrors = 0,
     },
   }, Server)
+  self._identities = identities.new(own, function(err)
+    if self:listenerCount('error') == 0 then self._counts.unhandledErrors = self._counts.unhandledErrors + 1 end
+    self:fire('error', err)
+  end)
   if on_connection then self:on('connection', on_connection) end
   return self
 end
@@ -245,7 +249,7 @@ function Server:_meet(host, known)
   end
   local conn = Connection.new(self._context, self._settings, self)
   association:set_owner(conn)
-  conn._association = association -- from here on whoever closes the connection closes it, too
+  conn:_attach(association)
   self:_add(conn, host)
   if displaced then
     displaced:_replacedBy(conn)
@@ -254,11 +258,11 @@ function Server:_meet(host, known)
     if not ok then return conn:_fail(err) end
   end
   if self._admission:isCrowded() then self:_evict() end
-  if conn._state == 'closed' then return end -- a listener of those that made room for it has closed the server
+  if conn:_is 'closed' then return end -- a listener of those that made room for it has closed the server
   conn:_begin(association)
   if self._unreferenced then conn:unref() end
-  if conn._state == 'handshaking' then self:fire('accept', conn) end
-  if conn._state == 'handshaking' then conn:_serve() end
+  if conn:_is 'handshaking' then self:fire('accept', conn) end
+  if conn:_is 'handshaking' then conn:_serve() end
 end
 
 function Server:_add(conn, host)
@@ -296,58 +300,19 @@ function Server:sendDatagram(data, address)
   return self._endpoint:send_datagram(data, address.ip, address.port, from and from.ip)
 end
 
--- ── names and stored sessions ──
+-- ── its connections ──
 
--- What pcall gave of the callback of that name, whose error then says which one it was.
-local function passed(name, ok, ...)
-  if not ok then error(name .. ': ' .. Emitter.errorText(...), 0) end
-  return ...
-end
-
--- The context of a name; nil: the server's own; false: refused. May yield.
-local function context_of(self, name, conn)
-  local own = self._options
-  if name == false and (own.sni or own.SNICallback) then return false end -- it is no host name
-  if own.sni then return name and sni.find(own.sni, name) end
-  if not own.SNICallback then return nil end
-  local answer = passed('SNICallback', pcall(own.SNICallback, name, conn))
-  if answer == nil or answer == false then return answer end
-  local made, err = passed('SNICallback', pcall(context.coerce, '', 'server', answer, 0))
-  return made or error('SNICallback: ' .. err.message, 0)
-end
-
---- What a hello gets: its context (see context_of), the stored session of its id, and the id. May yield.
-function Server:_identify(name, id, conn)
-  local chosen = context_of(self, name, conn)
-  local store = self._options.sessionStore
-  if not (store and id) or chosen == false then return chosen end
-  local blob = passed('sessionStore.get', pcall(store.get, id))
-  if blob ~= nil and type(blob) ~= 'string' then error('sessionStore.get: expected the blob or nil, got ' .. type(blob), 0) end
-  return chosen, blob, id
-end
-
--- The store changes on its own time; a failure is the server's, no connection depends on it.
-local function change_store(self, method, ...)
-  questions.run(self._options.sessionStore[method], function(ok, err)
-    if ok then return end
-    if self:listenerCount('error') == 0 then self._counts.unhandledErrors = self._counts.unhandledErrors + 1 end
-    self:fire('error', new_error('ERR_DTLS_CALLBACK', ('sessionStore.%s: %s'):format(method, Emitter.errorText(err))))
-  end, ...)
-end
+--- What a ClientHello gets, see identities.lua. May yield.
+function Server:_identify(name, id, conn) return self._identities:identify(name, id, conn) end
 
 --- A session must not be resumed any more.
-function Server:_forget(id)
-  change_store(self, 'remove', id)
-end
+function Server:_forget(id) self._identities:forget(id) end
 
 --- A connection's handshake is complete.
 function Server:_opened(conn)
   self._admission:completed(conn)
   self._counts.connections = self._counts.connections + 1
-  if not self._options.sessionStore then return end
-  local id, blob = conn._association:session()
-  conn._sessionId = id
-  if id and not conn:isSessionReused() then change_store(self, 'set', id, blob) end
+  self._identities:opened(conn, conn:_core())
 end
 
 -- What the end of an unfinished handshake counts as, if not as failed.
@@ -364,8 +329,7 @@ function Server:_lost(conn, opened, err)
   local code = err and err.code
   local counted = err and not opened and (early_ends[code] or 'handshakesFailed') or code == 'ERR_DTLS_REPLACED' and 'replaced'
   if counted then self._counts[counted] = self._counts[counted] + 1 end
-  -- RFC 5246 §7.2.2: a fatal alert, sent or received, ends the session, too.
-  if opened and conn._sessionId and (code == 'ERR_DTLS_ALERT' or code == 'ERR_DTLS_PROTOCOL') then self:_forget(conn._sessionId) end
+  self._identities:lost(conn, code)
 end
 
 --- Announces a connection's error as the server's, if it is.

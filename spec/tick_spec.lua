@@ -1,0 +1,65 @@
+local loop = require 'spec.support.loop'
+local uncaught = require 'spec.support.uncaught'
+local tick = require 'dtls.tick'
+local uv = require 'luv'
+
+describe('a callback on the next tick', function()
+  it('is called after the one that asked for it has returned, with what it was given', loop.run(function()
+    local heard
+    tick(function(...) heard = { n = select('#', ...), ... } end, 1, nil, 'x', nil)
+    assert.is_nil(heard)
+    loop.till(function() return heard end, 'the tick')
+    assert.same({ n = 4, 1, nil, 'x', nil }, heard)
+  end))
+
+  it('is called in the order of the calls', loop.run(function()
+    local heard = {}
+    for i = 1, 5 do tick(function() heard[i] = #heard end) end
+    loop.till(function() return heard[5] end, 'the last one')
+    assert.same({ 0, 1, 2, 3, 4 }, heard)
+  end))
+
+  it('that is asked for by another one is called in the tick after it', loop.run(function()
+    local heard = {}
+    tick(function()
+      heard[#heard + 1] = 'first'
+      tick(function() heard[#heard + 1] = 'later' end)
+    end)
+    tick(function() heard[#heard + 1] = 'second' end)
+    loop.till(function() return heard[3] end, 'all')
+    assert.same({ 'first', 'second', 'later' }, heard)
+  end))
+
+  it('that throws keeps none of the others', loop.run(function()
+    local heard
+    local errors = uncaught.keep()
+    tick(error, 'thrown')
+    tick(function() heard = true end)
+    loop.till(function() return heard end, 'the other one')
+    uncaught.release()
+    assert.truthy(errors[1]:find('thrown', 1, true), errors[1])
+  end))
+
+  it('leaves no handle behind', loop.run(function()
+    local heard
+    tick(function() heard = true end)
+    loop.till(function() return heard end, 'the tick')
+    loop.till(function()
+      local timers = 0
+      uv.walk(function(handle)
+        if tostring(handle):find 'timer' and not handle:is_closing() and handle:is_active() then timers = timers + 1 end
+      end)
+      return timers <= 1 -- that of the deadline of this wait
+    end, 'the timer to go')
+  end))
+
+  it('is called when a loop runs inside another callback', loop.run(function()
+    local heard = {}
+    tick(function()
+      tick(function() heard[#heard + 1] = 'inner' end)
+      heard[#heard + 1] = 'outer'
+    end)
+    loop.till(function() return heard[2] end, 'both')
+    assert.same({ 'outer', 'inner' }, heard)
+  end))
+end)
