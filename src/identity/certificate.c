@@ -63,7 +63,6 @@ bool dtls_certificate_fingerprint(const X509 *cert, const EVP_MD *digest, char o
   return true;
 }
 
-/* The peer's chain, with or without the leaf: as it was verified, or as it was sent. */
 STACK_OF(X509) * dtls_certificate_chain(const SSL *ssl) {
   STACK_OF(X509) *refused = dtls_peer_of(ssl)->refusal.chain;
   if (refused) return refused;
@@ -74,7 +73,7 @@ STACK_OF(X509) * dtls_certificate_chain(const SSL *ssl) {
 X509 *dtls_certificate_leaf(const SSL *ssl) {
   bool refused = dtls_peer_of(ssl)->refusal.chain != NULL;
   X509 *leaf = refused ? NULL : SSL_get0_peer_certificate(ssl);
-  /* or while a client verifies it */
+  /* a client that is still verifying it finds it in the chain */
   if (!leaf && (refused || !SSL_is_server(ssl))) leaf = sk_X509_value(dtls_certificate_chain(ssl), 0);
   return leaf;
 }

@@ -13,7 +13,7 @@ bool dtls_certificate_write_alt_names(BIO *out, const X509 *cert);
 
 /* The peer's certificate, the one that was refused if one was; NULL: it has shown none. */
 X509 *dtls_certificate_leaf(const SSL *ssl);
-/* with or without the leaf: as it was verified, or as it was sent */
+/* The peer's chain as it was verified, else as the peer sent it; with or without the leaf. */
 STACK_OF(X509) * dtls_certificate_chain(const SSL *ssl);
 
 #endif

@@ -1,4 +1,7 @@
-/* The key log: to a file that nobody but its owner may open, and as lines for the application. */
+/*
+ * The key log (SSLKEYLOGFILE's format): to a file that nobody but its owner may open, and as lines for the application. A context
+ * owns the descriptor of the file, a dtls_peer its lines.
+ */
 #ifndef DTLS_IDENTITY_KEYLOG_H
 #define DTLS_IDENTITY_KEYLOG_H
 

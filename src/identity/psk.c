@@ -15,7 +15,7 @@
 
 /* ── identities are bytes (RFC 4279 §5.1), while libssl ends one at its first NUL ── */
 
-/* The session keeps an identity that has a NUL, beside libssl's, and so do its ticket and its bytes in a store. */
+/* An identity that has a NUL is kept whole as the session's ticket appdata, and so in tickets and in stored sessions, too. */
 void dtls_psk_identify_untrusted(SSL *ssl, const uint8_t *message, size_t size) {
   enum { PREFIX = 2 };
   const uint8_t *body = message + DTLS_HANDSHAKE_HEADER, *identity = body + PREFIX;
@@ -24,11 +24,11 @@ void dtls_psk_identify_untrusted(SSL *ssl, const uint8_t *message, size_t size) 
     return;
   size_t length = dtls_u16(body);
   if (length > size - DTLS_HANDSHAKE_HEADER - PREFIX || !memchr(identity, '\0', length))
-    return; /* the first libssl refuses */
+    return; /* libssl refuses a wrong length, and has the whole of an identity without NUL */
   dtls_peer_of(ssl)->identity_lost = SSL_SESSION_set1_ticket_appdata(SSL_get0_session(ssl), identity, length) != 1;
 }
 
-/* NULL: there is none. */
+/* The whole identity of which libssl knows the bytes before the first NUL; NULL: libssl knows none. */
 static const char *identity_of(const SSL *ssl, const char *up_to_nul, size_t *size) {
   void *whole = NULL;
   SSL_SESSION *session = SSL_get0_session(ssl);
@@ -61,7 +61,8 @@ static unsigned give(const dtls_psk *psk, unsigned char *key, unsigned max) {
   return (unsigned)psk->key_size;
 }
 
-/* 0 refuses with the alert unknown_psk_identity (RFC 4279 §2), more than there can be with internal_error. */
+/* Returning 0 refuses the client with the alert unknown_psk_identity (RFC 4279 §2), returning more than PSK_MAX_PSK_LEN with
+   internal_error. */
 unsigned dtls_psk_for_server(SSL *ssl, const char *identity, unsigned char *key, unsigned max) {
   const dtls_peer *peer = dtls_peer_of(ssl);
   const dtls_config *c = dtls_config_of_ssl(ssl);
@@ -70,7 +71,7 @@ unsigned dtls_psk_for_server(SSL *ssl, const char *identity, unsigned char *key,
   wanted.identity = (char *)(uintptr_t)identity_of(ssl, identity, &wanted.identity_size);
   const dtls_psk *psk = c->psk.asks ? peer->questions->psk(peer, &failed) : find(&c->psk, &wanted);
   if (failed) return PSK_MAX_PSK_LEN + 1;
-  /* a forged fragment may have asked for another one */
+  /* a forged ClientKeyExchange may have made the application look up another identity */
   return psk && compare(psk, &wanted) == 0 ? give(psk, key, max) : 0;
 }
 

@@ -1,4 +1,7 @@
-/* Pre-shared keys (RFC 4279, 5487, 5489, 8442). */
+/*
+ * Pre-shared keys (RFC 4279, 5487, 5489, 8442). A context owns copies of the identities and keys that it was given, and cleanses
+ * the keys when it is freed.
+ */
 #ifndef DTLS_IDENTITY_PSK_H
 #define DTLS_IDENTITY_PSK_H
 
@@ -26,15 +29,15 @@ typedef struct {
 bool dtls_psk_add(SSL_CTX *ctx, const char *identity, size_t identity_size, const char *key, size_t key_size,
                   dtls_failure *f);
 bool dtls_psk_set_hint(SSL_CTX *ctx, const char *hint, size_t size, dtls_failure *f);
-void dtls_psk_use(SSL_CTX *ctx, bool asks); /* after the last one; asks: the application is asked instead */
+void dtls_psk_use(SSL_CTX *ctx, bool asks); /* after the last key; asks: the application knows the keys instead */
 void dtls_psk_free(dtls_psk_config *p);     /* what it owns */
 static inline bool dtls_psk_is_used(const dtls_psk_config *p) { return p->count > 0 || p->asks; }
 
 /* SSL_psk_server_cb_func */
 unsigned dtls_psk_for_server(SSL *ssl, const char *identity, unsigned char *key, unsigned max);
-/* A ClientKeyExchange that libssl is about to look at: its identity may have a NUL, where libssl ends it. */
+/* Before libssl reads a ClientKeyExchange: keeps an identity that has a NUL, at which libssl would end it. */
 void dtls_psk_identify_untrusted(SSL *ssl, const uint8_t *message, size_t size);
-const char *dtls_psk_identity(const SSL *ssl, size_t *size); /* all bytes of it; NULL: libssl knows none */
+const char *dtls_psk_identity(const SSL *ssl, size_t *size); /* whole, whatever bytes it has; NULL: there is none */
 bool dtls_psk_suite(const SSL *ssl); /* whether the suite in use, or about to be, has a pre-shared key */
 
 #endif

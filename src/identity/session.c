@@ -72,7 +72,8 @@ bool dtls_session_set_ticket_keys(SSL_CTX *ctx, const char *const keys[2], const
 
 /* ── what a session is tied to ── */
 
-/* A session keeps its suite. libssl ends the handshake when the client no longer has it, and never asks the server. */
+/* A session keeps its suite. When it is resumed, libssl ends the handshake if the client no longer has that suite, and does not
+   look whether the server still has it. */
 static bool digest_suites(EVP_MD_CTX *md, const SSL *ssl) {
   STACK_OF(SSL_CIPHER) *suites = SSL_get_ciphers(ssl);
   bool ok = true;
@@ -88,7 +89,7 @@ static bool digest_text(EVP_MD_CTX *md, const char *text) {
   return EVP_DigestUpdate(md, text ? text : "", text ? strlen(text) + 1 : 1) == 1;
 }
 
-/* What a certificate may be signed with, and how strong: a resumed handshake shows none. */
+/* Which signatures, curves and key sizes a certificate may have: a resumed handshake shows no certificate to check again. */
 static bool digest_strength(EVP_MD_CTX *md, const SSL *ssl) {
   const dtls_peer *peer = dtls_peer_of(ssl);
   const dtls_config *c = dtls_config_of_ssl(ssl);
@@ -98,7 +99,8 @@ static bool digest_strength(EVP_MD_CTX *md, const SSL *ssl) {
          digest_text(md, peer->overrides.groups ? peer->overrides.groups : c->groups);
 }
 
-/* RFC 6066 §3 forbids to resume under another name, which libssl does not check; its session id context can do that. */
+/* RFC 6066 §3 forbids to resume a session under another server name. libssl does not compare names, but it compares session id
+   contexts: the name is part of ours. */
 static bool digest_context(const SSL *ssl, const char *name, size_t size, uint8_t out[EVP_MAX_MD_SIZE]) {
   const dtls_peer *peer = dtls_peer_of(ssl);
   uint8_t checks[3] = {(uint8_t)SSL_get_verify_mode(ssl), (uint8_t)SSL_get_verify_depth(ssl), peer->reject};
@@ -137,11 +139,11 @@ static SSL_SESSION *on_lookup(SSL *ssl, const unsigned char *id, int size, int *
   return peer->questions->session(peer, id, (size_t)size);
 }
 
-/* libssl gives an id to whom it gives no ticket. Without a store nobody would know it again. How long a session
-   lives, the identity of its name may say; libssl only knows the context that the SSL was made with. */
+/* libssl gives a client without a ticket a session id, which is removed where no store would find the session again. The timeout
+   is that of the context which the server name has chosen; libssl takes that of the context which the SSL was made with. */
 static int on_new_session(SSL *ssl, int forward_secure) {
   (void)forward_secure;
-  /* a ticket that could not be opened leaves its reason there, which would pass for this handshake's failure */
+  /* a ticket that could not be decrypted leaves an entry in the error queue, which would pass for this handshake's failure */
   ERR_clear_error();
   SSL_SESSION_set_timeout(SSL_get0_session(ssl), (long)(dtls_config_of_ssl(ssl)->session.timeout / 1000));
   if (!dtls_peer_of(ssl)->stores_sessions) SSL_SESSION_set1_id(SSL_get0_session(ssl), (const unsigned char *)"", 0);
@@ -158,7 +160,7 @@ static bool fits(SSL *ssl, const SSL_SESSION *session, size_t mtu) {
   return size + HELLO_WITHOUT_NAMES + (name ? strlen(name) : 0) + dtls_config_of_ssl(ssl)->alpn.size <= mtu;
 }
 
-/* Those who share a store may have clocks that differ a little. */
+/* Servers that share a store may have clocks that differ a little. */
 bool dtls_session_in_time(const SSL_SESSION *session) {
   enum { SKEW = 60 };
   int64_t age = (int64_t)time(NULL) - (int64_t)DTLS_SESSION_TIME(session);

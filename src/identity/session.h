@@ -18,7 +18,7 @@ enum { DTLS_TICKET_KEY_SIZE = 80 };
 typedef struct {
   uint8_t policy[DTLS_DIGEST_SIZE]; /* of all that decides who may resume */
   uint64_t timeout;                 /* ms */
-  bool own_ticket_keys;             /* random ones, rotated by themselves after that time */
+  bool own_ticket_keys;             /* random ones, which are rotated after that time */
   unsigned ticket_keys;             /* 0 to 2: the current one, the previous one */
   uint8_t ticket_key[2][DTLS_TICKET_KEY_SIZE];
   uint64_t ticket_keys_since; /* ms */
@@ -31,13 +31,14 @@ bool dtls_session_set_ticket_keys(SSL_CTX *ctx, const char *const keys[2], const
                                   dtls_failure *f);
 void dtls_session_free(dtls_session_config *c); /* cleanses the keys */
 
-/* Ties what this handshake makes or resumes to the name and to the identity context. */
+/* Ties the session that this handshake makes or resumes to the server name and to the identity context. */
 bool dtls_session_bind(SSL *ssl, const char *name, size_t size); /* ASCII letters in either case are the same */
 SSL_SESSION *dtls_session_parse(const void *blob, size_t size);  /* a session from its bytes; NULL: it is none */
 bool dtls_session_in_time(const SSL_SESSION *session);
-/* Whether a client may offer it now, which then is done: in time, and made under the same name and context. */
+/* Has a client offer the session; false: it is too old, or was made under another name or context. */
 bool dtls_session_offer(SSL *ssl, SSL_SESSION *session, const char *name);
-void dtls_session_trim(SSL *ssl, size_t mtu); /* a client's hello is about to be made: it must fit a datagram */
-SSL_SESSION *dtls_session_of(SSL *ssl);       /* what can be resumed of it; NULL: nothing. libssl's own */
+/* Before a client's hello: withdraws a ticket that would make it too long for a datagram. */
+void dtls_session_trim(SSL *ssl, size_t mtu);
+SSL_SESSION *dtls_session_of(SSL *ssl); /* the session, which libssl owns; NULL: it cannot be resumed */
 
 #endif

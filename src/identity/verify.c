@@ -24,7 +24,7 @@ static bool pinned(const dtls_config *c, X509 *cert) {
 }
 
 /*
- * What a key costs its owner nothing and us much: one modular power with a 16384-bit modulus, or with an exponent as long
+ * Whether a key costs its owner nothing and us much: one modular power with a 16384-bit modulus, or with an exponent as long
  * as the modulus, takes milliseconds. libcrypto itself bounds the exponent only above 3072 bits.
  */
 static bool is_dear(X509 *cert) {
@@ -50,7 +50,7 @@ static bool has_dear_key(X509_STORE_CTX *store) {
 
 /* ── what a refusal says ── */
 
-/* RFC 2606 §2: no certificate has it. Stands for a name that the application did not give. */
+/* A name that no certificate has (RFC 2606 §2). It stands for a name that the application did not give. */
 static const char NOBODY[] = "invalid";
 
 static void write_subject(BIO *out, const X509_NAME *name) {
@@ -72,7 +72,7 @@ static void write_fingerprints(BIO *out, const dtls_config *c, const X509 *cert)
     BIO_printf(out, "%s%02X", i > 0 ? ":" : "", c->verify.pin[0][i]);
 }
 
-/* Of the certificate in the chain that is at fault: whose it is, and what the verdict is about. */
+/* Writes the subject of the certificate at fault, and its date or its issuer, whichever the verdict is about. */
 static void write_fault(BIO *out, int verdict, const X509 *cert) {
   write_subject(out, X509_get_subject_name(cert));
   if (verdict == X509_V_ERR_CERT_HAS_EXPIRED || verdict == X509_V_ERR_CERT_NOT_YET_VALID) {
@@ -102,7 +102,7 @@ static void describe(BIO *out, X509_STORE_CTX *store, const dtls_config *c) {
   }
 }
 
-/* Keeps what libssl lets go of when it refuses: a server has the certificate nowhere else. */
+/* Keeps the refused chain and a sentence about it in the dtls_peer: libssl keeps no chain that a server has refused. */
 static void refuse(SSL *ssl, X509_STORE_CTX *store) {
   enum { DETAIL_MAX = 320 }; /* a peer may have as many names as it likes */
   BIO *out = BIO_new(BIO_s_mem());
@@ -123,7 +123,8 @@ done:
 
 /* ── the verdict ── */
 
-/* Here and not in the X509_STORE, which may be another context's as well, nor in the SSL, which a name may give another context. */
+/* Sets the flags for this verification alone: other contexts may share the X509_STORE, and a server name may have given the SSL
+   another context. */
 static bool verify_chain(X509_STORE_CTX *store, const dtls_config *c) {
   if (c->verify.policy.partial_chain) X509_STORE_CTX_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
   if (c->verify.policy.ignores_dates) X509_STORE_CTX_set_flags(store, X509_V_FLAG_NO_CHECK_TIME);
@@ -137,10 +138,10 @@ static int verify(X509_STORE_CTX *store, void *argument) {
   dtls_peer *peer = dtls_peer_of(ssl);
   const dtls_config *c = dtls_config_of_ssl(ssl);
   (void)argument;
-  if (has_dear_key(store)) { /* whoever may be accepted unauthorized: libssl would use the key next */
+  if (has_dear_key(store)) { /* even where unauthorized peers are accepted: libssl would use the key next */
     X509_STORE_CTX_set_error(store, DTLS_VERIFY_KEY_TOO_LARGE);
     refuse(ssl, store);
-    /* a client with SSL_VERIFY_NONE takes no verdict */
+    /* libssl ignores the verdict at a client that has SSL_VERIFY_NONE */
     SSL_set_verify(ssl, SSL_get_verify_mode(ssl) | SSL_VERIFY_PEER, NULL);
     return 0;
   }
@@ -158,7 +159,7 @@ static int verify(X509_STORE_CTX *store, void *argument) {
   }
   bool accepted = good || !peer->reject;
   if (!accepted) refuse(ssl, store);
-  /* what the chain left there would pass for the failure of a handshake that goes on */
+  /* an entry that X509_verify_cert left in the error queue would pass for the failure of a handshake that goes on */
   if (accepted) ERR_clear_error();
   return accepted;
 }

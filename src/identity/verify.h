@@ -1,4 +1,7 @@
-/* Who the peer may be: authorities, revocation lists, pinned certificates, the name of a server. */
+/*
+ * Who the peer may be: authorities, revocation lists, pinned certificates, the name of a server. A context owns its pins; its
+ * authorities and lists are in its X509_STORE.
+ */
 #ifndef DTLS_IDENTITY_VERIFY_H
 #define DTLS_IDENTITY_VERIFY_H
 
@@ -33,7 +36,7 @@ typedef struct {
 
 bool dtls_verify_add_ca(SSL_CTX *ctx, const char *pem, size_t size, dtls_failure *f);
 bool dtls_verify_add_crl(SSL_CTX *ctx, const char *pem, size_t size, dtls_failure *f);
-/* false: it is required, and there is none */
+/* false: this machine has no authorities, and required is set */
 bool dtls_verify_use_system_store(SSL_CTX *ctx, bool required, dtls_failure *f);
 bool dtls_verify_pin(SSL_CTX *ctx, const char *digest, size_t size, dtls_failure *f);
 void dtls_verify_use(SSL_CTX *ctx, const dtls_verify_policy *policy);
@@ -41,8 +44,8 @@ void dtls_verify_free(dtls_verify_config *v); /* what it owns */
 
 const char *dtls_verify_result_name(long result);       /* OpenSSL's and Node's name of a verification result */
 bool dtls_verify_fail(dtls_failure *f, const SSL *ssl); /* the peer's certificate was refused; returns false */
-/* What a client calls its server: SNI unless it is an IP address; with check, the name that its certificate must have.
-   No name (size 0) is one that no certificate has. */
+/* Sets the name of a client's server: as SNI unless it is an IP address, and, with check, as the name that the server's certificate
+   must have. With check, an empty name refuses every certificate. */
 bool dtls_verify_name(SSL *ssl, const dtls_name *name, bool check);
 
 #endif
