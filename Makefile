@@ -23,6 +23,7 @@ OUT     := $(BUILD)$(if $(filter static,$(OPENSSL)),/static)$(if $(SANITIZE),/as
 CORE    := $(OUT)/dtls/core.so
 SOURCES := $(wildcard src/*/*.c)
 OBJECTS := $(SOURCES:src/%.c=$(OUT)/obj/%.o)
+IMPORTS := $(OUT)/obj/imports.c
 MODULES := $(wildcard lua/dtls/*.lua)
 LUVIT   := $(OUT)/luvit/dtls
 
@@ -65,9 +66,20 @@ LIBS = $(if $(filter static,$(OPENSSL)),$(STATIC_LIBS),$(SSL_LIBS))
 all: $(CORE) ## the core for LuaJIT; OPENSSL=static puts OpenSSL inside (build/static), WERROR=1 for developers
 	@:
 
-$(CORE): $(OBJECTS)
+$(CORE): $(OBJECTS) $(IMPORTS:.c=.o)
 	@mkdir -p $(@D)
-	$(LINK) -o $@ $^ $(LIBS)
+	$(LINK) -o $@ $^ $(LIBS) -ldl
+
+# What src/base/linkage.c asks the dynamic linker about: OpenSSL's public functions, which begin with a capital (SSL_, DTLSv1_,
+# X509_) or look like d2i_ and i2a_, as nothing does that comes from libc and Lua. A static build imports none.
+$(IMPORTS): $(OBJECTS)
+	@{ echo '#include "base/linkage.h"'; echo 'const char *const dtls_imports[] = {'; \
+	$(if $(filter static,$(OPENSSL)),:,{ nm -u $(OBJECTS); nm -D --undefined-only "$$($(CC) -print-file-name=libssl.so)" 2>/dev/null; } | \
+	  sed -nE 's/^ +[Uvw] ([A-Z][A-Za-z0-9_]*|[a-z]2[a-z][A-Za-z0-9_]*)(@.*)?$$/"\1",/p' | awk '!seen[$$0]++'); \
+	echo 'NULL};'; } >$@
+
+$(OUT)/obj/imports.o: $(IMPORTS)
+	$(COMPILE) -c -o $@ $<
 
 $(OUT)/obj/%.o: src/%.c Makefile
 	@mkdir -p $(@D)

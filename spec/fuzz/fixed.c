@@ -16,6 +16,10 @@
 #include <openssl/rand.h>
 #include <sanitizer/allocator_interface.h>
 
+#include "base/linkage.h"
+
+const char *const dtls_imports[] = {NULL}; /* whose OpenSSL it is, is no question here */
+
 enum { START = 1767225600 }; /* s: 2026-01-01 */
 
 static uint64_t random_state, elapsed; /* ms */

@@ -8,6 +8,8 @@
 
 int luaopen_linkage_unit(lua_State *L);
 
+const char *const dtls_imports[] = {NULL};
+
 static int fits(lua_State *L) {
   lua_pushboolean(L, version_fits((unsigned long)luaL_checknumber(L, 1), (unsigned long)luaL_checknumber(L, 2)));
   return 1;

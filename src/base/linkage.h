@@ -4,6 +4,9 @@
 
 #include <stddef.h>
 
+/* The functions of OpenSSL that the core and libssl import, NULL behind them; the Makefile lists them. None in a static build. */
+extern const char *const dtls_imports[];
+
 /* "static" (inside the module), "host" (exported by the executable) or "shared". */
 const char *dtls_linkage_name(void);
 /* NULL when the OpenSSL in use is one usable copy, else a sentence (written to buf): what is wrong, what to do. */
