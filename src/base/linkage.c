@@ -11,7 +11,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/auxv.h>
 
 #include "base/openssl.h"
 
@@ -22,7 +21,7 @@ enum { FROM_PROGRAM, FROM_SSL, FROM_CRYPTO, FROM_OTHER, FROM_COUNT };
 typedef struct {
   const char *symbol; /* NULL: there is no such object */
   const char *file;
-  const void *base;
+  uintptr_t base;
 } source;
 
 typedef struct {
@@ -31,39 +30,55 @@ typedef struct {
   int second_part;
 } census;
 
-/* The object that the executable is. */
-static const void *program_base(void) {
-  Dl_info info;
-  return dladdr((const void *)(uintptr_t)getauxval(AT_PHDR), &info) != 0 ? info.dli_fbase : NULL;
+/* A loaded object, as dl_iterate_phdr shows it: the executable comes first. */
+typedef struct {
+  uintptr_t address; /* that it holds */
+  bool later;
+  bool program;
+  const char *file;
+  uintptr_t base;
+} object;
+
+static int holds(struct dl_phdr_info *info, size_t size, void *data) {
+  object *o = data;
+  bool first = !o->later;
+  (void)size;
+  o->later = true;
+  for (size_t i = 0; i < info->dlpi_phnum; i++) {
+    const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+    if (segment->p_type != PT_LOAD || o->address - (info->dlpi_addr + segment->p_vaddr) >= segment->p_memsz) continue;
+    o->program = first;
+    o->file = first ? "the executable" : info->dlpi_name;
+    o->base = info->dlpi_addr;
+    return 1;
+  }
+  return 0;
 }
 
-static int part_of(const Dl_info *info, const void *program) {
-  const char *slash = strrchr(info->dli_fname, '/'), *file = slash ? slash + 1 : info->dli_fname;
-  if (info->dli_fbase == program) return FROM_PROGRAM;
+static int part_of(const object *o) {
+  const char *slash = strrchr(o->file, '/'), *file = slash ? slash + 1 : o->file;
+  if (o->program) return FROM_PROGRAM;
   if (strncmp(file, "libssl.so", strlen("libssl.so")) == 0) return FROM_SSL;
   return strncmp(file, "libcrypto.so", strlen("libcrypto.so")) == 0 ? FROM_CRYPTO : FROM_OTHER;
 }
 
-/* A position-dependent program that links libssl lends its own jump table as the address of a function: it has no definition. */
-static bool is_definition(const void *address, Dl_info *info) {
+/* A position-dependent program that links libssl lends its own jump table as the address of a function, and defines none. */
+static bool is_stub(uintptr_t address) {
+  Dl_info info;
   const ElfW(Sym) *symbol = NULL;
-  if (dladdr1(address, info, (void **)(uintptr_t)&symbol, RTLD_DL_SYMENT) == 0) return false;
-  return !symbol || symbol->st_shndx != SHN_UNDEF;
+  return dladdr1((const void *)address, &info, (void **)(uintptr_t)&symbol, RTLD_DL_SYMENT) != 0 && symbol &&
+         symbol->st_shndx == SHN_UNDEF;
 }
 
 static void take_census(census *c) {
-  const void *program = program_base();
   *c = (census){0};
   for (const char *const *name = dtls_imports; *name; name++) {
-    const void *address = dlsym(RTLD_DEFAULT, *name);
-    Dl_info info;
-    if (!address || !is_definition(address, &info)) continue;
-    int part = part_of(&info, program);
-    source *taken = &c->from[part];
-    source found = {
-        .symbol = *name, .file = part == FROM_PROGRAM ? "the executable" : info.dli_fname, .base = info.dli_fbase};
+    object o = {.address = (uintptr_t)dlsym(RTLD_DEFAULT, *name)};
+    if (o.address == 0 || dl_iterate_phdr(holds, &o) == 0) continue;
+    int part = part_of(&o);
+    source *taken = &c->from[part], found = {.symbol = *name, .file = o.file, .base = o.base};
     if (!taken->symbol) {
-      *taken = found;
+      if (!o.program || !is_stub(o.address)) *taken = found;
     } else if (!c->second.symbol && taken->base != found.base) {
       c->second = found;
       c->second_part = part;
