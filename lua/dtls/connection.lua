@@ -65,7 +65,7 @@ function Connection.new(made, settings, server, client)
     self._name, self._resumed, self._retry, self._calls = client.name, client.session, client.retry, {}
   end
   self._state = 'connecting'
-  self._retransmit = retransmit.new(settings.retransmitTimeout, function() return self._state == 'handshaking' end)
+  self._retransmit = retransmit.new(settings.retransmitTimeout, self)
   self.authorized, self.authorizationError = false, 'HANDSHAKE_NOT_COMPLETE'
   self.extendedMasterSecret = false
   self._closing = 0 -- handles that are being closed
@@ -252,6 +252,7 @@ end
 function Connection:_completed()
   self._state = 'open'
   self._calls = nil -- there is no other address to try any more
+  self._retransmit = nil -- an open connection repeats its last flight when the peer repeats its own, and at no other time
   self._connectedAt = now()
   self._timer:stop()
   local displaced = self._association:promote()
@@ -425,7 +426,8 @@ function Connection:setReceiveTimeout(ms, callback) return set_silence(self, 'se
 ---@param wait integer|fun(previousMs: integer): integer 1 to 60000 ms, then doubling; or what gives each wait, asked first with 0
 ---@return self
 function Connection:setRetransmitTimeout(wait)
-  local atOnce = self._retransmit:set(arguments.insist('setRetransmitTimeout', 'wait', options.settings.retransmitTimeout, wait))
+  wait = arguments.insist('setRetransmitTimeout', 'wait', options.settings.retransmitTimeout, wait)
+  local atOnce = self._retransmit and self._retransmit:set(wait)
   if self._state == 'handshaking' and atOnce then self:_waits(self._retransmit:use(self._association)) end
   return self
 end

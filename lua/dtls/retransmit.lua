@@ -16,10 +16,10 @@ local retransmit = {}
 
 --- For the flights of one connection.
 ---@param wait integer|function|nil the option retransmitTimeout
----@param isHandshaking fun(): boolean whether the handshake still goes on: the function may have ended it
+---@param conn dtls.Connection whose handshake the function may end
 ---@return dtls.Retransmit
-function retransmit.new(wait, isHandshaking)
-  return setmetatable({ _wait = wait, _isHandshaking = isHandshaking }, Retransmit)
+function retransmit.new(wait, conn)
+  return setmetatable({ _wait = wait, _conn = conn }, Retransmit)
 end
 
 -- What the function answers, within what libssl can do. nil, err: it has failed.
@@ -37,7 +37,7 @@ local function plan(self, association)
   if not wait then wait, err = ask(self, 0) end
   if wait then following, err = ask(self, wait) end
   if not following then return nil, err end
-  if not self._isHandshaking() then return true end
+  if not self._conn:_is 'handshaking' then return true end
   self._next = following
   association:set_retransmit(wait, following)
   return true
