@@ -365,7 +365,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
           for j = 1, TURN do assert(uv.fs_write(core.fd(handle), hello.build { random = ('%016d%016d'):format(i, j) }, -1)) end
           assert.same({ nil, 'want_read' }, { association:read() })
         end
-        assert.same({ stash = TURN }, endpoint:stats().drops)
+        assert.same({ queue = TURN }, endpoint:stats().drops)
         assert.is_nil(endpoint:next())
         assert.equal(LIMIT, endpoint:stats().hellos - before)
         client:close()

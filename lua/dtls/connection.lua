@@ -452,15 +452,15 @@ end
 
 --- Lets go of the association, the descriptor and, for a client, the socket.
 function Connection:_letGo()
-  local association, watch, heir = self._association, self:_giveWatch(), nil
+  local association, watch, promoted = self._association, self:_giveWatch(), nil
   if watch then handle.stop(watch.poll) end -- before the descriptor goes with the association
   if association then
     self._known = read_all(association, self._successor)
     self._association = nil
-    heir = association:close()
+    promoted = association:close()
   end
-  if heir and watch then
-    heir:_takeWatch(watch)
+  if promoted and watch then
+    promoted:_takeWatch(watch)
     watch.start()
   elseif watch then
     self:_close(watch.poll)

@@ -98,7 +98,7 @@
 ---@field hello? integer
 ---@field pace? integer
 ---@field stranger? integer
----@field stash? integer
+---@field queue? integer
 ---@field overflow? integer
 ---@field EAGAIN? integer
 ---@field ENOBUFS? integer

@@ -569,7 +569,7 @@ describe('what is dropped is counted', function()
     invalid = record(23, ('x'):rep(60), { epoch = 1 }),
   }
   local elsewhere = {
-    handshake = 'below', early = 'below', replay = 'below', hello = 'below', stranger = 'below', stash = 'below',
+    handshake = 'below', early = 'below', replay = 'below', hello = 'below', stranger = 'below', queue = 'below',
     pace = 'spec/pace_spec.lua', overflow = 'spec/buffers_spec.lua',
     EAGAIN = 'host', ENOBUFS = 'host', EMSGSIZE = 'host', ECONNREFUSED = 'host', EHOSTUNREACH = 'host',
   }
@@ -603,7 +603,7 @@ describe('what is dropped is counted', function()
       world.close()
     end))
 
-    it('handshake, early, replay and stash, while a handshake waits', loop.run(function()
+    it('handshake, early, replay and queue, while a handshake waits', loop.run(function()
       local server = pair.listening { demux = demux, retransmitTimeout = 20000 }
       local peer, accepted = raw.open(), nil
       server:on('accept', function(conn) accepted = conn end)
@@ -624,12 +624,12 @@ describe('what is dropped is counted', function()
       assert.same({ handshake = 2 }, dropped(record(22, ('x'):rep(24 + 12), { epoch = 1 }), record(22, ('x'):rep(24 + 25), { epoch = 1 })))
       local ahead = {}
       for i = 1, 40 do ahead[i] = message(16, 3, 100, i, 1) end
-      assert.same({ stash = 10 }, dropped(unpack(ahead))) -- 32 may wait, the two that may be Finished among them
+      assert.same({ queue = 10 }, dropped(unpack(ahead))) -- 32 may wait, the two that may be Finished among them
       assert.equal('handshaking', accepted._state)
       pair.close(server, peer)
     end))
 
-    it('stash, for bytes ahead of their turn', loop.run(function()
+    it('queue, for bytes ahead of their turn', loop.run(function()
       local server = pair.listening { demux = demux, retransmitTimeout = 20000 }
       local peer, accepted = raw.open(), nil
       server:on('accept', function(conn) accepted = conn end)
@@ -637,11 +637,11 @@ describe('what is dropped is counted', function()
       local before = accepted:stats().datagramsIn
       for _ = 1, 3 do peer:send(message(11, 3, 15000), server) end
       loop.till(function() return accepted:stats().datagramsIn == before + 3 end, 'what was sent')
-      assert.same({ stash = 1 }, accepted:stats().drops)
+      assert.same({ queue = 1 }, accepted:stats().drops)
       pair.close(server, peer)
     end))
 
-    it('stash, for messages in front of a Finished', loop.run(function()
+    it('queue, for messages in front of a Finished', loop.run(function()
       local forged = record(23, hostile.noise(1, 1200), { epoch = 1 })
       local lost = false
       local drops = disturbed(function(towards, _, data)
@@ -657,7 +657,7 @@ describe('what is dropped is counted', function()
         end
         return data
       end, { demux = demux })
-      assert.equal(40 - math.floor(32 * 1024 / #forged), drops.client.stash)
+      assert.equal(40 - math.floor(32 * 1024 / #forged), drops.client.queue)
     end))
   end)
 end)

@@ -1,7 +1,7 @@
 # libFuzzer's targets, with clang's address and undefined behaviour sanitizers, all built into $(BUILD)/fuzz.
 #
 #   hello        what is a hello, and where does a datagram on a path belong
-#   screen       what of a datagram libssl may see, and when; what is held meanwhile
+#   filter       what of a datagram libssl may see, and when; what is held meanwhile
 #   extensions   names, session ids, groups and algorithms in a hello
 #   session      bytes from a store
 #   association  datagrams into a client and a server, and invariants of both
@@ -13,7 +13,7 @@
 # a file as its argument shows it again. `make fuzz FUZZ_ARGUMENTS=-runs=0` only runs what is checked in; FUZZ_SECONDS=0 is
 # no limit, as for libFuzzer itself, and FUZZ_JOBS=6 then lets all of them run.
 
-FUZZ_TARGETS := hello screen extensions session association insider
+FUZZ_TARGETS := hello filter extensions session association insider
 FUZZ_DIR := spec/fuzz
 FUZZ_OUT = $(BUILD)/fuzz
 FUZZ_CC ?= clang
@@ -22,7 +22,7 @@ FUZZ_JOBS ?= 2
 # Inputs of these are sequences, of which the short ones lead nowhere.
 FUZZ_FLAGS_association := -max_len=2048 -len_control=0
 FUZZ_FLAGS_insider := $(FUZZ_FLAGS_association)
-FUZZ_FLAGS_screen := -max_len=1024 -len_control=10
+FUZZ_FLAGS_filter := -max_len=1024 -len_control=10
 # Quick rather than wordy.
 FUZZ_ENVIRONMENT := ASAN_OPTIONS=malloc_context_size=2:quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1
 
@@ -49,7 +49,7 @@ $(FUZZ_SCRIPTS:%=$(FUZZ_OUT)/%.o): $(FUZZ_OUT)/%.o: $(FUZZ_DIR)/script.c $(FUZZ_
 -include $(wildcard $(FUZZ_OUT)/*.d $(FUZZ_OUT)/obj/*/*.d)
 
 $(FUZZ_OUT)/hello: $(FUZZ_OUT)/hello.o $(FUZZ_OBJECTS)
-$(FUZZ_OUT)/screen $(FUZZ_OUT)/session: $(FUZZ_OUT)/%: $(FUZZ_OUT)/%.o $(FUZZ_OUT)/script.o $(FUZZ_OBJECTS)
+$(FUZZ_OUT)/filter $(FUZZ_OUT)/session: $(FUZZ_OUT)/%: $(FUZZ_OUT)/%.o $(FUZZ_OUT)/script.o $(FUZZ_OBJECTS)
 $(FUZZ_SCRIPTS:%=$(FUZZ_OUT)/%): $(FUZZ_OUT)/%: $(FUZZ_OUT)/%.o $(FUZZ_OBJECTS)
 $(FUZZ_PROGRAMS) $(FUZZ_OUT)/seeds:
 	$(FUZZ_COMPILE) -fsanitize=fuzzer -rdynamic -o $@ $^ $(FUZZ_LIBS)

@@ -5,7 +5,7 @@ local world = require 'spec.fuzz.world'
 local contexts = require 'spec.fuzz.contexts'
 local wire = require 'spec.support.wire'
 
-local HANDSHAKING, STAGES, MEND, WHOLE = 7, 11, 128, 64 -- of stages.lua and screen.c
+local HANDSHAKING, STAGES, MEND, WHOLE = 7, 11, 128, 64 -- of stages.lua and filter.c
 local RECORD, MESSAGE = 13, 12 -- headers
 local RUN, SPLIT, SAY, PART, DIAL, TYPED, EPOCH, DATA, ALERT, CCS, FRAGMENT, UNFINISHED, AGAIN, REPEATED, LARGE, PROTECT, RESEAL =
   1, 4, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21 -- steps of insider.lua
@@ -65,10 +65,10 @@ for kind, name in ipairs(contexts.kinds) do
       end
     end
     for stage = 0, STAGES - 1 do
-      if mtu == 1228 then write('screen', ('%s-odd-%d'):format(name, stage), string.char(stage + MEND) .. table.concat(odd)) end
-      if mtu == 1228 then write('screen', ('%s-whole-%d'):format(name, stage), string.char(stage + WHOLE) .. table.concat(odd)) end
+      if mtu == 1228 then write('filter', ('%s-odd-%d'):format(name, stage), string.char(stage + MEND) .. table.concat(odd)) end
+      if mtu == 1228 then write('filter', ('%s-whole-%d'):format(name, stage), string.char(stage + WHOLE) .. table.concat(odd)) end
       local last = stage < HANDSHAKING and #flights - 2 or #flights -- the last two are messages
-      write('screen', ('%s-%d-%d'):format(name, mtu, stage), string.char(stage) .. table.concat(flights, '', 1, last))
+      write('filter', ('%s-%d-%d'):format(name, mtu, stage), string.char(stage) .. table.concat(flights, '', 1, last))
     end
     for _, role in ipairs { 'client', 'server' } do
       local _, blob = w:party(role).association:session()

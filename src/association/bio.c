@@ -171,7 +171,7 @@ static int read_record(dtls_association *a, uint8_t *out, size_t capacity) {
       size = (int)dtls_reassembly_waiting_untrusted(a, out, capacity);
       break;
     }
-    if (!dtls_reassembly_take(a, out, (size_t)size)) DTLS_DROP(a, STASH);
+    if (!dtls_reassembly_take(a, out, (size_t)size)) DTLS_DROP(a, QUEUE);
   }
   if (size > 0) renumber(a, out);
   return size;

@@ -80,7 +80,7 @@ static bool has_answer(const dtls_association *a, dtls_question q) {
 /* ── datagrams that wait ── */
 
 static void keep(dtls_association *a, bool kept) {
-  if (!kept) DTLS_DROP(a, STASH);
+  if (!kept) DTLS_DROP(a, QUEUE);
 }
 
 void dtls_callback_keep(dtls_association *a, const uint8_t *data, size_t size) {

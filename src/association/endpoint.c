@@ -146,7 +146,7 @@ void dtls_endpoint_requeue(dtls_endpoint *ep, const dtls_path *path, const dtls_
                            size_t size, uint64_t seen_by) {
   origin from = {.local = path->local, .peer = *peer, .seen_by = seen_by};
   if (ep->fd < 0 || !dtls_queue_add(&ep->requeued, REQUEUED_MAX, &from, sizeof from, data, size))
-    ep->counters.drops[DTLS_DROP_STASH]++;
+    ep->counters.drops[DTLS_DROP_QUEUE]++;
 }
 
 /* An error that the kernel reports, which takes one read, is no reason to leave the datagrams behind it. */

@@ -27,5 +27,5 @@ dtls_association *dtls_multiplex_taker(const dtls_path *path) {
 }
 
 void dtls_multiplex_keep(dtls_association *a, const uint8_t *data, size_t size) {
-  if (!dtls_queue_add(&a->others.queue, WAITING_MAX, NULL, 0, data, size)) DTLS_DROP(a, STASH);
+  if (!dtls_queue_add(&a->others.queue, WAITING_MAX, NULL, 0, data, size)) DTLS_DROP(a, QUEUE);
 }

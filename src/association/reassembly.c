@@ -233,9 +233,9 @@ static void keep(dtls_association *a, const uint8_t *record, size_t size) {
   dtls_queue *q = &a->reassembly->queue;
   while (size <= WAITING_MAX.bytes && q->oldest && !dtls_queue_has_room(q, WAITING_MAX, size)) {
     dtls_queue_remove(q, q->oldest);
-    DTLS_DROP(a, STASH);
+    DTLS_DROP(a, QUEUE);
   }
-  if (!dtls_queue_add(q, WAITING_MAX, NULL, 0, record, size)) DTLS_DROP(a, STASH);
+  if (!dtls_queue_add(q, WAITING_MAX, NULL, 0, record, size)) DTLS_DROP(a, QUEUE);
 }
 
 /* The newest whose turn it is: the older it is, the longer before its turn it was sent, and so the more likely forged. */

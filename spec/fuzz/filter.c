@@ -1,7 +1,7 @@
 /*
  * What record_filter.c, reassembly.c and callbacks.c let through to libssl, on associations at the stages that stages.lua brings them
  * to. The first byte chooses one; then come datagrams, each behind its length (two bytes). Two bits of the first byte
- * ask to mend the lengths within them, or few would get past the screen, and to screen them as a whole.
+ * ask to mend the lengths within them, or few would get past the record filter, and to filter them as a whole.
  */
 #include "fixed.h"
 
@@ -69,7 +69,7 @@ static void mend(uint8_t *data, size_t size) {
 }
 
 /* What libssl is shown is whole records that it cannot stumble over. */
-static void check_screened(const dtls_association *a, const uint8_t *data, size_t size) {
+static void check_filtered(const dtls_association *a, const uint8_t *data, size_t size) {
   size_t at = 0;
   while (at < size) {
     const uint8_t *record = data + at;
@@ -96,13 +96,13 @@ static void answer_psk(size_t stage) {
 static void filter(dtls_association *a, uint8_t *data, size_t size) {
   size_t left = dtls_filter_datagram_untrusted(a, data, size);
   FUZZ_CHECK(left <= size);
-  check_screened(a, data, left);
+  check_filtered(a, data, left);
 }
 
 /* During a handshake libssl gets one record at a time, and of plaintext messages the one whose turn it is. */
 static void check_record(dtls_association *a, const uint8_t *record, size_t size) {
   const uint8_t *message = record + DTLS_RECORD_HEADER;
-  check_screened(a, record, size);
+  check_filtered(a, record, size);
   FUZZ_CHECK(dtls_record_size(record) == size);
   if (record[0] != SSL3_RT_HANDSHAKE || dtls_record_epoch(record) != 0) return;
   FUZZ_CHECK(size == DTLS_RECORD_HEADER + DTLS_HANDSHAKE_HEADER + (size_t)dtls_u24(message + 9));
