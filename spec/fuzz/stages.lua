@@ -1,4 +1,5 @@
--- Associations at every point that the record filter and suspended callbacks distinguish, for filter.c. The worlds that they belong to stay.
+-- Associations at every point that the record filter and suspended callbacks distinguish, for filter.c. The worlds that they
+-- belong to stay.
 
 package.path = './?.lua'
 local world = require 'spec.fuzz.world'
