@@ -71,7 +71,8 @@ static int push_read(lua_State *L, dtls_association *a) {
   bool more;
   dtls_failure f;
   dtls_result result = dtls_association_read(a, message, &size, &more, &f);
-  if (result == DTLS_WANT_READ) return 0;
+  bool tells = result != DTLS_WANT_READ || a->others.queue.oldest; /* which association:datagram() gives */
+  if (!tells) return 0;
   lua_pushliteral(L, "read");
   dtls_association_push_owner(L, a);
   if (result == DTLS_FAILED) return 2 + dtls_error_push(L, &f);
@@ -82,7 +83,7 @@ static int push_read(lua_State *L, dtls_association *a) {
   if (result == DTLS_DONE)
     lua_pushboolean(L, more);
   else
-    lua_pushliteral(L, "closed");
+    lua_pushstring(L, result == DTLS_CLOSED ? "closed" : "want_read");
   return 4;
 }
 
@@ -109,7 +110,8 @@ static int push_other(lua_State *L, const dtls_endpoint *ep, const dtls_associat
 }
 
 /*
- * endpoint:next() → 'read', owner, message, more | nil, 'closed' | nil, err   what read() gave of that owner's open association
+ * endpoint:next() → 'read', owner, message, more | nil, 'closed' | nil, 'want_read' | nil, err   what read() gave of
+ *                                     that owner's open association, want_read only when it has something for datagram()
  *                 → 'handshake', owner     a datagram waits in that owner's association: call handshake()
  *                 → 'hello', host, known   a peer proved its address: accept() makes its association, ignoring it refuses.
  *                                     host: a key, the same for all addresses that have one owner. known: the peer has
