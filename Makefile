@@ -73,10 +73,11 @@ $(CORE): $(OBJECTS) $(IMPORTS:.c=.o)
 # What src/base/linkage.c asks the dynamic linker about: OpenSSL's public functions, which begin with a capital (SSL_, DTLSv1_,
 # X509_) or look like d2i_ and i2a_, as nothing does that comes from libc and Lua. A static build imports none.
 $(IMPORTS): $(OBJECTS)
-	@{ echo '#include "base/linkage.h"'; echo 'const char *const dtls_imports[] = {'; \
-	$(if $(filter static,$(OPENSSL)),:,{ nm -u $(OBJECTS); nm -D --undefined-only "$$($(CC) -print-file-name=libssl.so)" 2>/dev/null; } | \
-	  sed -nE 's/^ +[Uvw] ([A-Z][A-Za-z0-9_]*|[a-z]2[a-z][A-Za-z0-9_]*)(@.*)?$$/"\1",/p' | awk '!seen[$$0]++'); \
-	echo 'NULL};'; } >$@
+	@{ echo '#include "base/linkage.h"'; \
+	  echo 'const char *const dtls_imports[] = {'; $(if $(filter static,$(OPENSSL)),:,nm -u $(OBJECTS) | $(PUBLIC)); echo 'NULL};'; \
+	  echo 'const char *const dtls_libssl_imports[] = {'; \
+	  $(if $(filter static,$(OPENSSL)),:,nm -D --undefined-only "$$($(CC) -print-file-name=libssl.so)" 2>/dev/null | $(PUBLIC)); echo 'NULL};'; } >$@
+PUBLIC = sed -nE 's/^ +[Uvw] ([A-Z][A-Za-z0-9_]*|[a-z]2[a-z][A-Za-z0-9_]*)(@.*)?$$/"\1",/p' | LC_ALL=C sort -u
 
 $(OUT)/obj/imports.o: $(IMPORTS)
 	$(COMPILE) -c -o $@ $<

@@ -15,6 +15,7 @@ local programs = {
   luajit = { command = 'luajit' },
   luvi = { command = buildRoot .. '/host/luvi spec/host/init.lua', host = true },
   ['luvi-partial'] = { command = buildRoot .. '/host/luvi-partial spec/host/init.lua', host = true },
+  ['luvi-nostdio'] = { command = buildRoot .. '/host/luvi-nostdio spec/host/init.lua', host = true },
   ['luvi-old'] = { command = buildRoot .. '/host/luvi-old spec/host/init.lua', host = true },
 }
 
@@ -56,6 +57,10 @@ describe('the OpenSSL that the module runs on', function()
     it('is the one of a host that exports all of it', function()
       assertRunsOn('host', load('luvi', sharedBuild))
       assertRunsOn('host', load('luvi', sharedBuild, { stock = true }))
+    end)
+
+    it('is the one of a host that lacks what libssl alone would import', function()
+      assertRunsOn('host', load('luvi-nostdio', sharedBuild))
     end)
 
     it('is refused in a host that exports a part of it', function()

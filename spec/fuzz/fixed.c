@@ -18,7 +18,8 @@
 
 #include "base/linkage.h"
 
-const char *const dtls_imports[] = {NULL}; /* whose OpenSSL it is, is no question here */
+const char *const dtls_imports[] = {NULL}, *const dtls_libssl_imports[] = {
+                                               NULL}; /* whose OpenSSL it is, is no question here */
 
 enum { START = 1767225600 }; /* s: 2026-01-01 */
 

@@ -4,7 +4,7 @@
 #   luvi          exports the whole of OpenSSL
 #   luvi-partial  exports a small part of libcrypto
 #   luvi-old      is like luvi 2.14: exports an OpenSSL of another major release, has `uv` and no `luv`
-#   luvi-nostdio  is like luvi 2.15: exports an OpenSSL that reads no file
+#   luvi-nostdio  is like luvi 2.15: exports an OpenSSL that reads no file, and has no function for it
 #
 # and what else the tests of src/base/linkage.c load:
 #
@@ -37,7 +37,7 @@ HOST_PRIVATE = $(eval HOST_PRIVATE := $(filter-out -lssl -lcrypto,\
   $(shell pkg-config --static --libs libssl)))$(HOST_PRIVATE)
 
 HOST_COMPILE = $(CC) -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Wshadow -Wconversion $(HOST_INCLUDES)
-HOST_PROGRAM = $(HOST_COMPILE) -rdynamic -o $@ $^ $(HOST_LUV) $(HOST_UV) $(HOST_LUAJIT)
+HOST_PROGRAM = $(HOST_COMPILE) -rdynamic -o $@ $(filter %.c,$^) $(HOST_LUV) $(HOST_UV) $(HOST_LUAJIT)
 HOST_LIBRARY = $(HOST_COMPILE) -fPIC -shared -o $@ $<
 HOST_LIBS = $(HOST_PRIVATE) -lpthread -ldl -lrt -lm
 HOST_OPENSSL = $(HOST_SSL) $(HOST_CRYPTO)
@@ -58,6 +58,8 @@ $(HOST_OUT)/luvi-partial: $(HOST_DIR)/host.c $(HOST_DIR)/openssl_partial.c
 
 # Of two definitions the first one wins, which is that of openssl_old.c or openssl_nostdio.c.
 $(HOST_OUT)/luvi-old: HOST_COMPILE += -DHOST_UV_ALONE
+$(HOST_OUT)/luvi-nostdio: $(HOST_DIR)/no_pem.map
+$(HOST_OUT)/luvi-nostdio: HOST_COMPILE += -Wl,--version-script=$(HOST_DIR)/no_pem.map
 $(HOST_OUT)/luvi-old $(HOST_OUT)/luvi-nostdio: $(HOST_OUT)/luvi-%: $(HOST_DIR)/host.c $(HOST_DIR)/openssl_%.c
 	$(host_check)
 	$(HOST_PROGRAM) -Wl,--allow-multiple-definition $(HOST_OPENSSL_WHOLE) $(HOST_LIBS)

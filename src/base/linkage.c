@@ -70,9 +70,9 @@ static bool is_stub(uintptr_t address) {
          symbol->st_shndx == SHN_UNDEF;
 }
 
-static void take_census(census *c) {
-  *c = (census){0};
-  for (const char *const *name = dtls_imports; *name; name++) {
+/* Adds who gives these functions. */
+static void count(census *c, const char *const *names) {
+  for (const char *const *name = names; *name; name++) {
     object o = {.address = (uintptr_t)dlsym(RTLD_DEFAULT, *name)};
     if (o.address == 0 || dl_iterate_phdr(holds, &o) == 0) continue;
     int part = part_of(&o);
@@ -84,6 +84,13 @@ static void take_census(census *c) {
       c->second_part = part;
     }
   }
+}
+
+/* Who overrides a function of libcrypto does so for libssl, too. A host that gives all of OpenSSL itself uses no libssl. */
+static void take_census(census *c) {
+  *c = (census){0};
+  count(c, dtls_imports);
+  if (c->from[FROM_SSL].symbol) count(c, dtls_libssl_imports);
 }
 
 /* ── the verdict ── */

@@ -4,8 +4,9 @@
 
 #include <stddef.h>
 
-/* The functions of OpenSSL that the core and libssl import, NULL behind them; the Makefile lists them. None in a static build. */
-extern const char *const dtls_imports[];
+/* The functions of OpenSSL that the core imports, and those that libssl does, NULL behind each list; the Makefile writes them. A
+   static build has none. */
+extern const char *const dtls_imports[], *const dtls_libssl_imports[];
 
 /* "static" (inside the module), "host" (exported by the executable) or "shared". */
 const char *dtls_linkage_name(void);
