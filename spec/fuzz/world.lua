@@ -10,7 +10,8 @@ local net = net -- luacheck: ignore
 -- What may be allocated, beside the endpoint. Of half-open associations, clients take most: all that is kept for them comes
 -- to 220 KB. MEMORY_REST: what is left in the contexts when all are closed, of which each has at least 35 KB.
 local MEMORY_HALF_OPEN, MEMORY_OPEN, MEMORY_REST = 256 * 1024, 128 * 1024, 24 * 1024
-local FLIGHT_DATAGRAMS, FLIGHT_BYTES = 4, 1024 -- NewSessionTicket (with the client's certificate in it), ChangeCipherSpec, Finished
+-- NewSessionTicket (with the client's certificate in it, three datagrams where the MTU is 256), ChangeCipherSpec, Finished.
+local FLIGHT_DATAGRAMS, FLIGHT_BYTES = 5, 1024
 local HISTORY_MAX = 64
 local QUEUE_MAX = 64
 
