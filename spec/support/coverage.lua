@@ -68,7 +68,7 @@ end
 
 local function c_lines(build)
   local files, lines = {}, nil
-  for line in output_of(("gcov --stdout %s/obj/*.gcno %s/static/obj/*.gcno 2>/dev/null"):format(build, build)) do
+  for line in output_of(("gcov --stdout %s/obj/*/*.gcno %s/static/obj/*/*.gcno 2>/dev/null"):format(build, build)) do
     local count, number, text = line:match '^%s*([^:]+):%s*(%d+):(.*)$'
     local path = number == '0' and text:match '^Source:(.*)$'
     if path then
