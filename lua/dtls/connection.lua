@@ -133,7 +133,7 @@ local function on_ready(watch, failed, events)
   local self = watch.connection
   local writable = not failed and events:find('w', 1, true)
   if writable then watch.start 'rp' end
-  self:_serve()
+  if self._state == 'open' then self:_received(self._association:read()) else self:_serve() end
   if self._server then self._server:_dispatchPending() end
   -- Where a pending socket error is no event of its own it fails the poll, which libuv then stops; reading has cleared it.
   if failed then watch.start() end
