@@ -40,6 +40,25 @@ describe('a callback on the next tick', function()
     assert.truthy(errors[1]:find('thrown', 1, true), errors[1])
   end))
 
+  it('is called or refused, and never half taken, when the stack ends while it is asked for', loop.run(function()
+    local taken, called, later = 0, 0, 0
+    local function count() called = called + 1 end
+    local function deeper(...)
+      if pcall(tick, count, ...) then taken = taken + 1 end
+      return 1 + deeper(...)
+    end
+    local errors = uncaught.keep()
+    for size = 1, 40 do -- of a frame: for each, the stack ends at another place in tick
+      tick(function() later = later + 1 end)
+      assert.is_false((pcall(deeper, unpack({}, 1, size))))
+      loop.till(function() return later == size end, 'the tick that was taken before the stack ended')
+    end
+    loop.till(function() return called >= taken end, 'those that were taken while it ended')
+    uncaught.release()
+    assert.same({}, errors)
+    assert.equal(taken, called)
+  end))
+
   it('leaves no handle behind', function()
     local output, errors, status = child.run [[
       local uv, tick = require 'luv', require 'dtls.tick'

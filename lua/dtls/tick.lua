@@ -22,8 +22,10 @@ end
 --- Calls `callback(...)` from the event loop, in the order of the calls. Keeps the loop alive until then.
 ---@param callback function
 return function(callback, ...)
-  last = last + 1
-  queue[last] = { callback = callback, count = select('#', ...), ... }
+  local call = { callback = callback, count = select('#', ...), ... }
   if not timer or timer:is_closing() then timer = uv.new_timer() end
   if not timer:is_active() then timer:start(0, 0, flush) end
+  -- The stack may end in any of the calls above: the queue is changed after them, so that it has no hole.
+  last = last + 1
+  queue[last] = call
 end
