@@ -19,7 +19,7 @@ local new_error = core.error
 
 -- Datagrams dispatched before other handles of the loop get their turn.
 local DISPATCH_BUDGET = 128
-local DEFAULT_DEMUX = 'shared' -- README says why
+local DEFAULT_DEMUX = 'shared' -- doc/performance.md says why
 -- One socket takes in the hellos of everybody, so it asks for room; the kernel caps it.
 local DEFAULT_RECEIVE_BUFFER = 4 * 1024 * 1024
 -- Half-open handshakes cost their makers two datagrams and us 50 to 70 KB each (200 KB when they send all that is kept for
@@ -451,7 +451,7 @@ function Server:connections()
   end
 end
 
---- Counters; README lists them.
+--- Counters; doc/api.md lists them.
 ---@return dtls.ServerStats
 function Server:stats()
   local stats = self._endpoint and self._endpoint:stats() or self._finalStats or { drops = {} }

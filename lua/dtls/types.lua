@@ -1,5 +1,5 @@
 ---@meta dtls.types
---- What the tables are that go in and come out, for editors (LuaCATS). The README says what each of them does.
+--- What the tables are that go in and come out, for editors (LuaCATS). doc/api.md says what each of them does.
 
 -- ── options ──
 
