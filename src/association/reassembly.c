@@ -197,9 +197,12 @@ static bool is_expected(const dtls_association *a, uint8_t type) {
   return a->server ? server_expects(a, type) : client_expects(a, type);
 }
 
+/* Type and length of a handshake message: its first four bytes. */
+static uint32_t message_header(const uint8_t *message) { return (uint32_t)message[0] << 24 | dtls_u24(message + 1); }
+
 /* libssl ends the handshake at a fragment that gives the message another length than the one before. */
 static bool fits_untrusted(dtls_association *a, const uint8_t *message) {
-  uint32_t header = dtls_message_header(message);
+  uint32_t header = message_header(message);
   if (dtls_u24(message + 9) == dtls_u24(message + 1)) return true; /* not a fragment: libssl takes it as it is */
   if (a->handshake.first_fragment == 0 || a->handshake.first_fragment_seq != a->handshake.next_seq) {
     a->handshake.first_fragment = header;

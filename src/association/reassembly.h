@@ -29,11 +29,6 @@ typedef struct {
   unsigned repeated_finished; /* how often our last flight was repeated because the peer repeated its Finished */
 } dtls_handshake;
 
-/* Type and length of a handshake message: its first four bytes. */
-static inline uint32_t dtls_message_header(const uint8_t *message) {
-  return (uint32_t)message[0] << 24 | dtls_u24(message + 1);
-}
-
 void dtls_reassembly_watch(dtls_association *a); /* knows from then on which message libssl reads next */
 void dtls_reassembly_completed(dtls_association *a);
 void dtls_reassembly_free(dtls_association *a);

@@ -20,6 +20,7 @@
 #include "identity/psk.h"
 
 static const char TYPE[] = "dtls.association";
+_Static_assert(DTLS_NO_OWNER == LUA_NOREF, "an association without an owner has no reference");
 
 dtls_box *dtls_association_push(lua_State *L) { return dtls_box_push(L, TYPE); }
 dtls_association *dtls_association_check(lua_State *L) { return dtls_check(L, 1, TYPE); }
