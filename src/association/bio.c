@@ -51,7 +51,7 @@ static void set_number(uint8_t *record, uint64_t number) {
 
 /*
  * Records of epoch 0 get numbers of our own, behind the hello's. Anybody can send one with a number so high that libssl
- * would take all genuine ones after it for replays; which messages are new it knows by tpromoted own sequence numbers.
+ * would take all genuine ones after it for replays; which messages are new it knows by their own message_seq.
  */
 static void renumber(dtls_association *a, uint8_t *record) {
   if (dtls_record_epoch(record) != 0) return;

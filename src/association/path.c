@@ -1,5 +1,5 @@
 /*
- * The 4-tuple (local address, peer address, and tpromoted ports), the associations that live on it, and the table of all paths.
+ * The 4-tuple (local address, peer address, and their ports), the associations that live on it, and the table of all paths.
  * Decides which association a datagram belongs to; both demux strategies ask here. Owns the peer socket.
  */
 #include "association/path.h"
@@ -155,7 +155,7 @@ dtls_paths *dtls_paths_new(void) {
 
 void dtls_paths_free(dtls_paths *paths) {
   if (!paths) return;
-  OPENSSL_LH_free(paths->table); /* the paths themselves go with tpromoted last association */
+  OPENSSL_LH_free(paths->table); /* the paths themselves go with their last association */
   OPENSSL_free(paths);
 }
 
