@@ -98,7 +98,7 @@ local function reversed(list)
   return out
 end
 
--- Records that pass the screen and lead nowhere. Their numbers leave the genuine ones within libssl's window of 64.
+-- Records that pass the record filter and lead nowhere. Their numbers leave the genuine ones within libssl's window of 64.
 local function junk(kind, number, size)
   return hello.record(('j'):rep(size or 100), { type = kind, recordVersion = '\254\253', sequence = 30 + number, messageSequence = 200 })
 end

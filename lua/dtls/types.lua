@@ -80,7 +80,7 @@
 
 -- ── what is known ──
 
---- Datagrams, records or messages that were dropped, by reason (src/core.h says what each is). What never happened is nil.
+--- Datagrams, records or messages that were dropped, by reason (src/base/counters.h says what each is). What never happened is nil.
 ---@class dtls.Drops
 ---@field empty? integer
 ---@field short? integer

@@ -46,7 +46,7 @@ function contexts.pair(kind, keylog)
   return { server = context('server', kinds[kind][1], keylog), client = context('client', kinds[kind][2], keylog) }
 end
 
---- A server's, whose key libssl takes only with help (opener.c).
+--- A server's, whose keys need placeholder certificates (placeholder.c).
 function contexts.opened(...)
   local certs, keys = {}, {}
   for i, type in ipairs { ... } do

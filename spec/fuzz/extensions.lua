@@ -1,4 +1,4 @@
---- What is looked at while libssl looks at a hello: names, session ids (hold.c), groups and algorithms (opener.c). The first
+--- What is looked at while libssl looks at a hello: names, session ids (callbacks.c), groups and algorithms (placeholder.c). The first
 --- byte chooses the server, the rest are the hello's extensions.
 
 package.path = './?.lua'

@@ -1,7 +1,7 @@
 # libFuzzer's targets, with clang's address and undefined behaviour sanitizers, all built into $(BUILD)/fuzz.
 #
 #   hello        what is a hello, and where does a datagram on a path belong
-#   filter       what of a datagram libssl may see, and when; what is held meanwhile
+#   filter       what of a datagram libssl may see, and when; what waits meanwhile
 #   extensions   names, session ids, groups and algorithms in a hello
 #   session      bytes from a store
 #   association  datagrams into a client and a server, and invariants of both

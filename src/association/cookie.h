@@ -16,7 +16,7 @@ dtls_cookies *dtls_cookies_new(void); /* random secret, rotated by itself until 
 void dtls_cookies_free(dtls_cookies *cookies);
 bool dtls_cookies_set(dtls_cookies *cookies, const void *current, size_t size, const void *previous,
                       size_t previous_size);
-/* generation: cookies of another one are others, see dtls_association. */
+/* generation: a cookie is good for the generation that it was made with and no other, see dtls_origin. */
 bool dtls_cookies_make(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello, uint16_t generation,
                        uint8_t out[DTLS_COOKIE_SIZE]);
 bool dtls_cookies_verify(dtls_cookies *cookies, const dtls_address *peer, const dtls_hello *hello, uint16_t generation);

@@ -16,7 +16,7 @@
   X(UNDERSIZED, "undersized")     /* protected record shorter than nonce and tag */ \
   X(UNPROTECTED, "unprotected")   /* application data in epoch 0 */ \
   X(HANDSHAKE, "handshake")       /* handshake record or ChangeCipherSpec that cannot be genuine */ \
-  X(ALERT, "alert")               /* unauthenticated alert; a fatal one is remembered, see association.c */ \
+  X(ALERT, "alert")               /* unauthenticated alert; a fatal one is a soft error, see soft_error.h */ \
   X(EARLY, "early")               /* protected record before a suite is chosen, or before ChangeCipherSpec and not Finished */ \
   X(EPOCH, "epoch")               /* an epoch that is over, or never exists without renegotiation */ \
   X(REPLAY, "replay")             /* a handshake message that has been read, or an open association's own hello */ \

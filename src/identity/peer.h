@@ -51,7 +51,7 @@ struct dtls_peer {
 };
 
 static inline dtls_peer *dtls_peer_of(const SSL *ssl) { return SSL_get_app_data(ssl); }
-/* Makes it the peer of an SSL of that context. False: libssl has no memory. */
+/* Makes peer the app data of ssl, with ssl's context as its base. False: libssl has no memory. */
 bool dtls_peer_init(dtls_peer *peer, SSL *ssl, const dtls_questions *questions);
 void dtls_peer_free(dtls_peer *peer); /* what it owns, not itself */
 
