@@ -274,7 +274,7 @@ end
 
 -- ── callbacks ──
 
--- The handshake is held until the application has answered; what arrives meanwhile, the core keeps.
+-- The handshake is suspended until the application has answered; the core keeps the datagrams that arrive meanwhile.
 function Connection:_ask(kind, ...)
   local question, association, later = callbacks[kind], self._association, false
   self:_armHandshake()

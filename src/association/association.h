@@ -38,7 +38,7 @@ struct dtls_association {
   bool asks_hello;      /* the application looks at the hello: names, stored sessions */
   bool buffered;        /* libssl holds record buffers for it (open ones only) */
   int alert_read;       /* level << 8 | description of the last alert that libssl has read */
-  SSL_SESSION *offered; /* by a client. libssl, repeating the hello, reads it after it has let go of it */
+  SSL_SESSION *offered; /* by a client; kept, as libssl reads it for a repeated hello after its own reference is gone */
   dtls_origin origin;
   dtls_input input;
   dtls_output output;
@@ -71,8 +71,8 @@ bool dtls_association_set_peer(dtls_association *a, const dtls_path *path); /* a
 bool dtls_association_is_foreign(const dtls_association *a);                /* it belongs to the parent process */
 
 dtls_result dtls_association_handshake(dtls_association *a, dtls_failure *f); /* SSL_do_handshake */
-/* One message (SSL_read_ex). more: the datagram held more than this message, which no readable socket will announce. Of its own
-   socket it takes so many datagrams (DTLS_READS_MAX) and says WANT_READ, whether or not there are more. */
+/* One message (SSL_read_ex). more: the datagram held more than this message, which no readable socket will announce. From
+   a socket of its own it reads at most DTLS_READS_MAX datagrams and then says WANT_READ, whether or not there are more. */
 dtls_result dtls_association_read(dtls_association *a, char message[DTLS_MESSAGE_MAX], size_t *size, bool *more,
                                   dtls_failure *f);
 /* One message in one datagram (SSL_write); fragments: also one that IP must cut. EMSGSIZE: longer than that. EAGAIN, ENOBUFS: the

@@ -16,7 +16,7 @@ typedef struct {
   const uint8_t *data; /* a datagram that was handed in; valid until the endpoint takes its next one */
   size_t size;
   bool reads_socket; /* false: only datagrams handed in are read */
-  /* of its socket, until it wants to read again; libssl itself goes on after a forged record */
+  /* datagrams that this call may still read from the socket; libssl itself reads on after a forged record */
   unsigned reads_left;
   unsigned unread;        /* protected records with data that libssl got since it last had nothing more to say */
   size_t protected_min;   /* once open: the shortest protected record */

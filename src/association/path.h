@@ -13,7 +13,7 @@ struct dtls_path {
   dtls_endpoint *endpoint; /* NULL for a client */
   dtls_address local, peer;
   int fd;                      /* the peer socket, or the client's; -1 when the endpoint's socket is shared */
-  bool owns_fd;                /* and closes it */
+  bool owns_fd;                /* the path closes fd */
   unsigned fork_generation;    /* of the process that opened it, fork.c */
   uint64_t seed;               /* of the table that it is in */
   dtls_path *before, *after;   /* in the list of that table's */

@@ -36,9 +36,9 @@ bool dtls_reassembly_take(dtls_association *a, const uint8_t *data, size_t size)
 bool dtls_reassembly_pending(const dtls_association *a); /* there is more that libssl can read now */
 /* For an open association, one after the other: what came before Finished, and what is left of the datagram with Finished. */
 size_t dtls_reassembly_rest(dtls_association *a, uint8_t *out, size_t capacity);
-/* The next record of it that libssl may read now; 0: there is none. */
+/* The next record of the datagram taken that libssl may read now; 0: there is none. */
 size_t dtls_reassembly_next_untrusted(dtls_association *a, uint8_t *out, size_t capacity);
-/* The same of what came before its turn. */
+/* The next of the records that came before their turn, if libssl may read it now; 0: there is none. */
 size_t dtls_reassembly_waiting_untrusted(dtls_association *a, uint8_t *out, size_t capacity);
 
 #endif

@@ -21,7 +21,7 @@ typedef struct {
 } dtls_retransmit;
 
 void dtls_retransmit_watch(dtls_association *a);
-/* libssl has set its own, a timeval; zero: no longer */
+/* libssl has set its timer (BIO_CTRL_DGRAM_SET_NEXT_TIMEOUT). until: a struct timeval; zero: libssl has stopped it */
 void dtls_retransmit_set(dtls_association *a, const void *until);
 void dtls_retransmit_postpone(dtls_association *a); /* the timer has run out, and libssl did not repeat the flight */
 
