@@ -236,7 +236,7 @@ matrix: ## the specs in other releases of Debian: SUITES='bookworm-old trixie si
 crossed: all ## the specs in other releases with the core that was built in this one. Needs root
 	@BUILD='$(BUILD)' SPEC='$(SPEC)' CORE='$(abspath $(CORE))' .ci/matrix trixie sid
 
-deep: ## all that is too dear for each change: coverage, valgrind, floods, an hour of bad network and fuzzing, every release. Needs root
+deep: ## all that is too dear for each change: coverage, valgrind, floods, bad network, fuzzing, every release, other implementations. Needs root
 	@.ci/deep
 
 -include spec/fuzz/fuzz.mk

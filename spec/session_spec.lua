@@ -3,6 +3,7 @@
 local uv = require 'luv'
 local core = require 'dtls.core'
 local dtls = require 'dtls'
+local keys = require 'spec.support.keys'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local pki = require 'spec.support.pki'
@@ -611,6 +612,24 @@ describe('a session is not offered by a client with another', function()
     assert.is_true(resumes(server, blob, { ca = identity.cert, servername = 'A.Example' }))
     pair.close(server)
   end))
+end)
+
+describe('an option of a context', function()
+  -- What decides who may connect: its sessions are another option's no longer, see the tests before and after this one.
+  local bound = {
+    ca = true, crl = true, fingerprint = true, requestCert = true, rejectUnauthorized = true, checkServerIdentity = true,
+    allowPartialTrustChain = true, verifyTime = true, psk = true, sessionIdContext = true, ciphers = true, groups = true, sigalgs = true,
+    maxFragmentLength = true,
+  }
+  -- What a resumed handshake negotiates anew, or what says nothing of the peer.
+  local free = {
+    cert = true, key = true, passphrase = true, minVersion = true, maxVersion = true, pskIdentityHint = true, ALPNProtocols = true,
+    srtpProfiles = true, ticketKeys = true, sessionTimeout = true, keylog = true, options = true, modes = true,
+  }
+
+  it('either binds sessions (identity_context in lua/dtls/context.lua, and C) or says nothing of who may connect', function()
+    assert.same(keys(require('dtls.options').credentials), keys(bound, free))
+  end)
 end)
 
 describe('a server does a full handshake for a session of another', function()

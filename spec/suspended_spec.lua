@@ -462,7 +462,7 @@ pair.eachStrategy(function(demux)
       end))
     end
 
-    it('is about the ClientKeyExchange that libssl will read: others, by their numbers, use it not up', loop.run(function()
+    it('is about the ClientKeyExchange that libssl will read: others, by their numbers, do not use it up', loop.run(function()
       for _, number in ipairs { 0, 1, 3, 200, 65535 } do
         local done = false
         local world = held_server({ demux = demux }, function(towards, _, data)
@@ -846,7 +846,7 @@ describe('by hand', function()
     end
   end)
 
-  it('the event loop gets its turn while a held association is flooded', function()
+  it('the event loop gets its turn while a suspended association is flooded', function()
     listen { psk = true }
     local made, udp = client { psk = true, ciphers = 'ECDHE-PSK-CHACHA20-POLY1305' }
     until_asked(made)
@@ -859,7 +859,7 @@ describe('by hand', function()
     assert.equal(100 - 31, made:stats().drops.queue)
   end)
 
-  it('the collector may take what is held', function()
+  it('the collector may take what is suspended', function()
     listen { psk = true }
     local made, udp = client { psk = true, ciphers = 'ECDHE-PSK-CHACHA20-POLY1305' }
     until_asked(made)

@@ -43,7 +43,7 @@ struct dtls_callback {
     uint8_t identity[IDENTITY_PREFIX + PSK_MAX_IDENTITY_LEN]; /* as it is on the wire, gathered from fragments */
     uint8_t have[IDENTITY_PREFIX + PSK_MAX_IDENTITY_LEN];
     dtls_psk key;
-    bool failed; /* whoever knows the keys has none to give and no reason to refuse */
+    bool failed; /* the application's psk function has failed: it has no key to give and no reason to refuse */
   } psk;
   bool good; /* the certificate */
 };

@@ -36,14 +36,14 @@ bool dtls_callback_is_name(const dtls_association *a); /* false: the hello asks 
 const uint8_t *dtls_callback_session_id(const dtls_association *a, size_t *size); /* of the hello; NULL: it has none */
 
 /* Answers, each to the question of its kind that waits. */
-/* ctx: whose identity the name has; NULL: the server's own. session: what the store had for the id. stale: nobody can resume that any more. */
+/* ctx: whose identity the name has; NULL: the server's own. session: what the store had for the id. stale: the stored session can no longer be resumed. */
 bool dtls_callback_answer_hello(dtls_association *a, SSL_CTX *ctx, const char *session, size_t size, bool *stale,
                                 dtls_failure *f);
 void dtls_callback_refuse_hello(dtls_association *a, int alert);
 /* A client says its identity; a server's key is for the identity that was asked about. key NULL: there is none. */
 void dtls_callback_answer_psk(dtls_association *a, const char *identity, size_t identity_size, const char *key,
                               size_t key_size);
-/* whoever knows the keys has failed; a server's peer gets the alert internal_error */
+/* the application's psk function has failed; a server's peer gets the alert internal_error */
 void dtls_callback_refuse_psk(dtls_association *a);
 /* True: that ends the handshake. strict: a no does whatever its context says. */
 bool dtls_callback_answer_verify(dtls_association *a, bool good, bool strict);

@@ -17,7 +17,7 @@ typedef struct {
      old */
   const char *session;
   size_t session_size;
-  bool duplicate; /* the association has a descriptor of its own, so that the caller may close his at any time */
+  bool duplicate; /* the association has a descriptor of its own, so that the caller may close its own at any time */
   /* the application asks for datagrams of other protocols, those that wait in the socket included */
   bool takes_others;
 } dtls_client_options;

@@ -1,6 +1,6 @@
 /*
  * The listening socket of a server: takes datagrams in, finds out whose they are, and makes associations of verified
- * hellos. In the connected strategy it sees first contacts and strays, in the shared one everything; the path of a
+ * hellos. In the connected strategy it sees first contacts and requeued datagrams, in the shared one everything; the path of a
  * datagram is the same.
  */
 #include "association/endpoint.h"
@@ -120,7 +120,7 @@ dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options opt
   ep->options = options;
   ep->bound = bound;
   ep->left = UINT_MAX;
-  (void)dtls_udp_overflow(own, &ep->overflow_seen); /* what it lost before */
+  (void)dtls_udp_overflow(own, &ep->overflow_seen); /* drops from before the endpoint had the socket are not counted */
   if (fill(ep, ctx)) return ep;
   dtls_endpoint_close(ep);
   dtls_fail_openssl(f, "ERR_DTLS_CONFIG", "cannot listen");

@@ -30,7 +30,7 @@ typedef struct {
   bool shared;          /* the shared demux strategy, else each peer gets a socket of its own */
   bool asks_hello;      /* the application is asked about each hello */
   bool stores_sessions; /* sessions get ids and no tickets; the application keeps them */
-  bool duplicate;       /* the endpoint has a descriptor of its own, so that the caller may close his at any time */
+  bool duplicate;       /* the endpoint has a descriptor of its own, so that the caller may close its own at any time */
   dtls_buffers buffers; /* of the peers' sockets */
 } dtls_endpoint_options;
 

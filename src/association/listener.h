@@ -19,7 +19,7 @@ typedef struct {
 } dtls_origin;
 
 void dtls_listener_prepare(SSL_CTX *ctx);
-/* Looks at the current datagram, of the peer of that path (NULL: of a new one): dropped, answered, or (true) verified.
+/* Looks at the current datagram, of the peer of that path (NULL: of a new peer): dropped, answered, or (true) verified.
    Nothing is kept of it. */
 bool dtls_listener_hear_untrusted(dtls_endpoint *ep, const dtls_path *path);
 /* Brings a new association to where it reads a verified hello, the datagram there. False: libssl failed. */

@@ -21,7 +21,7 @@ dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtl
   path->fd = fd;
   path->owns_fd = owns_fd;
   path->fork_generation = dtls_fork_generation();
-  if (!ep) (void)dtls_udp_overflow(fd, &path->overflow_seen); /* it had an owner before */
+  if (!ep) (void)dtls_udp_overflow(fd, &path->overflow_seen); /* drops from before this path are the caller's */
   if (ep && !dtls_paths_add(ep->paths, path)) {
     OPENSSL_free(path);
     return NULL;
@@ -37,7 +37,7 @@ dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtl
 static void close_peer_socket(dtls_path *path) {
   dtls_endpoint *ep = path->endpoint;
   if (ep && ep->fd >= 0 && path->fork_generation == dtls_fork_generation()) {
-    /* failing, it costs what comes meanwhile */
+    /* if connect fails, datagrams that arrive until close are lost */
     (void)connect(path->fd, &path->local.sa, dtls_address_size(&path->local));
     dtls_endpoint_drain(ep, path);
   }

@@ -88,7 +88,7 @@ static bool option(lua_State *L, int index, const char *name) {
  * core.client(context, fd[, {servername=, check_name=, session=, duplicate=, take_others=}]) → association | nil, err
  * fd: a connected UDP socket; it stays the caller's. check_name: the certificate must have the name. session: what
  * association:session() gave; not offered when it has expired or belongs to another name or context. duplicate: the
- * association has a descriptor of its own, see fd(), so that the caller may close his at any time. take_others: as
+ * association has a descriptor of its own, see fd(), so that the caller may close its own at any time. take_others: as
  * association:take_others(), for what waits in the socket, too.
  */
 int dtls_association_client(lua_State *L) {

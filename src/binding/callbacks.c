@@ -55,7 +55,7 @@ static dtls_association *answering(lua_State *L, dtls_question question) {
 
 /*
  * association:answer_hello([context[, session]]) → true[, stale] | nil, err
- * The identity to use (nil: its own), and what the store had for the id. stale: nobody can resume that any more.
+ * The identity to use (nil: its own), and what the store had for the id. stale: the stored session can no longer be resumed.
  */
 static int answer_hello(lua_State *L) {
   dtls_association *a = answering(L, DTLS_ASK_HELLO);
@@ -92,7 +92,7 @@ static int answer_psk(lua_State *L) {
   return 0;
 }
 
-/* association:refuse_psk(): whoever knows the keys has failed. A server's peer gets the alert internal_error. */
+/* association:refuse_psk(): the application's psk function has failed. A server's peer gets the alert internal_error. */
 static int refuse_psk(lua_State *L) {
   dtls_callback_refuse_psk(answering(L, DTLS_ASK_PSK));
   return 0;
