@@ -70,17 +70,24 @@ $(CORE): $(OBJECTS) $(IMPORTS:.c=.o)
 	@mkdir -p $(@D)
 	$(LINK) -o $@ $^ $(LIBS) -ldl
 
-# What src/base/linkage.c asks the dynamic linker about: OpenSSL's public functions, which begin with a capital (SSL_, DTLSv1_,
-# X509_) or look like d2i_ and i2a_, as nothing does that comes from libc and Lua. A static build imports none.
+# dtls_imports of src/base/linkage.h: what the core imports of OpenSSL, and what libssl does besides, with its version. A static
+# build imports none. OpenSSL's public functions begin with a capital (SSL_, DTLSv1_, X509_) or look like d2i_ and i2a_, as
+# nothing does that comes from libc and Lua.
+PUBLIC = sed -nE 's/^ +[Uvw] (([A-Z]|[a-z]2[a-z])[A-Za-z0-9_]*(@.*)?)$$/\1/p' | LC_ALL=C sort -u
+CORE_IMPORTS = nm -u $(OBJECTS) | $(PUBLIC)
+LIBSSL_IMPORTS = nm -D -u "$$($(CC) -print-file-name=libssl.so)" 2>/dev/null | $(PUBLIC)
+
 $(IMPORTS): $(OBJECTS)
 	@{ echo '#include "base/linkage.h"'; \
-	  echo 'const char *const dtls_imports[] = {'; $(if $(filter static,$(OPENSSL)),:,nm -u $(OBJECTS) | $(PUBLIC)); echo 'NULL};'; \
-	  echo 'const char *const dtls_libssl_imports[] = {'; \
-	  $(if $(filter static,$(OPENSSL)),:,nm -D --undefined-only "$$($(CC) -print-file-name=libssl.so)" 2>/dev/null | $(PUBLIC)); echo 'NULL};'; } >$@
-PUBLIC = sed -nE 's/^ +[Uvw] ([A-Z][A-Za-z0-9_]*|[a-z]2[a-z][A-Za-z0-9_]*)(@.*)?$$/"\1",/p' | LC_ALL=C sort -u
+	  $(if $(filter static,$(OPENSSL)),,$(CORE_IMPORTS) | sed 's/.*/extern const char &[];/';) \
+	  echo 'const dtls_import dtls_imports[] = {'; \
+	  $(if $(filter static,$(OPENSSL)),,$(CORE_IMPORTS) | sed 's/.*/{"&", "", &},/'; \
+	  $(LIBSSL_IMPORTS) | sed -E 's/([^@]*)@*(.*)/{"\1", "\2", NULL},/';) \
+	  echo '{NULL, NULL, NULL}};'; } >$@
 
+# Without link-time optimization, which would compare these declarations with OpenSSL's.
 $(OUT)/obj/imports.o: $(IMPORTS)
-	$(COMPILE) -c -o $@ $<
+	$(COMPILE) -fno-lto -c -o $@ $<
 
 $(OUT)/obj/%.o: src/%.c Makefile
 	@mkdir -p $(@D)

@@ -14,6 +14,7 @@ local sharedBuild, staticBuild = buildRoot, buildRoot .. '/static'
 local programs = {
   luajit = { command = 'luajit' },
   luvi = { command = buildRoot .. '/host/luvi spec/host/init.lua', host = true },
+  ['luvi-linked'] = { command = buildRoot .. '/host/luvi-linked spec/host/init.lua', host = true },
   ['luvi-partial'] = { command = buildRoot .. '/host/luvi-partial spec/host/init.lua', host = true },
   ['luvi-nostdio'] = { command = buildRoot .. '/host/luvi-nostdio spec/host/init.lua', host = true },
   ['luvi-old'] = { command = buildRoot .. '/host/luvi-old spec/host/init.lua', host = true },
@@ -52,6 +53,14 @@ describe('the OpenSSL that the module runs on', function()
   describe('built the ordinary way', function()
     it('is the shared library of the system in a program without an OpenSSL', function()
       assertRunsOn('shared', load('luajit', sharedBuild))
+    end)
+
+    it('is the shared library of the system in a position-dependent program that links it', function()
+      assertRunsOn('shared', load('luvi-linked', sharedBuild))
+    end)
+
+    it('is the shared library of the system beside an OpenSSL whose functions have other versions', function()
+      assertRunsOn('shared', load('luajit', sharedBuild, { preload = 'libcrypto.so.1.1' }))
     end)
 
     it('is the one of a host that exports all of it', function()

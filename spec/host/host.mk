@@ -5,10 +5,12 @@
 #   luvi-partial  exports a small part of libcrypto
 #   luvi-old      is like luvi 2.14: exports an OpenSSL of another major release, has `uv` and no `luv`
 #   luvi-nostdio  is like luvi 2.15: exports an OpenSSL that reads no file, and has no function for it
+#   luvi-linked   links the system's OpenSSL, and is position-dependent: its jump table stands for SSL_new
 #
 # and what else the tests of src/base/linkage.c load:
 #
 #   preload.so, libssl.so.0   the same library under two names, overrides one function of libcrypto
+#   libcrypto.so.1.1          an OpenSSL whose functions have other versions, beside ours
 #   linkage_unit.so           the version rule by itself
 #
 #   no_recvmmsg.so            a system without recvmmsg
@@ -17,8 +19,8 @@
 
 HOST_DIR := spec/host
 HOST_OUT = $(BUILD)/host
-HOSTS = $(addprefix $(HOST_OUT)/,luvi luvi-partial luvi-old luvi-nostdio preload.so libssl.so.0 linkage_unit.so no_recvmmsg.so \
-  icmp_errors.so elsewhere.so)
+HOSTS = $(addprefix $(HOST_OUT)/,luvi luvi-partial luvi-old luvi-nostdio luvi-linked preload.so libssl.so.0 libcrypto.so.1.1 \
+  linkage_unit.so no_recvmmsg.so icmp_errors.so elsewhere.so)
 
 # Everything that asks a tool does so in a recipe. The compiler answers with a path for an archive that it finds, else
 # with the bare name.
@@ -56,6 +58,10 @@ $(HOST_OUT)/luvi-partial: $(HOST_DIR)/host.c $(HOST_DIR)/openssl_partial.c
 	$(host_check)
 	$(HOST_PROGRAM) $(HOST_OPENSSL) $(HOST_LIBS)
 
+$(HOST_OUT)/luvi-linked: $(HOST_DIR)/host.c $(HOST_DIR)/openssl_linked.c
+	$(host_check)
+	$(HOST_PROGRAM) -fno-pie -no-pie -lssl -lcrypto $(HOST_LIBS)
+
 # Of two definitions the first one wins, which is that of openssl_old.c or openssl_nostdio.c.
 $(HOST_OUT)/luvi-old: HOST_COMPILE += -DHOST_UV_ALONE
 $(HOST_OUT)/luvi-nostdio: $(HOST_DIR)/no_pem.map
@@ -67,6 +73,10 @@ $(HOST_OUT)/luvi-old $(HOST_OUT)/luvi-nostdio: $(HOST_OUT)/luvi-%: $(HOST_DIR)/h
 $(HOST_OUT)/preload.so $(HOST_OUT)/libssl.so.0: $(HOST_DIR)/preload.c
 	@mkdir -p $(@D)
 	$(HOST_LIBRARY)
+
+$(HOST_OUT)/libcrypto.so.1.1: $(HOST_DIR)/openssl_beside.c $(HOST_DIR)/openssl_beside.map
+	@mkdir -p $(@D)
+	$(HOST_LIBRARY) -Wl,--version-script=$(HOST_DIR)/openssl_beside.map
 
 $(addprefix $(HOST_OUT)/,no_recvmmsg.so icmp_errors.so elsewhere.so): $(HOST_OUT)/%.so: $(HOST_DIR)/%.c
 	@mkdir -p $(@D)

@@ -8,7 +8,7 @@
 
 int luaopen_linkage_unit(lua_State *L);
 
-const char *const dtls_imports[] = {NULL}, *const dtls_libssl_imports[] = {NULL};
+const dtls_import dtls_imports[] = {{NULL, NULL, NULL}};
 
 static int fits(lua_State *L) {
   lua_pushboolean(L, version_fits((unsigned long)luaL_checknumber(L, 1), (unsigned long)luaL_checknumber(L, 2)));

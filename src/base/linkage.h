@@ -4,9 +4,14 @@
 
 #include <stddef.h>
 
-/* The functions of OpenSSL that the core imports, and those that libssl does, NULL behind each list; the Makefile writes them. A
-   static build has none. */
-extern const char *const dtls_imports[], *const dtls_libssl_imports[];
+/* A function of OpenSSL that the core imports, and the address that the dynamic linker bound it to; or one that libssl imports, and
+   the version that it asks for. The Makefile writes the list; a static build has an empty one. */
+typedef struct {
+  const char *symbol, *version;
+  const void *address;
+} dtls_import;
+
+extern const dtls_import dtls_imports[]; /* ends with a symbol of NULL */
 
 /* "static" (inside the module), "host" (exported by the executable) or "shared". */
 const char *dtls_linkage_name(void);
