@@ -2,3 +2,4 @@ std = 'luajit'
 max_line_length = 140
 exclude_files = { 'build' }
 files.spec.std = '+busted'
+files['spec/fuzz'].read_globals = { 'net' } -- of the fuzz targets

@@ -262,7 +262,7 @@ format: ## clang-format, as .clang-format says
 lint: ## luacheck, clang-format, clang-tidy, cppcheck, shellcheck
 	@.ci/setup build lint
 	clang-format --dry-run -Werror $(FORMATTED)
-	luacheck --quiet --no-color lua spec bench examples .busted .luacheckrc rockspec
+	luacheck --quiet --no-color lua luvit spec bench examples .busted .luacheckrc rockspec
 	shellcheck .ci/run .ci/deep .ci/setup .ci/matrix spec/support/shards.sh
 	cppcheck --quiet --std=c11 --library=posix --enable=warning,performance,portability,style --inconclusive \
 	  --error-exitcode=1 --suppress=missingIncludeSystem --suppress=readdirCalled -Isrc \

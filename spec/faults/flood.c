@@ -264,7 +264,6 @@ int main(int argc, char **argv) {
          (unsigned long long)flood.flights, (unsigned long long)flood.lost, (unsigned long long)flood.strange);
   fflush(stdout);
   char byte;
-  while (read(0, &byte, 1) > 0)
-    ;
+  while (read(0, &byte, 1) > 0) continue;
   return 0;
 }

@@ -46,8 +46,8 @@ function contexts.pair(kind, keylog)
   return { server = context('server', kinds[kind][1], keylog), client = context('client', kinds[kind][2], keylog) }
 end
 
---- A server's, whose keys need placeholder certificates (placeholder.c).
-function contexts.opened(...)
+--- A server's, with keys of these types: EdDSA and RSA-PSS need placeholder certificates (placeholder.c).
+function contexts.serverWith(...)
   local certs, keys = {}, {}
   for i, type in ipairs { ... } do
     local one, other = identity(type)

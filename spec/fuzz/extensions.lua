@@ -4,7 +4,7 @@
 package.path = './?.lua'
 local core = require 'dtls.core'
 local contexts = require 'spec.fuzz.contexts'
-local net = net -- luacheck: ignore
+local net = net
 
 local server_fd, server_port = net.open()
 local client_fd = net.open()
@@ -44,7 +44,7 @@ local function serve(context, asks)
 end
 
 local kinds = {
-  contexts.opened 'ec', contexts.opened 'ed25519', contexts.opened('ed448', 'rsa'), contexts.opened('rsa-pss', 'ed25519'),
+  contexts.serverWith 'ec', contexts.serverWith 'ed25519', contexts.serverWith('ed448', 'rsa'), contexts.serverWith('rsa-pss', 'ed25519'),
 }
 
 local function greet(server, extensions)

@@ -13,7 +13,11 @@
 
 enum { STAGES_MAX = 16, EPOCHS = 2, MEND = 128, WHOLE = 64, MESSAGE_MAX = 0x7fff };
 
-static struct { dtls_association *a, as_it_was; } stages[STAGES_MAX];
+typedef struct {
+  dtls_association *a, as_it_was;
+} fuzz_stage;
+
+static fuzz_stage stages[STAGES_MAX];
 static size_t count;
 static lua_State *L;
 

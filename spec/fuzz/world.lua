@@ -5,7 +5,7 @@ local core = require 'dtls.core'
 local contexts = require 'spec.fuzz.contexts'
 local sealed = require 'spec.support.sealed'
 local wire = require 'spec.support.wire'
-local net = net -- luacheck: ignore
+local net = net
 
 -- What may be allocated, beside the endpoint. Of half-open associations, clients take most: all that is kept for them comes
 -- to 220 KB. MEMORY_REST: what is left in the contexts when all are closed, of which each has at least 35 KB.

@@ -62,7 +62,7 @@ for kind, names in pairs(kinds) do
         end
       end
 
-      it(('a server never signs with the key that opens the suites (%s sockets)'):format(demux), interop.run(function()
+      it(('a server never signs with its placeholder certificate (%s sockets)'):format(demux), interop.run(function()
         local events, port = listen(identities['of our own'])
         local child = process.spawn('openssl', { 's_client', '-dtls1_2', '-connect', '127.0.0.1:' .. port, '-sigalgs', others })
         child:expect 'alert (handshake failure)'

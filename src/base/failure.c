@@ -23,9 +23,9 @@ bool dtls_fail(dtls_failure *f, const char *code, const char *format, ...) {
 
 /* ── errno ── */
 
+/* clang-format off */
 static const char *errno_name(int number) {
   switch (number) {
-/* clang-format off */
 #define X(name) \
   case name: return #name;
     X(EACCES) X(EADDRINUSE) X(EADDRNOTAVAIL) X(EAFNOSUPPORT) X(EAGAIN) X(EBADF) X(ECONNREFUSED) X(ECONNRESET) X(EDESTADDRREQ)
@@ -35,8 +35,8 @@ static const char *errno_name(int number) {
 #undef X
     default: return "ERR_DTLS_SYSTEM";
   }
-  /* clang-format on */
 }
+/* clang-format on */
 
 bool dtls_fail_system(dtls_failure *f, int number, const char *what) {
   char reason[128];

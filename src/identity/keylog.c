@@ -28,7 +28,7 @@ static void remember(dtls_peer *peer, const char *line) {
 
 /* A full disk is no reason to refuse a peer, and a FIFO without a reader none to end the process (SIGPIPE). */
 static void append(int fd, const char *line) {
-  struct iovec parts[] = {{(void *)(uintptr_t)line, strlen(line)}, {(void *)(uintptr_t) "\n", 1}};
+  struct iovec parts[] = {{(void *)(uintptr_t)line, strlen(line)}, {(char[]){'\n'}, 1}};
   const struct timespec now = {0, 0};
   sigset_t pipes, before, pending;
   sigemptyset(&pipes);

@@ -13,10 +13,10 @@
 
 /* ── flags by their names ── */
 
-#define FLAG(prefix, name) \
-  { #name, (uint64_t)prefix##name, NULL }
-#define FIXED(prefix, name, why) \
-  { #name, (uint64_t)prefix##name, why }
+/* clang-format off */
+#define FLAG(prefix, name) {#name, (uint64_t)prefix##name, NULL}
+#define FIXED(prefix, name, why) {#name, (uint64_t)prefix##name, why}
+/* clang-format on */
 
 const dtls_flag dtls_option_flags[] = {
     FLAG(SSL_OP_, NO_EXTENDED_MASTER_SECRET),

@@ -176,10 +176,10 @@ bool dtls_verify_name(SSL *ssl, const dtls_name *name, bool check) {
 
 /* ── the verdict's name and sentence ── */
 
+/* clang-format off */
 /* OpenSSL's and Node's names: the constant without its prefix. */
 const char *dtls_verify_result_name(long result) {
   switch (result) {
-/* clang-format off */
 #define X(name) \
   case X509_V_ERR_##name: return #name;
     X(UNSPECIFIED) X(UNABLE_TO_GET_ISSUER_CERT) X(UNABLE_TO_GET_CRL) X(UNABLE_TO_DECRYPT_CERT_SIGNATURE)
@@ -196,8 +196,8 @@ const char *dtls_verify_result_name(long result) {
     case DTLS_VERIFY_KEY_TOO_LARGE: return "KEY_TOO_LARGE";
     default: return "CERTIFICATE_NOT_VALID";
   }
-  /* clang-format on */
 }
+/* clang-format on */
 
 bool dtls_verify_fail(dtls_failure *f, const SSL *ssl) {
   long result = SSL_get_verify_result(ssl);
@@ -267,7 +267,7 @@ bool dtls_verify_use_system_store(SSL_CTX *ctx, bool required, dtls_failure *f) 
 bool dtls_verify_pin(SSL_CTX *ctx, const char *digest, size_t size, dtls_failure *f) {
   dtls_verify_config *v = &dtls_config_of(ctx)->verify;
   if (size != DTLS_DIGEST_SIZE) return dtls_fail_config(f, "fingerprint: a SHA-256 fingerprint has 32 bytes");
-  uint8_t(*grown)[DTLS_DIGEST_SIZE] = OPENSSL_realloc(v->pin, (v->pins + 1) * sizeof *grown);
+  void *grown = OPENSSL_realloc(v->pin, (v->pins + 1) * sizeof *v->pin);
   if (!grown) return dtls_fail_config(f, "out of memory");
   v->pin = grown;
   memcpy(v->pin[v->pins++], digest, DTLS_DIGEST_SIZE);
