@@ -180,18 +180,25 @@ static bool host_of(struct msghdr *message, unsigned long *host) {
 static void receive(unsigned long socket_index) {
   static uint8_t bytes[BATCH][ANSWER_MAX];
   static _Alignas(struct cmsghdr) uint8_t control[BATCH][CONTROL];
+  struct sockaddr_in senders[BATCH];
   struct mmsghdr messages[BATCH];
   struct iovec vectors[BATCH];
   int n;
   do {
     for (unsigned i = 0; i < BATCH; i++) {
       vectors[i] = (struct iovec){bytes[i], ANSWER_MAX};
-      messages[i].msg_hdr = (struct msghdr){
-          .msg_iov = &vectors[i], .msg_iovlen = 1, .msg_control = control[i], .msg_controllen = CONTROL};
+      messages[i].msg_hdr = (struct msghdr){.msg_name = &senders[i],
+                                            .msg_namelen = sizeof senders[i],
+                                            .msg_iov = &vectors[i],
+                                            .msg_iovlen = 1,
+                                            .msg_control = control[i],
+                                            .msg_controllen = CONTROL};
     }
     n = recvmmsg(flood.fd[socket_index], messages, BATCH, MSG_DONTWAIT, NULL);
     for (int i = 0; i < n; i++) {
       unsigned long host;
+      if (senders[i].sin_port != server.sin_port)
+        continue; /* somebody else on this machine thinks that the port is his */
       if (host_of(&messages[i].msg_hdr, &host))
         answer(socket_index, host, bytes[i], messages[i].msg_len);
       else
