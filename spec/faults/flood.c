@@ -180,7 +180,7 @@ static bool host_of(struct msghdr *message, unsigned long *host) {
 static void receive(unsigned long socket_index) {
   static uint8_t bytes[BATCH][ANSWER_MAX];
   static _Alignas(struct cmsghdr) uint8_t control[BATCH][CONTROL];
-  struct sockaddr_in senders[BATCH];
+  struct sockaddr_in senders[BATCH] = {0};
   struct mmsghdr messages[BATCH];
   struct iovec vectors[BATCH];
   int n;
