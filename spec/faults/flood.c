@@ -271,6 +271,7 @@ int main(int argc, char **argv) {
          (unsigned long long)flood.flights, (unsigned long long)flood.lost, (unsigned long long)flood.strange);
   fflush(stdout);
   char byte;
-  while (read(0, &byte, 1) > 0) continue;
+  while (read(0, &byte, 1) > 0) {
+  }
   return 0;
 }
