@@ -1,6 +1,16 @@
 --- Who may come in, and who goes when there is no room: the limits of a server, its half-open handshakes by the host that
 --- they are of, and which of them is evicted. Knows connections as keys only.
 
+local core = require 'dtls.core'
+
+-- Half-open handshakes cost their makers two datagrams and us 50 to 70 KB each (200 KB when they send all that is kept for
+-- them), so there must be an end: 200 to 300 MB, at worst 800.
+-- Then the host that has most of them loses its oldest; a burst of thousands of clients, as after a restart, must pass as well.
+local DEFAULT_MAX_HANDSHAKES = 4096
+
+-- What the system says when no descriptor is left: whoever leaves many handshakes open may take them all.
+local NO_DESCRIPTORS = { EMFILE = true, ENFILE = true }
+
 --- What one peer takes.
 ---@class dtls.Place
 ---@field conn any
@@ -28,13 +38,15 @@ Admission.__index = Admission
 local admission = {}
 
 --- A server's, with nobody in it.
----@param limits {maxConnections: integer?, maxConnectionsPerHost: integer?, maxHandshakes: integer}
+---@param limits {maxConnections: integer?, maxConnectionsPerHost: integer?, maxHandshakes: integer?}
+---@param evict fun(conn: any, err: dtls.Error)? ends a connection, which `leave` follows
 ---@return dtls.Admission
-function admission.new(limits)
+function admission.new(limits, evict)
   return setmetatable({
     _connections = limits.maxConnections or math.huge,
     _perHost = limits.maxConnectionsPerHost or math.huge,
-    _handshakes = limits.maxHandshakes,
+    _handshakes = limits.maxHandshakes or DEFAULT_MAX_HANDSHAKES,
+    _evict = evict,
     _busy = false,
     _places = {}, -- connection → dtls.Place
     _hosts = {}, -- key → dtls.Host, of those who have a place
@@ -156,6 +168,26 @@ end
 --- Whether there are more half-open ones than there may be.
 function Admission:isCrowded()
   return self._halfOpen > self._handshakes
+end
+
+-- False: there is nobody to evict.
+local function evict_one(self)
+  local conn = self:evictable()
+  if not conn then return false end
+  self._evict(conn, core.error('ERR_DTLS_EVICTED', 'newer handshakes took its place (maxHandshakes, or no descriptors left)'))
+  return true
+end
+
+--- Evicts one half-open handshake if there are more of them than there may be.
+function Admission:makeRoom()
+  if self:isCrowded() then evict_one(self) end
+end
+
+--- Whether one was evicted because the system has no descriptor left, so that it is worth trying again.
+---@param err dtls.Error of the try that has failed
+---@return boolean
+function Admission:freesDescriptor(err)
+  return NO_DESCRIPTORS[err.code] ~= nil and evict_one(self)
 end
 
 --- Nobody comes in as long as this is true.

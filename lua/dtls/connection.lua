@@ -7,9 +7,11 @@ local callbacks = require 'dtls.callbacks'
 local core = require 'dtls.core'
 local Emitter = require 'dtls.emitter'
 local handle = require 'dtls.handle'
+local info = require 'dtls.info'
+local mtu = require 'dtls.mtu'
 local multiplex = require 'dtls.multiplex'
 local options = require 'dtls.options'
-local info = require 'dtls.info'
+local overrides = require 'dtls.overrides'
 local retransmit = require 'dtls.retransmit'
 local setters = require 'dtls.setters'
 local silence = require 'dtls.silence'
@@ -19,11 +21,9 @@ local new_error = core.error
 local now = uv.now
 local max = math.max
 
-local SILENCES = { 'timeout', 'receiveTimeout' }
-
 --- Events: `connection`, `message(data)`, `session(blob)`, `timeout`, `receiveTimeout`, `drain`,
 --- `datagram(data, address)`, `keylog(line)`, `error(err)`, `close(hadError)`.
----@class dtls.Connection: dtls.Emitter, dtls.Setters, dtls.Info
+---@class dtls.Connection: dtls.Emitter, dtls.Setters, dtls.Info, dtls.Mtu
 ---@field destroyed boolean? true once it has ended, however it did
 ---@field authorized boolean whether the peer proved who it is: a good certificate, a pinned one, or a pre-shared key; set before
 ---  `connection`, false until then, kept when it has closed
@@ -38,17 +38,15 @@ local SILENCES = { 'timeout', 'receiveTimeout' }
 ---@field extendedMasterSecret boolean whether both sides bound the master secret to the handshake (RFC 7627); it is always asked for
 ---@field private _association userdata? the core's object; nil before there is one and once closed
 ---@field private _retry (fun(err: dtls.Error): boolean, dtls.Error)? a client's: tries another address, or tells of all
----@field private _calls {method: string, n: integer}[]? a client's setters before it is open, for each association that it makes
----@field private _draft userdata? the core's object that they are tried on before the first of these
----@field private _known table? what the association knew when it was closed, by the names of its methods
+---@field private _overrides dtls.Overrides? a client's, until it is open: what its setters were told
+---@field private _silence dtls.Silence? nil as long as no silence has a limit
 ---@field private _leave (fun(): boolean)? a client's: leaves a silent address for another one
 ---@field private _patience number? the time at which _leave leaves it at the latest
 ---@field private _watch table? {poll=, connection=}: the descriptor it reads; moves on when the peer starts over
 local Connection = Emitter:extend()
-for _, methods in ipairs { setters, info } do
+for _, methods in ipairs { setters, info, mtu.methods, multiplex } do
   for name, method in pairs(methods) do Connection[name] = method end
 end
-for name, method in pairs(multiplex) do Connection[name] = method end
 
 --- For server.lua and client.lua.
 ---@param made dtls.Context
@@ -62,7 +60,8 @@ function Connection.new(made, settings, server, client)
   self._settings = settings
   self._server = server
   if client then
-    self._name, self._resumed, self._retry, self._calls = client.name, client.session, client.retry, {}
+    self._name, self._resumed, self._retry = client.name, client.session, client.retry
+    self._overrides = overrides.new(made.core, settings)
   end
   self._state = 'connecting'
   self._retransmit = retransmit.new(settings.retransmitTimeout, self)
@@ -72,12 +71,13 @@ function Connection.new(made, settings, server, client)
   self._timer = uv.new_timer()
   self._createdAt = now()
   self._deadline = self._createdAt + settings.handshakeTimeout
-  self._onTimer = function() self:_tick() end
+  self._onTimer = function() self:_timedOut() end
   self._onClosed = function()
     self._closing = self._closing - 1
     if self._closing == 0 and self._state == 'closed' then self:_closed() end
   end
   self._timer:start(settings.handshakeTimeout, 0, self._onTimer)
+  for _, event in ipairs(silence.EVENTS) do self:_limitSilence(event, settings[event] or 0) end
   return self
 end
 
@@ -160,6 +160,7 @@ function Connection:_takeWatch(watch)
   self._watch = watch
 end
 
+-- Lets go of the descriptor: what watches it is the caller's.
 function Connection:_giveWatch()
   local watch = self._watch
   self._watch = nil
@@ -177,24 +178,13 @@ end
 
 -- ── handshake ──
 
--- The MTU of the options, for an association or the draft of one.
-function Connection:_limit(association)
-  local settings = self._settings
-  if settings.linkMtu then return association:set_link_mtu(settings.linkMtu) end
-  return association:set_mtu(settings.mtu)
-end
-
 --- Begins the handshake of an association that can be reached through a descriptor or through the server.
 function Connection:_begin(association)
   self._association = association
   self._state = 'handshaking'
-  local ok, err = self:_limit(association)
+  local ok, err = mtu.limit(association, self._settings)
+  if ok and self._overrides then ok, err = self._overrides:apply(association) end
   if not ok then return self:_fail(err) end
-  self:_dropDraft()
-  for _, call in ipairs(self._calls or {}) do
-    ok, err = association[call.method](association, unpack(call, 1, call.n))
-    if not ok then return self:_fail(err) end
-  end
   self:_waits(self._retransmit:use(association))
 end
 
@@ -213,7 +203,7 @@ function Connection:_armHandshake()
   self._timer:start(max(left, 1), 0, self._onTimer) -- a timer of 0 ms would not let the loop poll
 end
 
-function Connection:_handshakeTick()
+function Connection:_handshakeTimedOut()
   -- libuv runs timers before it looks at sockets: what came while the loop was busy may be the answer that was waited for.
   if not self._polled then
     self._polled = true
@@ -229,8 +219,8 @@ function Connection:_handshakeTick()
   self:_armHandshake()
 end
 
-function Connection:_tick()
-  if self._state == 'open' then self:_silenceTick() else self:_handshakeTick() end
+function Connection:_timedOut()
+  if self._state == 'open' then self._silence:timedOut() else self:_handshakeTimedOut() end
 end
 
 -- What the handshake says of the peer so far.
@@ -251,7 +241,7 @@ end
 
 function Connection:_completed()
   self._state = 'open'
-  self._calls = nil -- there is no other address to try any more
+  self._overrides = nil -- there is no other address to try any more
   self._retransmit = nil -- an open connection repeats its last flight when the peer repeats its own, and at no other time
   self._connectedAt = now()
   self._timer:stop()
@@ -259,8 +249,7 @@ function Connection:_completed()
   self:_authorize()
   if displaced then displaced:_replacedBy(self) end
   if self._state ~= 'open' then return end
-  for _, event in ipairs(SILENCES) do self:_limitSilence(event, self._limits and self._limits[event] or self._settings[event] or 0) end
-  self._limits = nil
+  if self._silence then self._silence:begin() end
   if self._server then self._server:_opened(self) end
   if self._state == 'open' then self:fire('connection') end
   if self._state ~= 'open' then return end
@@ -344,7 +333,8 @@ function Connection:_received(message, more)
   while true do
     if self._takesOthers and not self:_takeDatagrams(association) then return end -- they came before it
     if not message then break end
-    self:_heard()
+    self._receivedAt = now()
+    if self._silence then self._silence:heard(self._receivedAt) end
     self:fire('message', message)
     if self._state ~= 'open' or not more and not self._watch then return end
     message, more = association:read()
@@ -359,40 +349,17 @@ end
 
 -- ── silence ──
 
-function Connection:_heard()
-  self._receivedAt = now()
-  if self._silence and self._silence:heard(self._receivedAt) then self:_awaitSilence() end
-end
-
-function Connection:_spoke()
-  self._sentAt = now()
-  if self._silence and self._silence:spoke(self._sentAt) then self:_awaitSilence() end
-end
-
-function Connection:_awaitSilence()
-  local left = self._silence:left(now())
-  if left then self._timer:start(max(left, 1), 0, self._onTimer) else self._timer:stop() end
-end
-
-function Connection:_silenceTick()
-  repeat
-    local event = self._silence:due(now())
-    if event then self:fire(event) end
-  until not event or self._state ~= 'open'
-  if self._state == 'open' then self:_awaitSilence() end
-end
-
 -- Counts from now on, or from the end of the handshake.
 function Connection:_limitSilence(event, ms)
-  if self._state == 'open' then
-    if ms == 0 and not self._silence then return end
-    self._silence = self._silence or silence.new()
-    self._silence:limit(event, ms, now())
-    self:_awaitSilence()
-  elseif self._state ~= 'closed' then
-    self._limits = self._limits or {}
-    self._limits[event] = ms
+  if self._state == 'closed' or ms == 0 and not self._silence then return end
+  if not self._silence then
+    self._silence = silence.new(self._timer, self._onTimer, function(due)
+      self:fire(due)
+      return self._state == 'open'
+    end)
+    if self._state == 'open' then self._silence:begin() end
   end
+  self._silence:limit(event, ms)
 end
 
 -- For the setters, which call it as their last act: it raises at their caller's line.
@@ -439,23 +406,12 @@ function Connection:_close(any)
   handle.close(any, self._onClosed)
 end
 
--- What stays known of a peer: methods of the core's object, which are asked once more when it is closed.
-local lasting = { 'protocol', 'cipher', 'session_reused', 'stats' }
-
-local function read_all(association, successor)
-  local known = { peer_certificate = association:peer_certificate(true) or nil }
-  for _, name in ipairs(lasting) do known[name] = association[name](association) end
-  local addressed = successor and successor:_core() or association -- a replaced one has no addresses any more
-  known.local_address, known.remote_address = addressed:local_address(), addressed:remote_address()
-  return known
-end
-
 --- Lets go of the association, the descriptor and, for a client, the socket.
 function Connection:_letGo()
   local association, watch, promoted = self._association, self:_giveWatch(), nil
   if watch then handle.stop(watch.poll) end -- before the descriptor goes with the association
   if association then
-    self._known = read_all(association, self._successor)
+    self:_remember(association, self._successor)
     self._association = nil
     promoted = association:close()
   end
@@ -478,7 +434,7 @@ function Connection:_finish(err)
   self._closedAt = now()
   self._error = err
   if not opened and err and err.code == 'ERR_DTLS_CERTIFICATE' then self.authorizationError = err.reason end
-  self:_dropDraft()
+  if self._overrides then self._overrides:close() end
   self:_letGo()
   self:_close(self._timer)
   if self._server then self._server:_lost(self, opened, err) end
@@ -550,7 +506,10 @@ function Connection:send(data, callback)
   local ok, err, fatal
   if self._state == 'open' then
     ok, err, fatal = self._association:write(data, self._settings.allowFragments)
-    if ok then self:_spoke() end
+    if ok then
+      self._sentAt = now()
+      if self._silence then self._silence:spoke(self._sentAt) end
+    end
   else
     err = new_error('ENOTCONN', 'the connection is ' .. (self._state == 'closed' and 'closed' or 'not open yet'))
   end
@@ -575,10 +534,6 @@ function Connection:_drained()
   if self._state ~= 'closed' then self:fire('drain') end
 end
 
-local function not_connected()
-  return nil, new_error('ENOTCONN', 'there is no association')
-end
-
 -- ── other protocols on its port (RFC 7983) ──
 
 --- Adds a listener. Those of `datagram` get what comes from the peer and is not DTLS.
@@ -594,6 +549,7 @@ end
 ---@overload fun(self: dtls.Connection, name: 'close', callback: fun(hadError: boolean)): dtls.Connection
 function Connection:on(name, callback) return multiplex.on(self, name, callback) end
 
+-- Where datagrams of other protocols come from, for multiplex.lua.
 function Connection:_source() return self._association end
 
 -- Those that it met in its socket while it read; shared sockets are the endpoint's. False: a listener has closed it.
@@ -613,68 +569,20 @@ end
 ---@return dtls.Error? err EINVAL: DTLS's first byte, or empty; ENOTCONN; EMSGSIZE, EAGAIN, … of the system
 function Connection:sendDatagram(data)
   arguments.insist('sendDatagram', 'data', options.ofType 'string', data)
-  if not self._association then return not_connected() end
-  local ok, err = self._association:send_datagram(data)
+  local association, err = self:_core()
+  if not association then return nil, err end
+  local ok
+  ok, err = association:send_datagram(data)
   if err and is_full[err.code] then self:_awaitDrain() end
   return ok, err
-end
-
--- ── MTU ──
-
---- The longest message that fits one datagram; 0 before the handshake has chosen a suite (DTLS_get_data_mtu).
----@return integer bytes
-function Connection:getDataMtu()
-  return self._association and self._association:data_mtu() or 0
-end
-
---- What caps the UDP payload of every datagram: what was set last, or less, where the path has said that it takes less. As
---- long as a client has no socket, `linkMtu` is counted for IPv4.
----@return integer? bytes nil when it has closed
----@return dtls.Error? err ENOTCONN
-function Connection:getMtu() return self:_get 'mtu' end
-
---- Caps the UDP payload of every datagram from now on (SSL_set_mtu).
----@param bytes integer
----@return true? ok
----@return dtls.Error? err ERR_DTLS_CONFIG: out of range; ENOTCONN: it has closed
-function Connection:setMtu(bytes)
-  local good, err = arguments.check('setMtu', 'bytes', options.settings.mtu, bytes)
-  if not good then return nil, err end
-  return self:_set('set_mtu', good)
-end
-
---- Caps the IP packet, headers included, of every datagram from now on (DTLS_set_link_mtu).
----@param bytes integer
----@return true? ok
----@return dtls.Error? err ERR_DTLS_CONFIG: out of range; ENOTCONN: it has closed
-function Connection:setLinkMtu(bytes)
-  local good, err = arguments.check('setLinkMtu', 'bytes', options.settings.linkMtu, bytes)
-  if not good then return nil, err end
-  return self:_set('set_link_mtu', good)
-end
-
---- The smallest link MTU that OpenSSL works with (DTLS_get_link_min_mtu).
----@return integer? bytes nil before a client has a socket, and when closed
-function Connection:getLinkMinMtu()
-  return self._association and self._association:link_min_mtu()
 end
 
 -- ── what is set for it alone ──
 
 -- The association, or while a client looks for its server a draft of one, which knows what can be set. nil, err: it has closed.
 function Connection:_target()
-  if self._association then return self._association end
-  if self._state ~= 'connecting' then return not_connected() end
-  if self._draft then return self._draft end
-  local draft, err = core.draft(self._context.core)
-  if draft then self:_limit(draft) end
-  self._draft = draft
-  return draft, err
-end
-
-function Connection:_dropDraft()
-  if self._draft then self._draft:close() end
-  self._draft = nil
+  if self._state == 'connecting' and self._overrides then return self._overrides:draft() end
+  return self:_core()
 end
 
 function Connection:_get(method)
@@ -689,41 +597,24 @@ function Connection:_set(method, ...)
   if not target then return nil, err end
   local ok
   ok, err = target[method](target, ...)
-  if ok and self._calls then table.insert(self._calls, { method = method, n = select('#', ...), ... }) end
+  if ok and self._overrides then self._overrides:record(method, ...) end
   return ok, err
 end
 
--- ── what is known about it, also when it has closed ──
-
-local function copy(value)
-  if type(value) ~= 'table' then return value end
-  local own = {}
-  for name, each in pairs(value) do own[name] = copy(each) end
-  return own
-end
-
---- What a method of the core's says, or said when the association was closed; a table is the caller's in either case.
-function Connection:_recall(method, ...)
-  local association, known = self._association, self._known
-  if association then return (association[method](association, ...)) end
-  return known and copy(known[method])
-end
+-- ── what is known about it ──
 
 --- The core's association; nil, err: there is none yet, or any more.
 function Connection:_core()
   if self._association then return self._association end
-  return not_connected()
+  return nil, new_error('ENOTCONN', 'there is no association')
 end
 
---- Counters: messagesIn messagesOut datagramsIn datagramsOut bytesIn bytesOut retransmits, drops (reason → count); times of
---- the loop's clock, in ms: createdAt, connectedAt, closedAt, and of messages lastReceivedAt,
---- lastSentAt; and, where it has a socket of its own, recvBufferSize and sendBufferSize, what the kernel gave (SO_RCVBUF, SO_SNDBUF).
----@return dtls.ConnectionStats
-function Connection:stats()
-  local stats = self:_recall 'stats' or { drops = {} }
-  stats.createdAt, stats.connectedAt, stats.closedAt = self._createdAt, self._connectedAt, self._closedAt
-  stats.lastReceivedAt, stats.lastSentAt = self._receivedAt, self._sentAt
-  return stats
+--- The times of its life and of its messages, in ms of the loop's clock, by their names in `stats`.
+function Connection:_times()
+  return {
+    createdAt = self._createdAt, connectedAt = self._connectedAt, closedAt = self._closedAt,
+    lastReceivedAt = self._receivedAt, lastSentAt = self._sentAt,
+  }
 end
 
 local function each_handle(self, method)

@@ -3,23 +3,52 @@
 local arguments = require 'dtls.arguments'
 local options = require 'dtls.options'
 
---- A class that has them has `_recall(method, …)`, what its core object says or said last, and `_core()`, that object.
+--- A class that has them has `_core()`, its core object, and `_times()`, and calls `_remember` before that object is closed.
 ---@class dtls.Info
+---@field private _known table? what the core object said last, by the names of its methods
 local Info = {}
 
----@return dtls.Address?
-function Info:localAddress() return self:_recall('local_address') end
+-- What stays known of a peer: methods of the core's object, which are asked once more when it is closed.
+local LASTING = { 'protocol', 'cipher', 'session_reused', 'stats' }
+
+--- Keeps what an association knows that will be closed.
+---@param association userdata
+---@param successor table? an object with `_core()`, which has the addresses of a replaced association
+function Info:_remember(association, successor)
+  local known = { peer_certificate = association:peer_certificate(true) or nil }
+  for _, name in ipairs(LASTING) do known[name] = association[name](association) end
+  local addressed = successor and successor:_core() or association
+  known.local_address, known.remote_address = addressed:local_address(), addressed:remote_address()
+  self._known = known
+end
+
+local function copy(value)
+  if type(value) ~= 'table' then return value end
+  local own = {}
+  for name, each in pairs(value) do own[name] = copy(each) end
+  return own
+end
+
+-- What a method of the core's object says, or said when it was closed; a table is the caller's in either case.
+local function recall(self, method, ...)
+  local association, known = self:_core(), self._known
+  if association then return (association[method](association, ...)) end
+  return known and copy(known[method])
+end
 
 ---@return dtls.Address?
-function Info:remoteAddress() return self:_recall('remote_address') end
+function Info:localAddress() return recall(self, 'local_address') end
+
+---@return dtls.Address?
+function Info:remoteAddress() return recall(self, 'remote_address') end
 
 Info.address = Info.localAddress
 
 ---@return string? 'DTLSv1.2'
-function Info:getProtocol() return self:_recall('protocol') end
+function Info:getProtocol() return recall(self, 'protocol') end
 
 ---@return {name: string, standardName: string, version: string, bits: integer}?
-function Info:getCipher() return self:_recall('cipher') end
+function Info:getCipher() return recall(self, 'cipher') end
 
 --- The peer's certificate, the one that was refused if it was, with Node's fields: subject, issuer, subjectaltname, valid_from,
 --- valid_to, serialNumber, fingerprint (SHA-1), fingerprint256, fingerprint512, ext_key_usage, ca, bits, keyType ('EC', 'RSA',
@@ -28,14 +57,24 @@ function Info:getCipher() return self:_recall('cipher') end
 ---@return dtls.PeerCertificate? nil when the peer has sent none
 function Info:getPeerCertificate(chain)
   if chain ~= nil then arguments.insist('getPeerCertificate', 'chain', options.ofType 'boolean', chain) end
-  local certificate = self:_recall('peer_certificate', chain)
+  local certificate = recall(self, 'peer_certificate', chain)
   if certificate and not chain then certificate.issuerCertificate = nil end
   return certificate or nil
 end
 
+--- Counters: messagesIn messagesOut datagramsIn datagramsOut bytesIn bytesOut retransmits, drops (reason → count); times of
+--- the loop's clock, in ms: createdAt, connectedAt, closedAt, and of messages lastReceivedAt,
+--- lastSentAt; and, where it has a socket of its own, recvBufferSize and sendBufferSize, what the kernel gave (SO_RCVBUF, SO_SNDBUF).
+---@return dtls.ConnectionStats
+function Info:stats()
+  local stats = recall(self, 'stats') or { drops = {} }
+  for name, time in pairs(self:_times()) do stats[name] = time end
+  return stats
+end
+
 --- Whether the handshake resumed an earlier session instead of proving identities anew.
 ---@return boolean
-function Info:isSessionReused() return self:_recall('session_reused') or false end
+function Info:isSessionReused() return recall(self, 'session_reused') or false end
 
 --- What resumes this session (`options.session`). It holds the master secret: keep it as you would keep a key.
 ---@return string? blob nil before `connection`, and when the server gave nothing to resume with

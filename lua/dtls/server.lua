@@ -22,10 +22,6 @@ local DISPATCH_BUDGET = 128
 local DEFAULT_DEMUX = 'shared' -- doc/performance.md says why
 -- One socket takes in the hellos of everybody, so it asks for room; the kernel caps it.
 local DEFAULT_RECEIVE_BUFFER = 4 * 1024 * 1024
--- Half-open handshakes cost their makers two datagrams and us 50 to 70 KB each (200 KB when they send all that is kept for
--- them), so there must be an end: 200 to 300 MB, at worst 800.
--- Then the host that has most of them loses its oldest; a burst of thousands of clients, as after a restart, must pass as well.
-local DEFAULT_MAX_HANDSHAKES = 4096
 
 --- Events: `listening`, `accept(conn)`, `connection(conn)`, `clientError(err, conn)`, `datagram(data, address)`,
 --- `keylog(line, conn)`, `error(err)`, `close`.
@@ -54,10 +50,7 @@ local function create(all, on_connection)
     _state = 'new',
     _connections = {},              -- every one that is not closed
     _unclosed = 0,
-    _admission = admission.new {
-      maxConnections = own.maxConnections, maxConnectionsPerHost = own.maxConnectionsPerHost,
-      maxHandshakes = own.maxHandshakes or DEFAULT_MAX_HANDSHAKES,
-    },
+    _admission = admission.new(own, function(conn, err) conn:_fail(err) end),
     _counts = {
       accepted = 0, connections = 0, handshakesFailed = 0, handshakesTimedOut = 0, evicted = 0, refused = 0, replaced = 0,
       unhandledErrors = 0,
@@ -221,14 +214,6 @@ function Server:_awaitDrain(conn)
   self:_await 'rwp'
 end
 
-function Server:_evict()
-  local conn = self._admission:evictable()
-  conn:_fail(new_error('ERR_DTLS_EVICTED', 'newer handshakes took its place (maxHandshakes, or no descriptors left)'))
-end
-
--- What then ends a handshake, since whoever leaves many of them open may take all descriptors, too.
-local no_descriptors = { EMFILE = true, ENFILE = true }
-
 -- A peer proved its address with a cookie. Over the limits: silence.
 function Server:_meet(host, known)
   local counts = self._counts
@@ -237,8 +222,7 @@ function Server:_meet(host, known)
     return
   end
   local association, displaced = self._endpoint:accept()
-  if not association and no_descriptors[displaced.code] and self._admission:evictable() then
-    self:_evict()
+  if not association and self._admission:freesDescriptor(displaced) then
     if not self._endpoint then return end
     association, displaced = self._endpoint:accept()
   end
@@ -257,7 +241,7 @@ function Server:_meet(host, known)
     local ok, err = conn:_watchDescriptor(association:fd())
     if not ok then return conn:_fail(err) end
   end
-  if self._admission:isCrowded() then self:_evict() end
+  self._admission:makeRoom()
   if conn:_is 'closed' then return end -- a listener of those that made room for it has closed the server
   conn:_begin(association)
   if self._unreferenced then conn:unref() end
@@ -285,6 +269,7 @@ end
 ---@overload fun(self: dtls.Server, name: 'close', callback: fun()): dtls.Server
 function Server:on(name, callback) return multiplex.on(self, name, callback) end
 
+-- Where datagrams of other protocols come from, for multiplex.lua.
 function Server:_source() return self._endpoint end
 
 --- Sends a datagram of another protocol from the server's port: as it is, neither encrypted nor authenticated.
