@@ -152,12 +152,17 @@ static void completed(dtls_association *a) {
   if (a->path) a->path->paced_until = 0;
 }
 
+/* Before a call of libssl that SSL_get_error and errno explain. A queue that is empty costs less to look at than to clear. */
+static void begin_call(void) {
+  if (ERR_peek_error() != 0) ERR_clear_error();
+  errno = 0;
+}
+
 /* libssl stops at a ChangeCipherSpec before its turn, although there may be more that no readable socket will announce. */
 static int proceed(dtls_association *a) {
   int result;
   do {
-    ERR_clear_error();
-    errno = 0;
+    begin_call();
     result = SSL_do_handshake(a->ssl);
   } while (result != 1 && SSL_get_error(a->ssl, result) == SSL_ERROR_WANT_READ && !dtls_callback_asks(a) &&
            (dtls_reassembly_pending(a) || dtls_callback_pending(a)));
@@ -211,8 +216,7 @@ dtls_result dtls_association_handshake(dtls_association *a, dtls_failure *f) {
 static int read_message(dtls_association *a, char message[DTLS_MESSAGE_MAX], size_t *size) {
   int result;
   do {
-    ERR_clear_error();
-    errno = 0;
+    begin_call();
     *size = 0;
     result = SSL_read_ex(a->ssl, message, DTLS_MESSAGE_MAX, size);
     if (result != 1) break;
@@ -254,8 +258,7 @@ bool dtls_association_write(dtls_association *a, const char *message, size_t siz
   size_t limit = fragments ? dtls_mtu_fragment(a) : a->mtu.message;
   if (size > limit)
     return dtls_fail(f, "EMSGSIZE", "a message of %zu bytes does not fit: the limit is %zu", size, limit);
-  ERR_clear_error();
-  errno = 0;
+  begin_call();
   a->output.write_error = 0;
   bool idle = !a->buffered;
   int written = need_buffers(a) ? SSL_write(a->ssl, message, (int)size) : -1;
@@ -313,8 +316,7 @@ bool dtls_association_handle_timeout(dtls_association *a, dtls_failure *f) {
   /* What was in the way may be gone when the flight is repeated; the repetition must have the time to be answered. */
   bool again = due && e->alert < 0 && a->retransmit.repeat_at != 0 && !e->repeated;
   if (due && !again) return soft_error_counts(a, f);
-  ERR_clear_error();
-  errno = 0;
+  begin_call();
   long repeated = DTLSv1_handle_timeout(a->ssl);
   if (repeated < 0) return dtls_diagnose_timer(a, errno, f);
   if (repeated == 0) dtls_retransmit_postpone(a);
