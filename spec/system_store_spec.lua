@@ -5,6 +5,10 @@ local uv = require 'luv'
 local dtls = require 'dtls'
 local shell = require 'spec.support.shell'
 local contents = require 'spec.support.contents'
+local loop = require 'spec.support.loop'
+local memory = require 'spec.support.memory'
+local pair = require 'spec.support.pair'
+local pki = require 'spec.support.pki'
 
 local root = shell('pwd'):match '[^\n]+'
 local build = os.getenv 'DTLS_BUILD' or 'build'
@@ -56,6 +60,8 @@ local programs = {
   ['a luvi whose OpenSSL reads no file'] = { 'luvi-nostdio', '/', blind = true },
   ['a luvi that has luv as uv alone'] = { 'luvi-old', '/static/' },
 }
+
+local system_bundle = places[1]
 
 local trusted = assert(dtls.selfSigned { altNames = { '127.0.0.1' } })
 local other = assert(dtls.selfSigned { commonName = 'other.example' })
@@ -218,6 +224,85 @@ describe('the system\'s store', function()
       if i < 3 then assert.equal('ERR_DTLS_CONFIG', err.code) else assert(context, err) end
     end
   end)
+
+  -- How a client without ca ends that meets the certificate `trusted`.
+  local function outcome(server, options)
+    local conn = assert(dtls.connect { host = '127.0.0.1', port = server:address().port, crl = options and options.crl })
+    local heard = pair.record(conn, 'connection', 'error')
+    loop.till(function() return heard[1] end, 'an end of the handshake')
+    pair.close(conn)
+    return heard[1][2] and heard[1][2].reason or 'connection'
+  end
+
+  it('is shared by all contexts, which then need no memory for its certificates', function()
+    if not memory.known() then return pending 'this malloc does not say what it has given out' end
+    local bundle = contents(system_bundle)
+    uv.os_setenv('SSL_CERT_FILE', system_bundle)
+    local contexts = { assert(dtls.createContext('client', {})) }
+    local before = memory.used()
+    for i = 1, 20 do contexts[i + 1] = assert(dtls.createContext('client', {})) end
+    local each = (memory.used() - before) / 20
+    assert.is_true(#contexts == 21 and #bundle > 100000 and each < 30000, each)
+  end)
+
+  for _, way in ipairs { 'in place', 'by another one of the same size' } do
+    it('is read anew when its file was changed ' .. way, loop.run(function()
+      local server = pair.listening { cert = trusted.cert, key = trusted.key }
+      local function put(text)
+        write(way == 'in place' and 'bundle' or 'new', text .. (' '):rep(4000 - #text))
+        if way ~= 'in place' then assert(os.rename(tree .. '/new', tree .. '/bundle')) end
+      end
+      uv.os_setenv('SSL_CERT_FILE', tree .. '/bundle')
+      for _ = 1, 2 do
+        put(other.cert)
+        assert.equal('DEPTH_ZERO_SELF_SIGNED_CERT', outcome(server))
+        put(trusted.cert)
+        assert.equal('connection', outcome(server))
+      end
+      pair.close(server)
+    end))
+  end
+
+  it('is read anew when another file is named', loop.run(function()
+    local server = pair.listening { cert = trusted.cert, key = trusted.key }
+    write('one', other.cert)
+    write('two', trusted.cert)
+    for file, expected in pairs { one = 'DEPTH_ZERO_SELF_SIGNED_CERT', two = 'connection' } do
+      uv.os_setenv('SSL_CERT_FILE', tree .. '/' .. file)
+      assert.equal(expected, outcome(server))
+    end
+    pair.close(server)
+  end))
+
+  it('is read anew when a certificate has come to its folder or has gone', loop.run(function()
+    local server = pair.listening { cert = trusted.cert, key = trusted.key }
+    write('trusted.pem', trusted.cert)
+    local name = shell(('openssl x509 -in %s/trusted.pem -noout -hash'):format(tree)):match '%x+'
+    uv.os_setenv('SSL_CERT_FILE', tree .. '/nothing')
+    uv.os_setenv('SSL_CERT_DIR', tree)
+    write('01234567.0', other.cert)
+    assert.equal('DEPTH_ZERO_SELF_SIGNED_CERT', outcome(server))
+    write(name .. '.0', trusted.cert)
+    assert.equal('connection', outcome(server))
+    assert(os.remove(tree .. '/' .. name .. '.0'))
+    assert.equal('DEPTH_ZERO_SELF_SIGNED_CERT', outcome(server))
+    pair.close(server)
+  end))
+
+  it('gets no revocation lists of one context that others would see', loop.run(function()
+    local files = pki.new()
+    local authority = files:certificate('authority', { authority = true })
+    local revoked = files:certificate('revoked', { issuer = authority, altNames = { '127.0.0.1' } })
+    local list = files:crl('list', authority, { revoked })
+    local server = pair.listening { cert = revoked.pem.cert, key = revoked.pem.key }
+    files:remove()
+    write('bundle', authority.pem.cert)
+    uv.os_setenv('SSL_CERT_FILE', tree .. '/bundle')
+    assert.equal('connection', outcome(server))
+    assert.equal('CERT_REVOKED', outcome(server, { crl = list }))
+    assert.equal('connection', outcome(server))
+    pair.close(server)
+  end))
 
   it('is not needed by whoever trusts something else', function()
     uv.os_setenv('SSL_CERT_FILE', '/nowhere/file')

@@ -2,7 +2,7 @@
  * The certificates of the authorities that this machine trusts, for an X509_STORE. libcrypto finds them by itself where it was
  * built for this system. It finds nothing, and does not say so, where it was built without stdio or for another system's
  * directories: an executable's (luvi 2.15), or our own private copy on another distribution. There this file looks for them,
- * reads them without libcrypto's help, and gives it their text. Keeps nothing.
+ * reads them without libcrypto's help, and gives it their text. Owns the store that all contexts of this process share.
  */
 #include "identity/system_store.h"
 
@@ -132,14 +132,23 @@ static void look_at_file(dtls_store_search *search, const char *path) {
   add_file(search, path);
 }
 
-/* One, or several with colons between them. */
+/* The next one of several paths with colons between them. False: there is none. */
+static bool next_path(const char **paths, char path[PATH_MAX]) {
+  while (**paths) {
+    const char *from = *paths;
+    size_t length = strcspn(from, ":");
+    *paths += length + (from[length] == ':');
+    if (length == 0 || length >= PATH_MAX) continue;
+    memcpy(path, from, length);
+    path[length] = '\0';
+    return true;
+  }
+  return false;
+}
+
 static void look_at_folders(dtls_store_search *search, const char *paths) {
   char path[PATH_MAX];
-  for (size_t length; *paths; paths += length + (paths[length] == ':')) {
-    length = strcspn(paths, ":");
-    if (length == 0 || length >= sizeof path) continue;
-    memcpy(path, paths, length);
-    path[length] = '\0';
+  while (next_path(&paths, path)) {
     note(search, path);
     add_folder(search, path);
   }
@@ -152,18 +161,26 @@ static bool has_certificates(X509_STORE *store) {
   return has;
 }
 
+/* libcrypto's own places, of which the environment may name another file, other folders, or both. */
+typedef struct {
+  const char *file, *paths; /* what the environment says; NULL: nothing */
+} dtls_store_names;
+
+static dtls_store_names named_places(void) {
+  return (dtls_store_names){.file = secure_getenv(X509_get_default_cert_file_env()),
+                            .paths = secure_getenv(X509_get_default_cert_dir_env())};
+}
+
 /*
- * What libcrypto did not read: its own places, of which the environment may name another file, other folders, or both, then
- * those of the distributions, unless the environment names anything.
+ * What libcrypto did not read: its own places, then those of the distributions, unless the environment names anything.
  */
 static void look_around(dtls_store_search *search) {
-  const char *file = secure_getenv(X509_get_default_cert_file_env()),
-             *paths = secure_getenv(X509_get_default_cert_dir_env());
-  bool named = file || paths;
-  search->foreign = !file;
-  look_at_file(search, file ? file : X509_get_default_cert_file());
-  search->foreign = !paths;
-  look_at_folders(search, paths ? paths : X509_get_default_cert_dir());
+  dtls_store_names names = named_places();
+  bool named = names.file || names.paths;
+  search->foreign = !names.file;
+  look_at_file(search, names.file ? names.file : X509_get_default_cert_file());
+  search->foreign = !names.paths;
+  look_at_folders(search, names.paths ? names.paths : X509_get_default_cert_dir());
   search->foreign = false;
   for (size_t i = 0; i < sizeof bundles / sizeof *bundles && !named && search->found == 0; i++)
     look_at_file(search, bundles[i]);
@@ -184,4 +201,68 @@ const char *dtls_system_store_fill(X509_STORE *store, char *buf, size_t size) {
            "or name a file of them in %s",
            places, X509_get_default_cert_file_env());
   return buf;
+}
+
+/* ── the store that contexts share ── */
+
+/* Parsing 150 certificates takes 16 ms and 0.8 MB, so a process does it once. Never freed: it is the process's. */
+static struct {
+  CRYPTO_RWLOCK *lock; /* Lua states of several threads may have this module */
+  X509_STORE *store;
+  uint8_t seen[EVP_MAX_MD_SIZE]; /* the digest of what the places looked like when the store was filled */
+} shared;
+
+static CRYPTO_ONCE shared_once = CRYPTO_ONCE_STATIC_INIT;
+static void make_lock(void) { shared.lock = CRYPTO_THREAD_lock_new(); }
+
+/* Which file is at a place, and when it was changed last. */
+static bool digest_place(EVP_MD_CTX *md, const char *place) {
+  struct stat s;
+  if (stat(place, &s) != 0) s = (struct stat){.st_size = -1};
+  const int64_t state[] = {(int64_t)s.st_dev,         (int64_t)s.st_ino,          (int64_t)s.st_size,
+                           (int64_t)s.st_mtim.tv_sec, (int64_t)s.st_mtim.tv_nsec, (int64_t)s.st_ctim.tv_sec,
+                           (int64_t)s.st_ctim.tv_nsec};
+  return EVP_DigestUpdate(md, place, strlen(place) + 1) && EVP_DigestUpdate(md, state, sizeof state);
+}
+
+/* What all places look like, whether or not they were needed: one that comes to be may be one that is looked at earlier. */
+static bool digest_places(EVP_MD_CTX *md) {
+  dtls_store_names names = named_places();
+  const char *paths = names.paths ? names.paths : X509_get_default_cert_dir();
+  char path[PATH_MAX];
+  bool ok = digest_place(md, names.file ? names.file : X509_get_default_cert_file());
+  while (ok && next_path(&paths, path)) ok = digest_place(md, path);
+  for (size_t i = 0; i < sizeof bundles / sizeof *bundles && ok; i++) ok = digest_place(md, bundles[i]);
+  for (size_t i = 0; i < sizeof folders / sizeof *folders && ok; i++) ok = digest_place(md, folders[i]);
+  return ok;
+}
+
+static bool look(uint8_t seen[EVP_MAX_MD_SIZE]) {
+  EVP_MD_CTX *md = EVP_MD_CTX_new();
+  bool ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) && digest_places(md) && EVP_DigestFinal_ex(md, seen, NULL);
+  EVP_MD_CTX_free(md);
+  return ok;
+}
+
+/* A filled store in place of the one before, which the contexts that have it keep. NULL, or the sentence of fill. */
+static const char *fill_shared(const uint8_t seen[EVP_MAX_MD_SIZE], char *buf, size_t size) {
+  X509_STORE *store = X509_STORE_new();
+  const char *missing = store ? dtls_system_store_fill(store, buf, size) : "ca: out of memory";
+  X509_STORE_free(shared.store);
+  shared.store = missing ? NULL : store;
+  if (missing) X509_STORE_free(store);
+  memcpy(shared.seen, seen, EVP_MAX_MD_SIZE);
+  return missing;
+}
+
+const char *dtls_system_store_share(SSL_CTX *ctx, char *buf, size_t size) {
+  uint8_t seen[EVP_MAX_MD_SIZE] = {0};
+  const char *missing = NULL;
+  if (!CRYPTO_THREAD_run_once(&shared_once, make_lock) || !shared.lock || !look(seen) ||
+      !CRYPTO_THREAD_write_lock(shared.lock))
+    return "ca: out of memory";
+  if (!shared.store || memcmp(seen, shared.seen, sizeof seen) != 0) missing = fill_shared(seen, buf, size);
+  if (!missing) SSL_CTX_set1_cert_store(ctx, shared.store);
+  CRYPTO_THREAD_unlock(shared.lock);
+  return missing;
 }

@@ -254,13 +254,17 @@ bool dtls_verify_add_crl(SSL_CTX *ctx, const char *pem, size_t size, dtls_failur
   BIO *bio = dtls_pem_open(pem, size);
   bool ok = bio && add_crl(ctx, bio);
   BIO_free(bio);
+  dtls_config_of(ctx)->verify.has_crl = true;
   return ok || dtls_fail_config(f, "crl: this is not a list of PEM revocation lists");
 }
 
 bool dtls_verify_use_system_store(SSL_CTX *ctx, bool required, dtls_failure *f) {
   char sentence[DTLS_SENTENCE_MAX];
-  const char *missing = dtls_system_store_fill(SSL_CTX_get_cert_store(ctx), sentence, sizeof sentence);
-  dtls_config_of(ctx)->verify.has_ca = true;
+  dtls_verify_config *v = &dtls_config_of(ctx)->verify;
+  /* revocation lists are this context's alone, and lie in its store */
+  const char *missing = v->has_crl ? dtls_system_store_fill(SSL_CTX_get_cert_store(ctx), sentence, sizeof sentence)
+                                   : dtls_system_store_share(ctx, sentence, sizeof sentence);
+  v->has_ca = true;
   return !missing || !required || dtls_fail_config(f, missing);
 }
 

@@ -29,7 +29,7 @@ typedef struct {
 
 typedef struct {
   dtls_verify_policy policy;
-  bool has_ca;
+  bool has_ca, has_crl;
   size_t pins;
   uint8_t (*pin)[DTLS_DIGEST_SIZE]; /* SHA-256 of certificates */
 } dtls_verify_config;
