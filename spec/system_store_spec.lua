@@ -245,11 +245,8 @@ describe('the system\'s store', function()
     assert.is_true(#contexts == 21 and #bundle > 100000 and each < 30000, each)
   end)
 
-  for name, replaces in pairs {
-    ['is read anew when its file was changed in place'] = false,
-    ['is read anew when its file was replaced by another one of the same size'] = true,
-  } do
-    it(name, loop.run(function()
+  for way, replaces in pairs { ['in place'] = false, ['for another one of the same size'] = true } do
+    it('is read anew when its file was changed ' .. way, loop.run(function()
       local server = pair.listening { cert = trusted.cert, key = trusted.key }
       local function put(text)
         write(replaces and 'new' or 'bundle', text .. (' '):rep(4000 - #text))
