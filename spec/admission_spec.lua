@@ -1,8 +1,8 @@
 local admission = require 'dtls.admission'
 local proxy = require 'spec.support.proxy'
 
-describe('who makes room', function()
-  it('is the oldest half-open one of the host that has most of them', function()
+describe('the handshake that is evicted', function()
+  it('is the oldest half-open handshake of the host with the most half-open handshakes', function()
     local all = admission.new { maxHandshakes = 3 }
     all:enter('honest', 'h')
     for i = 1, 3 do all:enter(i, 'greedy') end
@@ -13,7 +13,7 @@ describe('who makes room', function()
     assert.equal(2, all:evictable())
   end)
 
-  it('is of the host that has had as many as others for longest', function()
+  it('is, of hosts with equally many half-open handshakes, one of the host that has had so many for longest', function()
     local all = admission.new { maxHandshakes = 1 }
     all:enter('first', 'a')
     all:enter('second', 'b')
@@ -22,7 +22,7 @@ describe('who makes room', function()
     assert.equal('second', all:evictable())
   end)
 
-  it('is nobody whose handshake is complete', function()
+  it('is never a handshake that has completed', function()
     local all = admission.new { maxHandshakes = 1 }
     all:enter('open', 'a')
     all:completed 'open'
@@ -36,10 +36,10 @@ describe('who makes room', function()
     assert.same({ 0, 0, 0 }, { all:counts() })
   end)
 
-  it('is right after any number of handshakes that begin, complete and end in any order', function()
+  it('is the right one after 20000 handshakes that begin, complete and end in random order', function()
     local random = proxy.random(8)
     local all = admission.new { maxHandshakes = 1 }
-    local places, serial = {}, 0 -- what there is: {conn=, host=, halfOpen=}, by age
+    local places, serial = {}, 0 -- the associations that exist, oldest first: {conn=, host=, halfOpen=}
     local function index() return math.ceil(random() * #places) end
     for _ = 1, 20000 do
       local what = random()
@@ -74,8 +74,8 @@ describe('who makes room', function()
   end)
 end)
 
-describe('who is admitted', function()
-  it('has room in all, and of its host', function()
+describe('a new association', function()
+  it('is admitted while maxConnections and maxConnectionsPerHost leave room', function()
     local all = admission.new { maxConnections = 3, maxConnectionsPerHost = 2, maxHandshakes = 9 }
     all:enter(1, 'a')
     assert.is_true(all:admits('a', false))
@@ -88,7 +88,7 @@ describe('who is admitted', function()
     assert.is_true(all:admits('a', false))
   end)
 
-  it('is who takes its own place, except while the server is busy', function()
+  it('is admitted in place of one from the same address and port, except while the server is busy', function()
     local all = admission.new { maxConnections = 1, maxHandshakes = 9 }
     all:enter(1, 'a')
     assert.is_true(all:admits('a', true))

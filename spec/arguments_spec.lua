@@ -1,4 +1,4 @@
--- Every public function, and what it says to wrong arguments: at the caller's line, with its name, the argument and the type.
+-- Every public function raises for a wrong argument: the error has the caller's line, the function's name, the argument's name and type.
 
 local core = require 'dtls.core'
 local dtls = require 'dtls'
@@ -7,8 +7,8 @@ local pair = require 'spec.support.pair'
 
 local identity = pair.identity
 
--- Of each function the wrong calls: the arguments, and what the text says behind the function's name. No list: it takes
--- none, or any.
+-- The wrong calls of each function: the arguments, and the error's text behind the function's name. A function with an
+-- empty list takes no arguments, or any.
 local calls = {
   dtls = {
     createServer = {
@@ -98,7 +98,7 @@ local calls = {
   },
 }
 
--- Fails like a test whose function did not raise as said; the caller's line is this file's.
+-- Asserts that a call raises the error that the case says, with the line of this file.
 local function refuses(name, call, case)
   local ok, err = pcall(call)
   assert.is_false(ok, name .. ' took it: ' .. tostring(case.says))
@@ -117,7 +117,7 @@ local function refusesAll(object, list)
   end
 end
 
--- The public functions of an object's class, and not those that it inherits.
+-- The public functions of an object's class, without those that the class inherits.
 local function own(class, into)
   into = into or {}
   for name, value in pairs(class) do
@@ -127,7 +127,7 @@ local function own(class, into)
 end
 
 describe('a wrong argument', function()
-  it('of a function of the module raises where that was called', function()
+  it('of a function of the module raises an error with the caller\'s line', function()
     for name, cases in pairs(calls.dtls) do
       for _, case in ipairs(cases) do
         refuses(name, function()
@@ -141,7 +141,7 @@ describe('a wrong argument', function()
     assert.truthy(err:find "arguments_spec%.lua:%d+: bad argument #1 to 'fd' %(expected a luv UDP handle .*got number%)", err)
   end)
 
-  it('of a method raises where that was called, also before there is a socket and after the end', loop.run(function()
+  it('of a method raises an error with the caller\'s line, also before the object has a socket and after it has closed', loop.run(function()
     local made = assert(dtls.createContext('server', { cert = identity.cert, key = identity.key }))
     refusesAll(made, calls.setters)
     refusesAll(made, calls.context)
@@ -167,7 +167,7 @@ describe('a wrong argument', function()
     refusesAll(server, calls.server)
   end))
 
-  it('before a colon that is no colon raises where that was called', loop.run(function()
+  it('as self (a dot instead of a colon) raises an error with the caller\'s line', loop.run(function()
     local made = assert(dtls.createContext('server', { cert = identity.cert, key = identity.key }))
     local server = pair.listening()
     local conn = pair.open(server)
@@ -189,7 +189,7 @@ describe('a wrong argument', function()
     pair.close(conn, server)
   end))
 
-  it('is told for every public function, and for none that there is not', loop.run(function()
+  it('is tried in this spec on every public function, and on no function that does not exist', loop.run(function()
     local made = assert(dtls.createContext('server', { cert = identity.cert, key = identity.key }))
     local server = pair.listening()
     local conn = pair.open(server)
@@ -201,7 +201,7 @@ describe('a wrong argument', function()
       for i = 1, select('#', ...) do
         for name in pairs((select(i, ...))) do told[name] = true end
       end
-      -- Getters have no arguments but self, which another test gives them.
+      -- Getters have no argument but self, whose test is the one before.
       for name in pairs(there) do
         if not told[name] and debug.getinfo(class[name], 'u').isvararg then told[name] = true end
       end
@@ -230,7 +230,7 @@ describe('a port', function()
 end)
 
 describe('an error', function()
-  it('concatenates like its text, on either side', function()
+  it('concatenates as its message does, on either side of ..', function()
     local err = core.error('ERR_DTLS_X', 'it did not work')
     assert.equal('x: ERR_DTLS_X: it did not work', 'x: ' .. err)
     assert.equal('ERR_DTLS_X: it did not work!', err .. '!')

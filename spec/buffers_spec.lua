@@ -1,4 +1,4 @@
---- The kernel's buffers of the sockets: what is asked for, what the kernel gives, and what does not find room.
+--- The kernel's socket buffers: the sizes that the options ask for and the kernel gives, and the messages that find no room.
 
 local uv = require 'luv'
 local dtls = require 'dtls'
@@ -15,10 +15,10 @@ local function limit(name)
   return value
 end
 
--- What getsockopt(2) says after so much was asked for: Linux counts its own overhead, too (socket(7), SO_RCVBUF).
+-- What getsockopt(2) returns after so many bytes were asked for: Linux counts its own overhead, too (socket(7), SO_RCVBUF).
 local function given(asked, max) return 2 * math.min(asked, limit(max)) end
 
--- Sends without a turn of the loop in between, so that nobody reads meanwhile.
+-- Sends a burst of messages without a turn of the loop, so that the receiver reads none of them meanwhile.
 local function burst(from)
   for i = 1, BURST do assert(from:send(('message %03d'):format(i))) end
 end
@@ -48,7 +48,7 @@ pair.eachStrategy(function(demux)
       assert.equal(lost, server:stats().drops.overflow)
     end))
 
-    it('is counted once, also when nobody asks before the connection has closed', loop.run(function()
+    it('is counted once, also when stats() is first called after the connection has closed', loop.run(function()
       local server = pair.listening { demux = demux, recvBufferSize = SMALL }
       local conn, accepted = pair.open(server)
       burst(conn)
@@ -64,7 +64,7 @@ pair.eachStrategy(function(demux)
   end)
 
   describe('the buffers of a server', function()
-    it('are as large as the options ask for, those of its peers\' sockets too', loop.run(function()
+    it('are as large as the options ask for, also in the sockets of its peers', loop.run(function()
       local server = pair.listening { demux = demux, recvBufferSize = 50000, sendBufferSize = 60000 }
       local conn, accepted = pair.open(server)
       local own, peers = server:stats(), accepted:stats()
@@ -77,7 +77,7 @@ pair.eachStrategy(function(demux)
       assert.equal(peers.recvBufferSize, accepted:stats().recvBufferSize)
     end))
 
-    it('take in the hellos of everybody, so one asks for 4 MB there and not for each peer', loop.run(function()
+    it('are asked for as 4 MB in the listening socket, which receives the hellos of all hosts, and not for each peer', loop.run(function()
       local server = pair.listening { demux = demux }
       local conn, accepted = pair.open(server)
       assert.equal(given(4 * 1024 * 1024, 'rmem_max'), server:stats().recvBufferSize)
@@ -87,7 +87,7 @@ pair.eachStrategy(function(demux)
   end)
 
   describe('a socket that lost datagrams before it was given to a server', function()
-    it('has lost none for the server', loop.run(function()
+    it('adds no earlier loss to the server\'s drops.overflow', loop.run(function()
       local udp, other = uv.new_udp(), uv.new_udp()
       assert(udp:bind('127.0.0.1', 0))
       assert(uv.recv_buffer_size(udp, 1) == 0)
@@ -132,7 +132,7 @@ describe('the buffers of a client', function()
     assert.equal(given(50000, 'rmem_max'), conn:stats().recvBufferSize)
   end))
 
-  it('are the caller\'s affair when the handle is', loop.run(function()
+  it('cannot be set by options when the caller brings the handle', loop.run(function()
     local udp = uv.new_udp()
     assert(udp:bind('127.0.0.1', 0))
     for _, option in ipairs { 'recvBufferSize', 'sendBufferSize' } do

@@ -1,5 +1,5 @@
--- What the application's functions may do wrong: whatever one of them does, at most one handshake fails of it, with the
--- error on that connection, and everybody else is served.
+-- Functions of the application that misbehave: whatever one of them does, at most one handshake fails, that connection
+-- emits the error, and all other connections are served.
 
 local uv = require 'luv'
 local dtls = require 'dtls'
@@ -13,13 +13,13 @@ local identity = pair.identity
 local KEY = 'a key that both know'
 
 -- ── the stage ──
--- A server and its clients with every callback and every listener there is. The one that is named `hook` does, once, what
--- the test says; all others do their work.
+-- A server and its clients with every callback and every listener there is. The function that is named `hook` does the
+-- test's deed once; all other functions do their work.
 
 local Stage = {}
 Stage.__index = Stage
 
--- `work` as the function called `name`, of the connection `own` if it is the one of a single connection.
+-- `work` as the function called `name`; `own` is the connection that the function belongs to, if it belongs to one.
 function Stage:playing(name, work, own)
   return function(...)
     local deed = self:choose(name)
@@ -82,7 +82,7 @@ local function new(hook, deed, demux, deadline, idle)
   return self
 end
 
--- One more client. `actor`: with the functions that may be the hook.
+-- Opens one more client. `actor`: it has the functions that may be the hook.
 function Stage:client(actor)
   local function played(name, work)
     if actor then return self:playing(name, work) end
@@ -130,7 +130,7 @@ function Stage:play(held)
   end, 'one client to be served, and the other one to be served or gone')
 end
 
--- The server goes on; then everything ends, and every connection has said so once.
+-- Asserts that the server still serves, closes everything, and asserts that every connection has emitted close once.
 function Stage:finish()
   if not self.over then
     local another = self:client()
@@ -160,7 +160,7 @@ end
 -- ── the functions ──
 
 local tooLong = ('k'):rep(513)
--- `wrong`: what it must not return, as lists of results.
+-- `wrong`: lists of results that the function must not return.
 local callbacks = {
   { name = 'psk of a server', says = 'psk', on = 'server', psk = true, wrong = { { 7 }, { true }, { {} }, { '' }, { tooLong } } },
   { name = 'psk of a client', says = 'psk', on = 'client', psk = true,
@@ -190,7 +190,7 @@ local listeners = {
   { name = 'a server\'s connection: connection', psk = true }, { name = 'a client: message', psk = true },
 }
 
--- ── what they do ──
+-- ── the deeds ──
 
 local textless = setmetatable({}, { __tostring = function() error 'no text' end })
 
@@ -198,14 +198,14 @@ local throws = {
   { 'throws a string', function() error('on purpose', 0) end, text = 'on purpose' },
   { 'throws an object', function() error(setmetatable({}, { __tostring = function() return 'an object' end })) end, text = 'an object' },
   { 'throws nil', function() error() end, text = 'nil' },
-  { 'throws what has no text', function() error(textless) end, text = 'without text' },
+  { 'throws an object whose __tostring throws', function() error(textless) end, text = 'without text' },
   { 'runs out of stack', function()
     local function deeper() return 1 + deeper() end
     return deeper()
   end, text = 'stack overflow' },
 }
 
--- The function's own connection if that is known, else some one of the server's.
+-- The connection among the function's arguments or that the function belongs to, else any connection of the server.
 local function someConnection(stage, ...)
   for i = 1, select('#', ...) do
     local argument = select(i, ...)
@@ -214,12 +214,12 @@ local function someConnection(stage, ...)
   return stage.own or stage.hook.on == 'client' and stage.actor.conn or stage.server:connections()() or stage.actor.conn
 end
 
--- Each goes on with its work.
+-- After each of these acts the function does its work.
 local acts = {
   { 'destroys a connection', function(stage, ...) someConnection(stage, ...):destroy() end },
   { 'destroys a connection with an error', function(stage, ...) someConnection(stage, ...):destroy('enough') end },
   { 'closes a connection', function(stage, ...) someConnection(stage, ...):close() end },
-  { 'sends', function(stage)
+  { 'sends on every connection of the server and on the client', function(stage)
     for conn in stage.server:connections() do conn:send 'out of turn' end
     stage.actor.conn:send 'out of turn'
   end },
@@ -246,7 +246,7 @@ local reports
 before_each(function() reports = uncaught.keep() end)
 after_each(uncaught.release)
 
--- The hook failed: that is the error of one connection, of the server when it concerns no connection, or of a listener.
+-- Asserts that the hook's failure is the error of one connection, of the server (session store), or of a listener.
 local function assertFailed(stage, text)
   local hook = stage.hook
   assert.equal(hook.on and 0 or 1, #reports)
@@ -298,7 +298,7 @@ local function describeHook(hook, demux)
   end
 
   for i, results in ipairs(hook.wrong or {}) do
-    test('returns what it must not, number ' .. i, function()
+    test('returns a wrong result, number ' .. i .. ' of its list', function()
       local stage = play(function() return unpack(results, 1, 2) end)
       assertFailed(stage, '')
       stage:finish()
@@ -306,7 +306,7 @@ local function describeHook(hook, demux)
   end
 
   if hook.plain or not hook.on then
-    test('yields, which it cannot', function()
+    test('yields although the function may not', function()
       local stage = play(coroutine.yield)
       assertFailed(stage, 'yield')
       if harmless then assertServed(stage) end
@@ -315,7 +315,7 @@ local function describeHook(hook, demux)
     return
   end
 
-  test('yields and never comes back', function()
+  test('yields and is never resumed', function()
     local kept = setmetatable({}, { __mode = 'k' })
     local stage = new(hook, function()
       kept[coroutine.running()] = true
@@ -336,7 +336,7 @@ local function describeHook(hook, demux)
     assert.is_nil(next(kept), 'the coroutine is still there')
   end)
 
-  test('yields and answers in time', function()
+  test('yields and is resumed in time', function()
     local stage = play(function(_, work, ...)
       local thread, timer = coroutine.running(), uv.new_timer()
       timer:start(0, 0, function() timer:close(function() assert(coroutine.resume(thread)) end) end)
@@ -349,7 +349,7 @@ local function describeHook(hook, demux)
     assert.same({}, reports)
   end)
 
-  test('yields and answers when its connection is gone', function()
+  test('yields and is resumed after its connection has closed', function()
     local thread
     local stage = new(hook, function(_, work, ...)
       thread = coroutine.running()
@@ -403,7 +403,7 @@ describe('a server and clients whose functions misbehave at random', function()
   end
 
   pair.eachStrategy(function(demux)
-    it('end as they should, one by one', loop.run(function()
+    it('get one documented error for each handshake that fails, and all close', loop.run(function()
       local random = proxy.random(SEED)
       local misdeeds, served = 0, 0
       local stage = new({ name = 'any' }, nil, demux, 1000 * loop.patience, 500)

@@ -1,4 +1,4 @@
--- The peer's certificate as a table.
+-- getPeerCertificate(): the peer's certificate as a table.
 
 local dtls = require 'dtls'
 local loop = require 'spec.support.loop'
@@ -18,7 +18,7 @@ local leaf = files:certificate('leaf', {
 })
 local old = files:certificate('old', { from = '19700101000000Z', to = '19991231235959Z' })
 
--- What a client says of the certificate of a server.
+-- The server's certificate as getPeerCertificate() of a client returns it.
 local function shown(server, client, chain)
   local cert
   local outcome = pair.attempt(server, client, function(conn) cert = conn:getPeerCertificate(chain) end)
@@ -48,14 +48,14 @@ end
 teardown(function() files:remove() end)
 
 describe('the certificate of a peer', function()
-  it('has a subject and an issuer; what comes more than once is a list', loop.run(function()
+  it('has a subject and an issuer, in which an attribute that comes more than once is a list', loop.run(function()
     local cert = pinned(leaf)
     assert.same({ C = 'DE', O = 'Exämple', OU = { 'one', 'two', 'three' }, CN = 'leaf', UID = '7', ['1.2.3.4'] = 'mine' }, cert.subject)
     assert.same({ CN = 'between' }, cert.issuer)
     assert.same({ C = 'DE', O = 'Root & Sons', CN = 'root' }, pinned(between).issuer)
   end))
 
-  it('has the fingerprints that openssl prints', loop.run(function()
+  it('has the SHA fingerprints that `openssl x509` prints', loop.run(function()
     local cert = pinned(leaf)
     assert.equal(says(leaf, '-fingerprint -sha1'), cert.fingerprint)
     assert.equal(says(leaf, '-fingerprint -sha256'), cert.fingerprint256)
@@ -73,17 +73,17 @@ describe('the certificate of a peer', function()
     assert.equal('Dec 31 23:59:59 1999 GMT', cert.valid_to)
   end))
 
-  it('has purposes, if it is limited to some', loop.run(function()
+  it('has the extended key usages that it is limited to, if any', loop.run(function()
     assert.same({ '1.3.6.1.5.5.7.3.1', '1.3.6.1.5.5.7.3.2', '1.2.3.4.5' }, pinned(leaf).ext_key_usage)
     assert.is_nil(pinned(between).ext_key_usage)
   end))
 
-  it('says whether it is an authority', loop.run(function()
+  it('says whether the certificate is an authority\'s (basicConstraints CA)', loop.run(function()
     assert.is_false(pinned(leaf).ca)
     assert.is_true(pinned(between).ca)
   end))
 
-  it('is there as PEM and as DER', loop.run(function()
+  it('is available as PEM and as DER', loop.run(function()
     local cert = pinned(leaf)
     assert.equal(leaf.pem.cert, cert.pem)
     assert.equal(files:der(leaf), cert.raw)
@@ -93,7 +93,7 @@ describe('the certificate of a peer', function()
   end))
 
   for kind, bits in pairs { ec = 256, rsa = 2048, ['rsa-pss'] = 2048, ed25519 = 256, ed448 = 456 } do
-    it('tells the kind and the size of its key: ' .. kind, loop.run(function()
+    it('has the type and the size of its key: ' .. kind, loop.run(function()
       local own = pki.selfSigned { type = kind }
       local cert = shown({ cert = own.cert, key = own.key }, { fingerprint = own.fingerprint })
       assert.equal(kind:upper(), cert.keyType)
@@ -101,7 +101,7 @@ describe('the certificate of a peer', function()
     end))
   end
 
-  it('is nil before the handshake, and when there is none', loop.run(function()
+  it('is nil before the handshake has completed, and for a client that shows none', loop.run(function()
     local server = pair.listening()
     local early
     server:on('accept', function(conn) early = { n = select('#', conn:getPeerCertificate()), conn:getPeerCertificate() } end)
@@ -115,7 +115,7 @@ describe('the certificate of a peer', function()
     pair.close(server)
   end))
 
-  it('is nil with a pre-shared key', loop.run(function()
+  it('is nil when the handshake used a pre-shared key', loop.run(function()
     local outcome = pair.attempt({ psk = { me = 'secret' } }, { psk = { identity = 'me', key = 'secret' } }, function(conn, accepted)
       assert.is_nil(conn:getPeerCertificate(true))
       assert.is_nil(accepted:getPeerCertificate(true))
@@ -123,7 +123,7 @@ describe('the certificate of a peer', function()
     assert.is_true(outcome.client)
   end))
 
-  it('comes with a session that is resumed, but not before that is so', loop.run(function()
+  it('comes with a resumed session, but not before the session is resumed', loop.run(function()
     local server = pair.listening()
     local first = pair.open(server)
     local session = assert(first:getSession())
@@ -156,13 +156,13 @@ describe('the alternative names of a certificate', function()
 
   local DNS, EMAIL, URI, IP, DIRECTORY, RID = 0x82, 0x81, 0x86, 0x87, 0xa4, 0x88
 
-  it('are names and addresses', loop.run(function()
+  it('are DNS names and IP addresses', loop.run(function()
     assert.equal('DNS:a.example.test, IP Address:192.0.2.7, IP Address:2001:DB8:0:0:0:0:0:7', pinned(leaf).subjectaltname)
     assert.equal('DNS:*.example.test', names { altNames = { '*.example.test' } })
     assert.is_nil(names { altNames = {} })
   end))
 
-  it('are quoted when they could pass for two or for others', loop.run(function()
+  it('are quoted when their text could pass for two names or for another name', loop.run(function()
     assert.equal('DNS:"a.example, DNS:b.example", DNS:c.example', names { altNames = { 'a.example, DNS:b.example', 'c.example' } })
     assert.equal('DNS:"a\\u0022, DNS:\\u0022b"', names { altNames = { 'a", DNS:"b' } })
     assert.equal('DNS:"a\'b", DNS:"back\\u005cslash"', names { altNames = { "a'b", 'back\\slash' } })
@@ -171,7 +171,7 @@ describe('the alternative names of a certificate', function()
     assert.equal('URI:"x:y,DNS:a.example", email:"a, b@c.example"', raw({ URI, 'x:y,DNS:a.example' }, { EMAIL, 'a, b@c.example' }))
   end))
 
-  it('may be of other kinds', loop.run(function()
+  it('may be of other kinds of GeneralName', loop.run(function()
     assert.equal('URI:coap://a.example/, email:me@a.example, Registered ID:1.2.3.4, othername:<unsupported>',
       raw({ URI, 'coap://a.example/' }, { EMAIL, 'me@a.example' }, { RID, '\42\3\4' }, { DIRECTORY, '\48\0' }))
     assert.truthy(raw({ IP, '12345' }):find '^IP Address:<invalid')
@@ -182,7 +182,7 @@ describe('the chain of a certificate', function()
   local verified = { leaf.fingerprint, between.fingerprint, root.fingerprint }
   local trusting = { ca = root.pem.cert, servername = 'a.example.test' }
 
-  it('goes up to the authority and ends there', loop.run(function()
+  it('leads up to the root and ends there', loop.run(function()
     for _, server in ipairs { as(leaf, between), as(leaf, between, root), as(leaf, other, between) } do
       assert.same(verified, chain(shown(server, trusting, true)))
     end
@@ -196,28 +196,28 @@ describe('the chain of a certificate', function()
     assert.is_true(cert.issuerCertificate.ca)
   end))
 
-  it('is left out unless asked for', loop.run(function()
+  it('is left out unless getPeerCertificate(true) asks for it', loop.run(function()
     assert.is_nil(shown(as(leaf, between), trusting).issuerCertificate)
     assert.is_nil(shown(as(leaf, between), trusting, false).issuerCertificate)
   end))
 
-  it('is one certificate when that has signed itself', loop.run(function()
+  it('is one certificate when the certificate is self-signed', loop.run(function()
     local own = assert(dtls.selfSigned { altNames = { '127.0.0.1' } })
     assert.same({ own.fingerprint }, chain(shown({ cert = own.cert, key = own.key }, { ca = own.cert }, true)))
   end))
 
-  it('is what the peer sent when nobody has verified it', loop.run(function()
+  it('is what the peer sent when the chain has not been verified', loop.run(function()
     local sent = { leaf.fingerprint, other.fingerprint, between.fingerprint }
     assert.same(sent, chain(shown(as(leaf, other, between), { fingerprint = leaf.fingerprint }, true)))
     assert.same(sent, chain(shown(as(leaf, other, between), with(trusting, { ca = other.pem.cert, rejectUnauthorized = false }), true)))
   end))
 
   for _, case in ipairs {
-    { 'good', { ca = root.pem.cert }, verified },
-    { 'not good', { ca = other.pem.cert, rejectUnauthorized = false }, { leaf.fingerprint, between.fingerprint } },
+    { 'verified', { ca = root.pem.cert }, verified },
+    { 'not trusted', { ca = other.pem.cert, rejectUnauthorized = false }, { leaf.fingerprint, between.fingerprint } },
   } do
     local what, server, expected = unpack(case)
-    it('is known to a server, too, when it is ' .. what, loop.run(function()
+    it('is known to a server, too, when the client\'s chain is ' .. what, loop.run(function()
       local seen
       local client = with(as(leaf, between), { fingerprint = pair.identity.fingerprint })
       server = with({ cert = pair.identity.cert, key = pair.identity.key, requestCert = true }, server)

@@ -9,7 +9,7 @@ local resolving = require 'spec.support.resolver'
 
 local fingerprint = pair.identity.fingerprint
 
--- What a client says until it closes.
+-- Records the events of a client that tell its fate, up to close.
 local function fate(conn)
   return pair.record(conn, 'connection', 'error', 'close')
 end
@@ -73,7 +73,7 @@ describe('connect', function()
     assert.equal('EBADF', err.code)
   end))
 
-  it('gives nil and an error for garbage, and leaves nothing open', loop.run(function()
+  it('gives nil and an error for garbage in its options, and leaves no handle open', loop.run(function()
     for _, options in ipairs { { ca = 'garbage' }, { cert = 'garbage', key = 'garbage' }, { ciphers = 'NO-SUCH-SUITE' } } do
       options.host, options.port = '127.0.0.1', 9
       local conn, err = dtls.connect(options)
@@ -85,7 +85,7 @@ end)
 
 describe('a client', function()
   pair.each(function(demux, ip)
-    it('calls back when it is connected', loop.run(function()
+    it('calls back when its handshake has completed', loop.run(function()
       local server = pair.listening({ demux = demux }, ip)
       local called = 0
       local conn = assert(dtls.connect({ host = ip, port = server.port, fingerprint = fingerprint }, function(...)
@@ -98,7 +98,7 @@ describe('a client', function()
       pair.close(conn, server)
     end))
 
-    it('tells the server its name, if it is one', loop.run(function()
+    it('sends servername to the server (SNI) unless it is an IP address', loop.run(function()
       local server = pair.listening({ demux = demux }, ip)
       for name, expected in pairs { ['example.org'] = 'example.org', [ip] = false } do
         local conn, accepted = pair.open(server, nil, { servername = name })
@@ -110,7 +110,7 @@ describe('a client', function()
       pair.close(conn, server)
     end))
 
-    it('dials from the address and the port that it is told', loop.run(function()
+    it('dials from localAddress and localPort', loop.run(function()
       local server = pair.listening({ demux = demux }, ip)
       local port = raw.freePort(ip)
       local conn, accepted = pair.open(server, nil, { localAddress = ip, localPort = port })
@@ -125,7 +125,7 @@ describe('a client', function()
       pair.close(server)
     end))
 
-    it('on a socket of the caller\'s, not connected, connects it and gives it back', loop.run(function()
+    it('connects an unconnected socket of the caller\'s, and gives the socket back disconnected', loop.run(function()
       for _, wrap in ipairs { function(udp) return udp end, function(udp) return { _handle = udp } end } do
         local server = pair.echo(pair.listening({ demux = demux }, ip))
         local udp, got = uv.new_udp(), {}
@@ -143,14 +143,14 @@ describe('a client', function()
         read()
         local other = raw.open(ip)
         other:send('plain', { ip = ip, port = port })
-        -- The server's leave may come before it.
+        -- The server's close_notify may arrive before this datagram.
         loop.till(function() return got[#got] == 'plain' end)
         pair.close(other)
         udp:close()
       end
     end))
 
-    it('on a connected socket of the caller\'s leaves it connected', loop.run(function()
+    it('leaves a connected socket of the caller\'s connected', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local udp = uv.new_udp()
       assert(udp:connect(ip, server.port))
@@ -167,7 +167,7 @@ describe('a client', function()
       udp:close()
     end))
 
-    it('on a socket that may have heard others before does not listen to them', loop.run(function()
+    it('drops without counting what a socket of the caller\'s had received before', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local udp, other = uv.new_udp(), raw.open(ip)
       assert(udp:bind(ip, 0))
@@ -179,7 +179,7 @@ describe('a client', function()
       udp:close()
     end))
 
-    it('closes before it has begun, without a word', loop.run(function()
+    it('that is closed before it has begun sends no hello and emits no error', loop.run(function()
       local server = pair.listening({ demux = demux }, ip)
       local heard = fate(pair.client(server))
       local met = pair.record(server, 'accept')
@@ -197,7 +197,7 @@ describe('a client', function()
     end))
   end)
 
-  it('on a socket that is connected already takes no other address', loop.run(function()
+  it('fails with EISCONN for a connected socket and an address', loop.run(function()
     local udp = uv.new_udp()
     assert(udp:connect('127.0.0.1', 9))
     local heard = fate(assert(dtls.connect { handle = udp, host = '127.0.0.1', port = 9, fingerprint = fingerprint }))
@@ -207,7 +207,7 @@ describe('a client', function()
     udp:close()
   end))
 
-  it('on a socket that is not connected needs an address', loop.run(function()
+  it('fails with EDESTADDRREQ for an unconnected socket and no address', loop.run(function()
     local udp = uv.new_udp()
     assert(udp:bind('127.0.0.1', 0))
     local heard = fate(assert(dtls.connect { handle = udp, fingerprint = fingerprint }))
@@ -217,7 +217,7 @@ describe('a client', function()
     udp:close()
   end))
 
-  it('on a socket that the caller closes meanwhile fails', loop.run(function()
+  it('fails with EBADF when the caller closes the socket before the client begins', loop.run(function()
     local udp = uv.new_udp()
     assert(udp:bind('127.0.0.1', 0))
     local heard = fate(assert(dtls.connect { handle = udp, host = '127.0.0.1', port = 9, fingerprint = fingerprint }))
@@ -228,7 +228,7 @@ describe('a client', function()
   end))
 
   for _, ip in ipairs(pair.addresses) do
-    it(('learns that there is no server (%s)'):format(ip), loop.run(function()
+    it(('fails with ECONNREFUSED when no server listens on the port (%s)'):format(ip), loop.run(function()
       local heard = fate(pair.client({ ip = ip, port = raw.freePort(ip) }, { retransmitTimeout = 30 }))
       heard.wait 'close'
       assert.equal('error close', heard.names())
@@ -237,7 +237,7 @@ describe('a client', function()
       assert.is_true(heard[2][2])
     end))
 
-    it('needs no name when it rejects nobody, but then says that none was proved', loop.run(function()
+    it('needs no name with rejectUnauthorized = false, but then is unauthorized for HOSTNAME_MISMATCH', loop.run(function()
       local server = pair.listening(nil, ip)
       local function connect(options)
         local handle = raw.open(ip)
@@ -258,7 +258,7 @@ describe('a client', function()
       pair.close(conn, handle, server)
     end))
 
-    it('has all its time for the handshake, however long its maker was busy before', loop.run(function()
+    it('has its whole handshakeTimeout, however long the loop was blocked before connect', loop.run(function()
       local silent = raw.open(ip)
       local earlier, passed = uv.new_timer(), false
       loop.block(450)
@@ -273,7 +273,7 @@ describe('a client', function()
       pair.close(conn, silent)
     end))
 
-    it(('gives up a server that never answers (%s)'):format(ip), loop.run(function()
+    it(('gives up a server that never answers, with ERR_DTLS_HANDSHAKE_TIMEOUT (%s)'):format(ip), loop.run(function()
       local silent = raw.open(ip)
       local heard = fate(pair.client(silent, { handshakeTimeout = 60 }))
       heard.wait 'close'
@@ -285,7 +285,7 @@ describe('a client', function()
     end))
   end
 
-  it('fails where there is no way to go', loop.run(function()
+  it('fails with the system\'s error when its local address cannot reach the server', loop.run(function()
     for _, options in ipairs {
       { host = '127.0.0.1', localAddress = '192.0.2.1' }, { host = '127.0.0.1', localAddress = '::1' },
     } do
@@ -297,7 +297,7 @@ describe('a client', function()
     end
   end))
 
-  it('cannot dial from a port that is taken', loop.run(function()
+  it('fails with EADDRINUSE when its local port is taken', loop.run(function()
     local server, taken = pair.listening(), raw.open()
     local heard = fate(pair.client(server, { localAddress = '127.0.0.1', localPort = taken.port }))
     heard.wait 'close'
@@ -306,7 +306,7 @@ describe('a client', function()
     pair.close(server, taken)
   end))
 
-  it('fails when a name does not exist', loop.run(function()
+  it('fails with the resolver\'s error when the host name does not exist', loop.run(function()
     local heard = fate(assert(dtls.connect { host = 'no-such-host.invalid', port = 9, fingerprint = fingerprint }))
     heard.wait 'close'
     assert.equal('error close', heard.names())
@@ -314,7 +314,7 @@ describe('a client', function()
     assert.truthy(heard[1][2].message:find('no-such-host.invalid', 1, true))
   end))
 
-  it('goes on to the next address of a name when one refuses', loop.run(function()
+  it('goes on to the next address of a name when one address refuses (ICMP)', loop.run(function()
     resolving({ '::1', '127.0.0.1' }, function()
       local server = pair.echo(pair.listening(nil, '127.0.0.1'))
       local conn = pair.open(server, { ip = 'localhost', port = server.port }, { retransmitTimeout = 30 })
@@ -324,7 +324,7 @@ describe('a client', function()
     end)
   end))
 
-  it('goes on to the next address of a name when one cannot even be tried', loop.run(function()
+  it('goes on to the next address of a name when the system cannot send to one', loop.run(function()
     resolving({ '255.255.255.255', '127.0.0.1' }, function()
       local server = pair.listening()
       local conn = pair.open(server, { ip = 'localhost', port = server.port })
@@ -333,7 +333,7 @@ describe('a client', function()
     end)
   end))
 
-  it('goes on to the next address with a socket of the caller\'s, too', loop.run(function()
+  it('goes on to the next address of a name with a socket of the caller\'s, too', loop.run(function()
     resolving({ '127.0.0.2', '127.0.0.1' }, function()
       local server = pair.echo(pair.listening(nil, '127.0.0.1'))
       local udp = uv.new_udp()
@@ -345,7 +345,7 @@ describe('a client', function()
     end)
   end))
 
-  it('fails with the last address of a name', loop.run(function()
+  it('fails with ECONNREFUSED when every address of a name refuses', loop.run(function()
     resolving({ '::1', '127.0.0.1', '127.0.0.2' }, function()
       local heard = fate(pair.client({ ip = 'localhost', port = raw.freePort() }, { retransmitTimeout = 20 }))
       heard.wait 'close'
@@ -356,7 +356,7 @@ describe('a client', function()
 
   pair.eachStrategy(function(demux)
     for silent = 1, 2 do
-      it(('goes on to the next address of a name when %d stay silent'):format(silent), loop.run(function()
+      it(('goes on to the next address of a name when %d of its addresses stay silent'):format(silent), loop.run(function()
         local server = pair.echo(pair.listening({ demux = demux }, '127.0.0.1'))
         local others, addresses = {}, {}
         for i = 1, silent do
@@ -376,7 +376,7 @@ describe('a client', function()
       end))
     end
 
-    it('comes back with more patience to an address of a name that was slow', loop.run(function()
+    it('comes back to a slow address of a name, and repeats the hello more often there', loop.run(function()
       local server = pair.listening({ demux = demux }, '127.0.0.1')
       local sent = {} -- random of a hello → how often it was sent
       local between = proxy.new(server, { filter = function(direction, _, data)
@@ -394,7 +394,7 @@ describe('a client', function()
     end))
   end)
 
-  it('does not wait for a repetition when an address of a name refuses and there is another one', loop.run(function()
+  it('goes on to the next address of a name at once when one refuses, without waiting for retransmitTimeout', loop.run(function()
     local server = pair.listening()
     resolving({ '127.0.0.2', '127.0.0.3', '127.0.0.4', '127.0.0.1' }, function()
       local conn = pair.open(server, { ip = 'localhost', port = server.port }, { retransmitTimeout = 60000 })
@@ -403,7 +403,7 @@ describe('a client', function()
     end)
   end))
 
-  it('shares a short deadline among the addresses of a name', loop.run(function()
+  it('shares a handshakeTimeout shorter than retransmitTimeout among the addresses of a name', loop.run(function()
     local server = pair.listening()
     local silent = raw.open('127.0.0.2', server.port)
     resolving({ '127.0.0.2', '127.0.0.1' }, function()
@@ -414,7 +414,7 @@ describe('a client', function()
     end)
   end))
 
-  it('names all addresses of a name when none has answered', loop.run(function()
+  it('names every address of a name in the error when none has answered', loop.run(function()
     local one = raw.open '127.0.0.2'
     local other = raw.open('127.0.0.3', one.port)
     resolving({ '127.0.0.2', '127.0.0.3', '127.0.0.4' }, function()
@@ -431,7 +431,7 @@ describe('a client', function()
   end))
 
   for ending, code in pairs { silent = 'ERR_DTLS_HANDSHAKE_TIMEOUT', refusing = 'ECONNREFUSED' } do
-    it(('does not leave an address of a name that has begun to answer and then is %s'):format(ending), loop.run(function()
+    it(('does not leave an address of a name that has sent a HelloVerifyRequest and then is %s'):format(ending), loop.run(function()
       local server = pair.listening()
       local answered
       local between = proxy.new(server, { ip = '127.0.0.2', filter = function(direction, index, data)
@@ -458,7 +458,7 @@ describe('a client', function()
     end))
   end
 
-  it('passes over link-local addresses of a name, which come without their interface', loop.run(function()
+  it('passes over link-local addresses of a name, which the resolver gives without their interface', loop.run(function()
     resolving({ 'fe80::1', 'FEBF::1', '127.0.0.1' }, function()
       local server = pair.listening()
       local conn = pair.open(server, { ip = 'localhost', port = server.port })
@@ -474,7 +474,7 @@ describe('a client', function()
     end
   end))
 
-  it('asks for addresses of one family when it is told which, or from where to dial', loop.run(function()
+  it('asks the resolver for addresses of one family when family or localAddress gives one', loop.run(function()
     for family, name in pairs { [4] = 'inet', [6] = 'inet6' } do
       resolving({}, function(asked)
         loop.event(pair.client({ ip = 'localhost', port = 9 }, { family = family }), 'error')
@@ -492,7 +492,7 @@ describe('a client', function()
     assert.equal('ERR_DTLS_CONFIG', err.code)
   end))
 
-  it('tries no other address of a name once the application has destroyed it, whatever with', loop.run(function()
+  it('tries no other address of a name once the application has destroyed the client, also with ECONNREFUSED', loop.run(function()
     local silent = raw.open '127.0.0.2'
     local next_one = raw.open('127.0.0.1', silent.port)
     resolving({ '127.0.0.2', '127.0.0.1' }, function()
@@ -510,7 +510,7 @@ describe('a client', function()
     pair.close(silent, next_one)
   end))
 
-  it('fails when a name has no address', loop.run(function()
+  it('fails when the host name has no address', loop.run(function()
     resolving({}, function()
       local heard = fate(pair.client { ip = 'localhost', port = 9 })
       heard.wait 'close'
@@ -518,7 +518,7 @@ describe('a client', function()
     end)
   end))
 
-  it('that is closed while its name is looked up does not start any more', loop.run(function()
+  it('that is closed during the look-up of its host name sends no hello', loop.run(function()
     local server = pair.listening()
     resolving({ '127.0.0.1' }, function()
       local met = pair.record(server, 'accept')
@@ -536,7 +536,7 @@ describe('a client', function()
     end)
   end))
 
-  it('uses the name that it dials as the one to check', loop.run(function()
+  it('checks the server\'s certificate against the host name that it dials', loop.run(function()
     local own = assert(dtls.selfSigned { altNames = { 'good.example' } })
     local server = pair.listening { cert = own.cert, key = own.key }
     resolving({ '127.0.0.1' }, function()
@@ -550,7 +550,7 @@ describe('a client', function()
     pair.close(server)
   end))
 
-  it('survives that its server is gone for a moment', loop.run(function()
+  it('stays open when its server is gone for a moment and the system reports ECONNREFUSED', loop.run(function()
     local server = pair.echo(pair.listening())
     local between = proxy.new(server)
     local conn = pair.open(server, between)
@@ -573,7 +573,7 @@ describe('a client', function()
     pair.close(conn, server, back)
   end))
 
-  it('does not keep a process alive once unreferenced, even before it has found its server', function()
+  it('does not keep a process alive after unref(), even before its server has answered', function()
     local stdout, stderr, status = child.run [[
       local uv, dtls = require 'luv', require 'dtls'
       local identity = dtls.selfSigned()
@@ -590,7 +590,7 @@ describe('a client', function()
     assert.equal(0, status)
   end)
 
-  it('without a listener for its error goes on to close', function()
+  it('closes after an error that has no listener', function()
     local stdout, stderr, status = child.run [[
       local uv, dtls = require 'luv', require 'dtls'
       local conn = dtls.connect { host = '127.0.0.1', port = 9, fingerprint = ('00'):rep(32), retransmitTimeout = 20 }

@@ -40,7 +40,7 @@ describe('a connection', function()
       pair.close(conn, server)
     end))
 
-    it('tells what happens in order, and closes once', loop.run(function()
+    it('emits its events in order, and close once', loop.run(function()
       local server = pair.listening({ demux = demux }, ip)
       local order = {}
       local function note(who, emitter, ...)
@@ -66,7 +66,7 @@ describe('a connection', function()
       assert.equal('message close', own.names())
     end))
 
-    it('that closes takes leave: the peer closes, too, and no error is spoken of', loop.run(function()
+    it('that closes sends close_notify: its peer closes, too, and neither emits an error', loop.run(function()
       local server = pair.listening({ demux = demux }, ip)
       for _, first in ipairs { 'client', 'server' } do
         local conn, accepted = pair.open(server)
@@ -84,7 +84,7 @@ describe('a connection', function()
       assert.equal(0, server:stats().unhandledErrors)
     end))
 
-    it('gives an error that nobody hears to missingHandlerType, at either end, but not that of a handshake at a server', loop.run(function()
+    it('gives an error without a listener to missingHandlerType at either end, except a handshake\'s error at a server', loop.run(function()
       local server = pair.listening({ demux = demux }, ip)
       local missing = {}
       local function watched(emitter, who)
@@ -110,7 +110,7 @@ describe('a connection', function()
       assert.same({ 'client one', 'server two', 'again four' }, missing)
     end))
 
-    it('that is destroyed says nothing to its peer', loop.run(function()
+    it('that is destroyed sends nothing to its peer', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local between = proxy.new(server)
       local conn, accepted = pair.open(server, between)
@@ -132,7 +132,7 @@ describe('a connection', function()
       pair.close(other, server, between)
     end))
 
-    it('that is destroyed with an error announces it, then closes', loop.run(function()
+    it('that is destroyed with an error emits the error, then close', loop.run(function()
       local server = pair.listening({ demux = demux }, ip)
       local conn, accepted = pair.open(server)
       for _, each in ipairs { conn, accepted } do
@@ -167,7 +167,7 @@ describe('a connection', function()
       pair.close(server)
     end))
 
-    it('calls back from close, also when it is closed already, or closed twice', loop.run(function()
+    it('calls back from close, also when close is called twice or after the connection has closed', loop.run(function()
       local server = pair.listening({ demux = demux }, ip)
       local conn = pair.open(server)
       local closes, calls = pair.record(conn, 'close'), 0
@@ -205,7 +205,7 @@ describe('a connection', function()
       pair.close(server)
     end))
 
-    it('calls back from send with what it returned, on a later tick', loop.run(function()
+    it('calls back from send with the results that send returned, on a later tick', loop.run(function()
       local server = pair.listening({ demux = demux }, ip)
       local conn = pair.open(server)
       local back
@@ -220,7 +220,7 @@ describe('a connection', function()
       pair.close(conn, server)
     end))
 
-    it('refuses an empty message, and delivers none', loop.run(function()
+    it('refuses to send an empty message, and delivers none that its peer sends', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local conn = pair.open(server)
       local ok, err = conn:send ''
@@ -231,7 +231,7 @@ describe('a connection', function()
       pair.close(conn, server)
     end))
 
-    it('refuses what does not fit a datagram, and says what would', loop.run(function()
+    it('refuses a message that does not fit a datagram, and says which length would fit', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local conn = pair.open(server)
       local limit = conn:getDataMtu()
@@ -336,7 +336,7 @@ describe('a connection', function()
       assert.equal('ENOTCONN', select(2, conn:exportKeyingMaterial(60, 'EXPERIMENTAL')).code)
     end))
 
-    it('counts what passes', loop.run(function()
+    it('counts messages, datagrams and bytes in both directions', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local between = proxy.new(server)
       local conn, accepted = pair.open(server, between)
@@ -368,7 +368,7 @@ describe('a connection', function()
       assert.equal(#between.recorded.client, all.datagramsOut)
     end))
 
-    it('tells that it is idle, and stays open', loop.run(function()
+    it('emits timeout when it is idle, and stays open', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux, timeout = 150 * loop.patience }, ip))
       local conn, accepted = pair.open(server)
       loop.event(accepted, 'timeout')
@@ -382,7 +382,7 @@ describe('a connection', function()
       pair.close(conn, server)
     end))
 
-    it('is idle once, until there was traffic; never with a timeout of 0', loop.run(function()
+    it('emits timeout once until there is traffic again, and never with setTimeout(0)', loop.run(function()
       local server = pair.listening({ demux = demux }, ip)
       local one, two, three = pair.open(server), pair.open(server), pair.open(server)
       local idle, never = pair.record(one, 'timeout'), pair.record(two, 'timeout')
@@ -398,7 +398,7 @@ describe('a connection', function()
     end))
   end)
 
-  it('refuses to send what is no string', loop.run(function()
+  it('raises when send gets anything but a string', loop.run(function()
     local server = pair.listening()
     local conn = pair.open(server)
     for _, value in ipairs { 7, true, {} } do
@@ -410,7 +410,7 @@ describe('a connection', function()
     pair.close(conn, server)
   end))
 
-  it('refuses a timeout that is no number of milliseconds', loop.run(function()
+  it('raises for a timeout that is no number of milliseconds', loop.run(function()
     local server = pair.listening()
     local conn = pair.open(server)
     for _, value in ipairs { -1, 1.5, '7', 0 / 0 } do
@@ -421,7 +421,7 @@ describe('a connection', function()
     pair.close(conn, server)
   end))
 
-  it('lets a process end that has nothing else to do, once unreferenced', function()
+  it('lets a process end that has nothing else to do, after unref()', function()
     local stdout, stderr, status = child.run [[
       local uv, dtls = require 'luv', require 'dtls'
       local identity = dtls.selfSigned()
@@ -490,7 +490,7 @@ describe('a handshake', function()
   end))
 
   pair.eachStrategy(function(demux)
-    -- Doubling the wait would take its time where much is lost.
+    -- A constant wait: doubling it would take long where many datagrams are lost.
     local function always25() return 25 * loop.patience end
 
     local function lossy(filter, mtu, wait)
@@ -508,7 +508,7 @@ describe('a handshake', function()
     for _, mtu in ipairs { 1228, 300 } do
       it(('completes whichever single datagram is lost, by repeating flights (MTU %d)'):format(mtu), loop.run(function()
         local clean = lossy(nil, mtu, 5000 * loop.patience) -- so that nothing is repeated
-        -- Without the round trip at the end, and what follows it.
+        -- Only the handshake's datagrams, without those of the round trip and of close.
         local count = { server = 0, client = 0 }
         for direction in pairs(count) do
           for _, data in ipairs(clean.recorded[direction]) do
@@ -564,14 +564,14 @@ describe('a handshake', function()
       end, 300)
     end))
 
-    it('is not ended by a forged fatal alert, whenever it comes', loop.run(function()
+    it('is not ended by a forged fatal alert, whenever the alert comes', loop.run(function()
       local forged = '\21\254\253' .. ('\0'):rep(8) .. '\0\2' .. '\2\40'
-      -- Nothing is lost, so nobody waits; but a slow machine must not need longer than this for a flight.
+      -- Nothing is lost, so no flight is repeated unless a slow machine needs longer than this for one.
       local between = lossy(function(_, _, data) return { forged, data, forged } end, nil, 1000 * loop.patience)
       assert.is_true(#between.recorded.server >= 3)
     end))
 
-    it('is not locked out by junk that claims to be protected, whenever it comes', loop.run(function()
+    it('is not disturbed by forged records of epoch 1, whenever they come', loop.run(function()
       local record = '\23\254\253\0\1' .. ('\0'):rep(5) .. '\9\0\32' .. ('x'):rep(32)
       local between, repeated = lossy(function(_, _, data) return { record:rep(17), data } end)
       assert.is_true(#between.recorded.server >= 3)
@@ -621,7 +621,7 @@ describe('a handshake', function()
       pair.close(server)
     end))
 
-    it('without a suite in common fails on both sides', loop.run(function()
+    it('without a cipher suite in common fails on both sides', loop.run(function()
       local server = pair.listening { demux = demux, ciphers = 'ECDHE-ECDSA-AES128-GCM-SHA256' }
       local failed = pair.record(server, 'clientError')
       local conn = pair.client(server, {
@@ -639,7 +639,7 @@ describe('a handshake', function()
   end)
 
   describe('that gets no answer', function()
-    it('repeats its flight after retransmitTimeout, then gives up', loop.run(function()
+    it('repeats its flight after retransmitTimeout, and fails after handshakeTimeout', loop.run(function()
       local silent = raw.open()
       local conn = pair.client(silent, { retransmitTimeout = 20, handshakeTimeout = 300 })
       local heard = pair.record(conn, 'error', 'close')
@@ -649,12 +649,12 @@ describe('a handshake', function()
       assert.truthy(heard[1][2].message:find('300', 1, true))
       assert.is_true(#silent.inbox >= 2, 'only ' .. #silent.inbox .. ' hellos')
       assert.equal(#silent.inbox - 1, conn:stats().retransmits)
-      -- The same hello but for the record's sequence number.
+      -- The repeated hello differs in the record's sequence number alone (RFC 6347 §4.2.4).
       assert.equal(silent.inbox[1]:sub(12), silent.inbox[2]:sub(12))
       pair.close(silent)
     end))
 
-    it('asks a function for each wait: first with 0, then with the wait before', loop.run(function()
+    it('asks a retransmitTimeout function for each wait, first with 0, then with the previous wait', loop.run(function()
       local silent = raw.open()
       local asked, answers = {}, {}
       local conn = pair.client(silent, {
@@ -672,7 +672,7 @@ describe('a handshake', function()
       pair.close(conn, silent)
     end))
 
-    it('takes another number or function for a connection alone', loop.run(function()
+    it('takes from setRetransmitTimeout a number or a function for one connection alone', loop.run(function()
       local silent = raw.open()
       local asked = {}
       local conn = pair.client(silent, { retransmitTimeout = 60000 })
@@ -698,7 +698,7 @@ describe('a handshake', function()
       pair.close(silent)
     end))
 
-    it('fails with the error of such a function, or when its answer is no number', loop.run(function()
+    it('fails with ERR_DTLS_CALLBACK when the retransmitTimeout function throws or returns no number', loop.run(function()
       local silent = raw.open()
       for _, failing in ipairs {
         function() error 'oops' end,
@@ -716,7 +716,7 @@ describe('a handshake', function()
       pair.close(silent)
     end))
 
-    it('is asked of the function on the server\'s side, too', loop.run(function()
+    it('asks the retransmitTimeout function of a server, too', loop.run(function()
       local asked = {}
       local server = pair.echo(pair.listening {
         retransmitTimeout = function(previous)
@@ -753,7 +753,7 @@ describe('a listener', function()
       return assert(dtls.connect(options))
     end
     local function guilty() error 'oops' end
-    -- A well-behaved pair beside it: its echo comes after whatever went before.
+    -- A well-behaved pair on the same server: its echo comes after whatever the listener has done.
     server:on('connection', function(conn) conn:on('message', function(data) conn:send('re: ' .. data) end) end)
     local good = dial()
     local function fence(callback)
@@ -864,7 +864,7 @@ describe('a listener', function()
 
   for _, demux in ipairs(pair.strategies) do
     for event, script in pairs(scripts) do
-      it(('that throws in %s disturbs nobody else (%s sockets)'):format(event, demux), function()
+      it(('that throws in %s disturbs no other connection (%s sockets)'):format(event, demux), function()
         local stdout, stderr, status = child.run(preamble:format(demux, script))
         assert.equal('end\nran dry\n', stdout, stderr)
         assert.equal(0, status)
@@ -986,7 +986,7 @@ end)
 
 describe('many connections, one after the other,', function()
   for _, demux in ipairs(pair.strategies) do
-    it(('leave no memory behind (%s sockets)'):format(demux), function()
+    it(('leave no memory allocated (%s sockets)'):format(demux), function()
       local stdout, stderr = child.run(([[
         local uv, dtls = require 'luv', require 'dtls'
         local identity = dtls.selfSigned()

@@ -13,14 +13,14 @@ local function openssl(command)
   return text
 end
 
--- A self-signed certificate whose key is one that the module does not make itself.
+-- A self-signed certificate with a key of a type that selfSigned() does not make.
 local function pairOf(newkey)
   local text = openssl(('openssl req -x509 -nodes -newkey %s -subj /CN=localhost -days 1 -keyout -'):format(newkey))
   return assert(text:match '(%-%-%-%-%-BEGIN CERTIFICATE.*END CERTIFICATE%-%-%-%-%-)'),
     assert(text:match '(%-%-%-%-%-BEGIN PRIVATE KEY.-END PRIVATE KEY%-%-%-%-%-)')
 end
 
--- The runtime failure that every call which takes credentials gives alike.
+-- Asserts that every call which takes credentials returns the same error for these options.
 local function assertRefused(role, options, ...)
   for _, call in ipairs {
     function() return dtls.createContext(role, options) end,
@@ -51,21 +51,21 @@ describe('the options of a context', function()
     assert.truthy(err:find('context_spec.lua', 1, true), 'blames another line: ' .. err)
   end
 
-  it('must be a table, for a role that exists', function()
+  it('must be a table, and the role \'server\' or \'client\'', function()
     assertThrows('role', 'peer', {})
     assertThrows('role', nil, {})
     assertThrows('options', 'server')
     assertThrows('options', 'server', 'cert')
   end)
 
-  it('are refused by name when they do not exist', function()
+  it('raise an error that names an option that does not exist', function()
     assertThrows("'certificate'", 'server', { certificate = identity.cert })
     assertThrows("'1'", 'server', { 'cert' })
     assertThrows("'host'", 'client', { host = '127.0.0.1' })
     assertThrows("'maxConnections'", 'server', { maxConnections = 1 })
   end)
 
-  it('are refused by name when they are of the wrong type', function()
+  it('raise an error that names an option of the wrong type', function()
     local wrong = {
       cert = 7, key = true, ca = { 7 }, crl = { {} }, passphrase = 7, ciphers = {}, groups = 7, sigalgs = false,
       minVersion = 1.2, maxVersion = {}, psk = 'secret', pskIdentityHint = 7, requestCert = 'yes',
@@ -75,18 +75,18 @@ describe('the options of a context', function()
     for name, value in pairs(wrong) do assertThrows("'" .. name .. "'", 'server', { [name] = value }) end
   end)
 
-  it('say which values a number may have', function()
+  it('raise an error that says which values a number may have', function()
     local cases = { mtu = { 227, '228' }, linkMtu = { 255, '256' }, retransmitTimeout = { 60001, '60000' }, timeout = { 1.5, 'whole' } }
     for name, case in pairs(cases) do
       assertRefused('server', { cert = identity.cert, key = identity.key, [name] = case[1] }, name .. ':', case[2])
     end
   end)
 
-  it('may not give the MTU twice', function()
+  it('may not give both mtu and linkMtu', function()
     assertRefused('client', { mtu = 1228, linkMtu = 1280 }, 'mtu and linkMtu')
   end)
 
-  it('may not be of the other role, where they would do nothing', function()
+  it('may not have an option of the other role, where it would have no effect', function()
     for name, value in pairs { requestCert = true, pskIdentityHint = 'hint', ticketKeys = ('k'):rep(80) } do
       assertRefused('client', { fingerprint = identity.fingerprint, [name] = value }, name .. ':', 'client')
       assert.truthy(dtls.createContext('server', { cert = identity.cert, key = identity.key, [name] = value }))
@@ -109,7 +109,7 @@ describe('the options of a context', function()
 end)
 
 describe('a context', function()
-  it('takes PEM text, a list of texts, and objects that export it', function()
+  it('takes PEM text, a list of texts, and objects with export()', function()
     local function exporting(text) return { export = function() return text end } end
     for _, options in ipairs {
       { cert = identity.cert, key = identity.key },
@@ -121,14 +121,14 @@ describe('a context', function()
     end
   end)
 
-  it('takes a certificate of every kind, several at once', function()
+  it('takes certificates of all key types, several at once', function()
     local rsa = pki.selfSigned { type = 'rsa' }
     local ed25519 = assert(dtls.selfSigned { type = 'ed25519' })
     assert.truthy(dtls.createContext('server', { cert = { identity.cert, rsa.cert }, key = { identity.key, rsa.key } }))
     assert.truthy(dtls.createContext('server', { cert = ed25519.cert, key = ed25519.key }))
   end)
 
-  it('opens an encrypted key with the passphrase, and never without', function()
+  it('opens an encrypted key with the right passphrase alone', function()
     local path = os.tmpname()
     local file = assert(io.open(path, 'w'))
     file:write(identity.key)
@@ -141,7 +141,7 @@ describe('a context', function()
     assertRefused('server', { cert = identity.cert, key = key }, 'key', 'passphrase')
   end)
 
-  it('refuses garbage instead of PEM, and says which option it was', function()
+  it('refuses garbage instead of PEM, and names the option', function()
     assertRefused('server', { cert = 'garbage', key = identity.key }, 'cert')
     assertRefused('server', { cert = '', key = identity.key }, 'cert')
     assertRefused('server', { cert = identity.cert, key = 'garbage' }, 'key')
@@ -170,7 +170,7 @@ describe('a context', function()
     assertRefused('server', {}, 'cert and key, or psk')
   end)
 
-  it('refuses RSA with 1024 bits', function()
+  it('refuses an RSA key of 1024 bits', function()
     local cert, key = pairOf 'rsa:1024'
     assertRefused('server', { cert = cert, key = key }, 'cert', 'too small')
   end)
@@ -182,18 +182,18 @@ describe('a context', function()
     assertRefused('server', with('sigalgs', 'ECDSA+MD7'), 'sigalgs')
   end)
 
-  it('refuses CBC suites although OpenSSL has them', function()
+  it('refuses CBC cipher suites although OpenSSL has them', function()
     local cbc = 'ECDHE-ECDSA-AES128-SHA256:AES128-SHA'
     assertRefused('server', { cert = identity.cert, key = identity.key, ciphers = cbc }, 'ciphers', 'AEAD')
   end)
 
-  it('refuses other versions than DTLS 1.2', function()
+  it('refuses every version but DTLS 1.2', function()
     assertRefused('server', { cert = identity.cert, key = identity.key, minVersion = 'DTLSv1' }, 'minVersion', 'DTLSv1.2')
     assertRefused('client', { fingerprint = identity.fingerprint, maxVersion = 'TLSv1.3' }, 'maxVersion', 'DTLSv1.2')
     assert.truthy(dtls.createContext('client', { minVersion = 'DTLSv1.2', maxVersion = 'DTLSv1.2', fingerprint = identity.fingerprint }))
   end)
 
-  it('refuses keys and identities that are too long, empty, or not of the role\'s shape', function()
+  it('refuses pre-shared keys and identities that are too long, empty, or not of the role\'s type', function()
     assertRefused('client', { psk = { identity = 'me', key = '' } }, 'psk')
     assertRefused('client', { psk = { identity = 'me', key = ('k'):rep(1000) } }, 'psk')
     assertRefused('client', { psk = { identity = ('i'):rep(1000), key = 'key' } }, 'psk')
@@ -202,7 +202,7 @@ describe('a context', function()
     assertRefused('server', { psk = { me = 7 } }, 'psk')
   end)
 
-  it('is never half made: after a refusal the same options with the mistake mended work', function()
+  it('is made from the same options once the mistake that was refused is mended', function()
     local options = { cert = identity.cert, key = identity.key, ciphers = 'NO-SUCH-SUITE' }
     assert.is_nil(dtls.createContext('server', options))
     options.ciphers = 'ECDHE-ECDSA-AES128-GCM-SHA256'
@@ -218,7 +218,7 @@ describe('a context', function()
     assert.truthy(err:find("'context'", 1, true))
   end)
 
-  it('may not be given together with an option that it carries', function()
+  it('may not be given together with an option that belongs to the context', function()
     local made = assert(dtls.createContext('server', { cert = identity.cert, key = identity.key, timeout = 5 }))
     for _, options in ipairs { { key = identity.key }, { ciphers = 'ECDHE' }, { timeout = 5 } } do
       options.context = made
@@ -229,13 +229,13 @@ describe('a context', function()
     assert.truthy(dtls.createServer { context = made, handshakeTimeout = 5 })
   end)
 
-  it('must be one of ours', function()
+  it('must be a context that createContext made', function()
     local ok, err = pcall(dtls.createServer, { context = {} })
     assert.is_false(ok)
     assert.truthy(err:find("'context'", 1, true))
   end)
 
-  it('brings its settings, the options of the call come first, the defaults last', function()
+  it('brings its settings, which override the defaults and which the options of a call override', function()
     local made = assert(dtls.createContext('client', { fingerprint = identity.fingerprint, handshakeTimeout = 7, linkMtu = 600 }))
     local _, settings = context.resolve('client', { context = made, retransmitTimeout = 9 })
     assert.equal(7, settings.handshakeTimeout)
@@ -282,14 +282,14 @@ describe('the secure profile', function()
     assert.equal(128, cipher.bits)
   end))
 
-  it('lets the server\'s order of suites decide', loop.run(function()
+  it('lets the server\'s order of cipher suites decide', loop.run(function()
     local cipher = negotiated({ ciphers = 'ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305' },
       { ciphers = 'ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES256-GCM-SHA384' })
     assert.equal('ECDHE-ECDSA-AES256-GCM-SHA384', cipher.name)
   end))
 
   for _, kind in ipairs { 'ec', 'rsa', 'ed25519' } do
-    it('works with an identity of type ' .. kind .. ' on either side', loop.run(function()
+    it('works on either side with a certificate of type ' .. kind, loop.run(function()
       local own = pki.selfSigned { type = kind }
       local server = pair.echo(pair.listening { cert = own.cert, key = own.key, requestCert = true, fingerprint = own.fingerprint })
       local conn, accepted = pair.open(server, nil, { cert = own.cert, key = own.key, fingerprint = own.fingerprint })
@@ -304,7 +304,7 @@ describe('the secure profile', function()
     'ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-ECDSA-CHACHA20-POLY1305', 'ECDHE-ECDSA-AES256-GCM-SHA384',
     'ECDHE-ECDSA-AES128-CCM8', -- which OpenSSL 3.2 and later rate below security level 2
   } do
-    it('speaks ' .. suite, loop.run(function()
+    it('negotiates ' .. suite, loop.run(function()
       local server = pair.echo(pair.listening { ciphers = suite })
       local conn = pair.open(server, nil, { ciphers = suite })
       assert.equal(suite, conn:getCipher().name)
@@ -313,7 +313,7 @@ describe('the secure profile', function()
     end))
   end
 
-  it('with a key in common needs no certificate, and tells who the client is', loop.run(function()
+  it('with a pre-shared key needs no certificate, and the server knows the client\'s identity', loop.run(function()
     local server = pair.echo(pair.listening { psk = { alice = 'her key', bob = 'his key' } })
     local conn, accepted = pair.open(server, nil, { psk = { identity = 'bob', key = 'his key' } })
     assert.equal('bob', accepted.pskIdentity)
@@ -325,7 +325,7 @@ describe('the secure profile', function()
   end))
 end)
 
-describe('who is trusted', function()
+describe('a peer that is trusted', function()
   local ca = assert(dtls.selfSigned { commonName = 'localhost', altNames = { 'localhost', '127.0.0.1' } })
 
   -- The error with which a client gives up, or true.
@@ -340,59 +340,59 @@ describe('who is trusted', function()
     return result, why, bySelf, refused
   end
 
-  it('is a server whose certificate and name are good', loop.run(function()
+  it('is a server whose certificate has a trusted issuer and the right name', loop.run(function()
     assert.is_true((attempt({ cert = ca.cert, key = ca.key }, { ca = ca.cert })))
     assert.is_true((attempt({ cert = ca.cert, key = ca.key }, { ca = ca.cert, servername = 'localhost' })))
   end))
 
-  it('is no server with another name', loop.run(function()
+  it('is no server whose certificate has another name', loop.run(function()
     local ok, err = attempt({ cert = ca.cert, key = ca.key }, { ca = ca.cert, servername = 'example.org' })
     assert.is_false(ok)
     assert.equal('ERR_DTLS_CERTIFICATE', err.code)
     assert.equal('HOSTNAME_MISMATCH', err.reason)
   end))
 
-  it('is no server with another address', loop.run(function()
+  it('is no server whose certificate has another address', loop.run(function()
     local named = assert(dtls.selfSigned { altNames = { 'localhost', '127.0.0.2' } })
     local ok, err = attempt({ cert = named.cert, key = named.key }, { ca = named.cert })
     assert.is_false(ok)
     assert.equal('IP_ADDRESS_MISMATCH', err.reason)
   end))
 
-  it('is no server whose certificate nobody vouches for', loop.run(function()
+  it('is no server whose certificate no CA in `ca` has signed', loop.run(function()
     local ok, err = attempt(nil, { ca = ca.cert })
     assert.is_false(ok)
     assert.equal('ERR_DTLS_CERTIFICATE', err.code)
     assert.equal('DEPTH_ZERO_SELF_SIGNED_CERT', err.reason)
   end))
 
-  it('is nobody in particular with rejectUnauthorized = false, and the connection says why not', loop.run(function()
+  it('is no untrusted server with rejectUnauthorized = false: it is connected, but authorized is false with the reason', loop.run(function()
     local ok, _, authorized = attempt(nil, { ca = ca.cert, rejectUnauthorized = false })
     assert.is_true(ok)
     assert.same({ false, 'DEPTH_ZERO_SELF_SIGNED_CERT' }, authorized)
   end))
 
-  it('is no server with another fingerprint', loop.run(function()
+  it('is no server whose certificate has another fingerprint', loop.run(function()
     local ok, err = attempt(nil, { fingerprint = ca.fingerprint })
     assert.is_false(ok)
     assert.equal('ERR_DTLS_CERTIFICATE', err.code)
     assert.equal('FINGERPRINT_MISMATCH', err.reason)
   end))
 
-  it('needs chain and fingerprint when both are given', loop.run(function()
+  it('needs both a verified chain and the fingerprint when ca and fingerprint are given', loop.run(function()
     local both = { ca = ca.cert, fingerprint = ca.fingerprint }
     assert.is_true((attempt({ cert = ca.cert, key = ca.key }, both)))
     assert.is_false((attempt({ cert = ca.cert, key = ca.key }, { ca = ca.cert, fingerprint = pair.identity.fingerprint })))
     assert.is_false((attempt(nil, { ca = ca.cert, fingerprint = pair.identity.fingerprint })))
   end))
 
-  it('is no client without a certificate when the server requests one', loop.run(function()
+  it('is no client without a certificate when the server has requestCert', loop.run(function()
     local ok, _, _, refused = attempt({ requestCert = true, ca = ca.cert, retransmitTimeout = 30 }, { retransmitTimeout = 30 })
     assert.is_false(ok)
     assert.equal('clientError', refused[1][1])
   end))
 
-  it('is a client without a certificate when the server requests one and does not insist', loop.run(function()
+  it('need not show a certificate to a server with requestCert and rejectUnauthorized = false', loop.run(function()
     local server = pair.listening { requestCert = true, rejectUnauthorized = false, ca = ca.cert }
     local conn, accepted = pair.open(server)
     assert.same({ false, 'NO_PEER_CERTIFICATE' }, pair.verdict(accepted))
@@ -407,14 +407,14 @@ describe('an option that OpenSSL or the system reads up to a zero byte', functio
     assert.truthy(err.message:find(name, 1, true), ('%q is missing from: %s'):format(name, err.message))
   end
 
-  -- Each would be taken if what follows the zero byte were left out.
+  -- Each option would be accepted if what follows its zero byte were left out.
   local texts = {
     passphrase = 'secret', ciphers = context.profile.ciphers, groups = 'X25519', sigalgs = context.profile.sigalgs,
     minVersion = 'DTLSv1.2', maxVersion = 'DTLSv1.2', keylog = '/dev/null', srtpProfiles = 'SRTP_AES128_CM_SHA1_80',
     options = 'NO_TICKET', modes = 'AUTO_RETRY',
   }
   for name, text in pairs(texts) do
-    it(('is refused with one: %s'):format(name), function()
+    it(('is refused with a zero byte: %s'):format(name), function()
       for _, bad in ipairs { text .. '\0', text .. '\0more', '\0' .. text } do
         local given = { cert = identity.cert, key = identity.key, [name] = bad }
         for _, role in ipairs { 'server', 'client' } do assertNamed(name, dtls.createContext(role, given)) end
@@ -425,19 +425,19 @@ describe('an option that OpenSSL or the system reads up to a zero byte', functio
     end)
   end
 
-  it('is refused with one: pskIdentityHint', function()
+  it('is refused with a zero byte: pskIdentityHint', function()
     assertNamed('pskIdentityHint', dtls.createContext('server', { psk = { device = ('k'):rep(32) }, pskIdentityHint = 'hint\0more' }))
   end)
 
   for _, name in ipairs { 'host', 'localAddress', 'servername' } do
-    it(('is refused with one: %s'):format(name), function()
+    it(('is refused with a zero byte: %s'):format(name), function()
       local given = { host = '127.0.0.1', port = 9, fingerprint = identity.fingerprint }
       given[name] = '127.0.0.1\0more'
       assertNamed(name, dtls.connect(given))
     end)
   end
 
-  it('is refused with one by every setter, which leaves all as it was', function()
+  it('is refused with a zero byte by every setter, which changes nothing', function()
     local made = assert(dtls.createContext('server', { cert = identity.cert, key = identity.key }))
     local before = made:info()
     for method, bad in pairs {

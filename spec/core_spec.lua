@@ -1,5 +1,5 @@
--- The C core by itself, without the Lua layer and without an event loop: on the loopback interface a datagram that was
--- sent is there.
+-- The C core by itself, without the Lua layer and without an event loop: a datagram that was sent over the loopback
+-- interface has arrived.
 
 local uv = require 'luv'
 local core = require 'dtls.core'
@@ -51,7 +51,7 @@ describe('core.fd', function()
     assert.equal(udp:fileno(), core.fd(setmetatable({}, { __index = { _handle = udp } })))
   end)
 
-  it('is nil and EBADF for what is closed or has no socket yet', function()
+  it('is nil and EBADF for a handle that is closed or has no socket yet', function()
     local udp = socket '127.0.0.1'
     udp:close()
     for _, value in ipairs { udp, { _handle = udp }, { recvStart = print }, socket() } do
@@ -62,7 +62,7 @@ describe('core.fd', function()
     end
   end)
 
-  it('raises for anything else', function()
+  it('raises for anything but a UDP handle', function()
     local tcp, timer = uv.new_tcp(), uv.new_timer()
     open[1], open[2] = tcp, timer
     for _, value in ipairs { 7, 'udp', true, print, tcp, timer, io.stdout, newproxy(true), { _handle = tcp }, { _handle = 7 }, {},
@@ -77,14 +77,14 @@ describe('core.fd', function()
 end)
 
 describe('core.configure_socket', function()
-  it('sets what the system lets it', function()
+  it('sets the options that the system lets it set', function()
     local udp = socket '127.0.0.1'
     assert.is_true(core.configure_socket(core.fd(udp), { receive_buffer = 32768, send_buffer = 32768, reuse_port = true }))
     assert.equal(65536, udp:recv_buffer_size()) -- Linux doubles it
     assert.equal(65536, udp:send_buffer_size())
   end)
 
-  it('gives nil and an error for what is no socket', function()
+  it('gives nil and an error for a descriptor that is no socket', function()
     local ok, err = core.configure_socket(-1, { receive_buffer = 32768 })
     assert.is_nil(ok)
     assert.equal('EBADF', err.code)
@@ -106,7 +106,7 @@ describe('core.error', function()
     assert.equal(getmetatable(err), getmetatable(core.error('A', 'b')))
   end)
 
-  it('raises without them', function()
+  it('raises without a code or a sentence', function()
     assert.is_false((pcall(core.error)))
     assert.is_false((pcall(core.error, 'A')))
     assert.is_false((pcall(core.error, {}, 'b')))
@@ -114,7 +114,7 @@ describe('core.error', function()
 end)
 
 describe('core.context', function()
-  it('raises for another role, and without options', function()
+  it('raises for an unknown role, and without options', function()
     assert.is_false((pcall(core.context, 'peer', {})))
     assert.is_false((pcall(core.context, nil, {})))
     assert.is_false((pcall(core.context, 'server')))
@@ -160,7 +160,7 @@ describe('core.context', function()
 end)
 
 for _, demux in ipairs { 'connected', 'shared' } do
-  describe(('by hand (%s sockets)'):format(demux), function()
+  describe(('an endpoint without an event loop (%s sockets):'):format(demux), function()
     local ip = '127.0.0.1'
     local udp, endpoint, port
     local accepted -- owners: {association=, said=}
@@ -185,7 +185,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       return assert(core.client(assert(context('client', options)), core.fd(handle), all)), handle
     end
 
-    -- message, more: what next() has read for it already.
+    -- message, more: what next() has already read for this association.
     local function serve(owner, message, more)
       local association = owner.association
       if not owner.open then
@@ -204,7 +204,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       owner.err = more
     end
 
-    -- What an event loop would do: all that can be done now.
+    -- Does what an event loop would do: everything that is possible now.
     local function turn()
       repeat
         while true do
@@ -214,7 +214,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
             local owner = { association = association, said = {}, known = known, displaced = displaced }
             association:set_owner(owner)
             accepted[#accepted + 1] = owner
-            -- The second repetition would be read by the next client on that port, which cannot tell it from an answer.
+            -- The next client on that port would read a second repetition, and could not tell it from an answer to its own hello.
             if interval then association:set_retransmit(interval, 60000) end
             serve(owner)
           elseif kind == 'read' then
@@ -269,7 +269,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       client:close()
     end)
 
-    it('a server has a descriptor for each peer in the connected strategy alone', function()
+    it('an association of a server has a descriptor of its own in the connected strategy alone', function()
       local owner = establish((dial { reject = false }))
       if demux == 'connected' then
         assert.is_number(owner.association:fd())
@@ -279,7 +279,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       end
     end)
 
-    it('the verified hello may be ignored, which refuses it', function()
+    it('accept() refuses a verified hello once next() has been called again', function()
       local client = dial { reject = false }
       client:handshake()
       assert.is_nil(endpoint:next())
@@ -293,7 +293,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       client:close()
     end)
 
-    it('nothing is accepted twice, or after the context has changed', function()
+    it('accept() accepts no hello twice, and none after set_context()', function()
       local client = dial { reject = false }
       client:handshake()
       endpoint:next()
@@ -313,7 +313,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       other:close()
     end)
 
-    it('calls before the handshake say what is missing', function()
+    it('calls before the handshake return ENOTCONN or nothing', function()
       local client = dial { reject = false }
       local ok, err = client:write 'early'
       assert.is_nil(ok)
@@ -330,7 +330,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       client:close()
     end)
 
-    it('a flight that is due is repeated', function()
+    it('handle_timeout() repeats a flight that is due', function()
       local client = dial { reject = false }
       client:set_retransmit(1, 0)
       client:handshake()
@@ -341,7 +341,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       client:close()
     end)
 
-    it('an idle association keeps working', function()
+    it('an association that has been idle keeps working', function()
       local client = dial { reject = false }
       local owner = establish(client)
       for i = 1, 100 do
@@ -356,7 +356,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
     end)
 
     if demux == 'connected' then
-      it('what one socket has of others is set aside up to a limit', function()
+      it('reading one socket sets aside the datagrams of other peers up to a limit', function()
         local LIMIT, TURN = 1024, 64
         local client, handle = dial { reject = false }
         local association = establish(client).association
@@ -372,7 +372,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       end)
     end
 
-    describe('record buffers are given back by', function()
+    describe('libssl\'s record buffers are freed by', function()
       local BUFFERS = 12000 -- bytes, less than the smallest of libssl's
 
       local function measured(name, body)
@@ -429,7 +429,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       end)
     end)
 
-    it('ticket keys that cannot be leave a context those that it has', function()
+    it('set_ticket_keys() leaves a context its keys when it refuses new ones', function()
       local first, second = ('1'):rep(80), ('2'):rep(80)
       local made = assert(context('server', { ticket_keys = { first, second } }))
       assert(endpoint:set_context(made))
@@ -454,7 +454,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       assert.is_false((visit(session)))
     end)
 
-    it('wrong arguments raise', function()
+    it('every method raises for wrong arguments', function()
       local client = dial { reject = false }
       local owner = establish(client)
       for _, call in ipairs {
@@ -510,7 +510,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       accepted = {}
     end)
 
-    it('associations outlive their endpoint', function()
+    it('an association outlives its endpoint', function()
       local client = dial { reject = false }
       local owner = establish(client)
       endpoint:close()
@@ -530,7 +530,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       accepted = {}
     end)
 
-    it('an association that is closed with a datagram in hand leaves the endpoint well', function()
+    it('an association may be closed before it has read its datagram, and the endpoint goes on', function()
       local client = dial { reject = false }
       local owner = establish(client)
       if demux == 'shared' then
@@ -546,7 +546,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       again:close()
     end)
 
-    it('the collector may take everything, in whatever order', function()
+    it('the garbage collector may free all objects, in any order', function()
       for _ = 1, 20 do
         local client = dial { reject = false }
         establish(client)
@@ -558,7 +558,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       endpoint = assert(core.endpoint(assert(context 'server'), core.fd(udp), demux))
     end)
 
-    it('a parallel handshake takes its path over when it is promoted', function()
+    it('a promoted association takes the 4-tuple over from its predecessor', function()
       local client, handle = dial { reject = false }
       local old = establish(client)
       local address = handle:getsockname()
@@ -588,10 +588,10 @@ for _, demux in ipairs { 'connected', 'shared' } do
       second:close()
     end)
 
-    it('an unfinished association is displaced by the one that follows', function()
+    it('an unfinished association is displaced by the next one of the same 4-tuple', function()
       local own = 0
       interval = 1
-      -- A client that vanishes after its second hello.
+      -- A client that disappears after its second hello.
       local function vanish()
         local handle = uv.new_udp()
         assert(handle:bind(ip, own))
@@ -633,7 +633,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
 end
 
 describe('core.client', function()
-  it('needs a socket that has a peer', function()
+  it('needs a connected socket', function()
     local made, err = core.client(assert(context 'client'), core.fd(socket '127.0.0.1'))
     assert.is_nil(made)
     assert.equal('ENOTCONN', err.code)
@@ -642,7 +642,7 @@ describe('core.client', function()
     assert.equal('EBADF', err.code)
   end)
 
-  it('needs a name that is one', function()
+  it('needs a valid host name', function()
     local udp = socket '127.0.0.1'
     assert(udp:connect('127.0.0.1', 9))
     local made, err = core.client(assert(context 'client'), core.fd(udp), { servername = ('x'):rep(300) })
@@ -674,7 +674,7 @@ describe('core.draft', function()
     draft:close()
   end)
 
-  it('is for clients', function()
+  it('is for client contexts alone', function()
     assert.has_error(function() core.draft(assert(context 'server')) end)
     assert.has_error(function() core.draft() end)
   end)

@@ -1,4 +1,4 @@
---- The documents name tests: spec ("a name", "the beginning of one …") or spec: “a name”, “…”. They must be there.
+--- What the documents say of the code. They name tests as spec ("a name", "the beginning of one …") or spec: “a name”, “…”.
 
 local contents = require 'spec.support.contents'
 local keys = require 'spec.support.keys'
@@ -6,7 +6,7 @@ local loop = require 'spec.support.loop'
 local raw = require 'spec.support.raw'
 local shell = require 'spec.support.shell'
 
--- Whether a test or a group of tests has that name, or one that begins with it.
+-- Whether the source has a test or a group of tests with this name, or with one that begins so.
 local function stands(source, name)
   local beginning = name:match '^(.-) ?…$'
   local literal = ("'%s%s"):format(beginning or name, beginning and '' or "'"):gsub('%p', '%%%0')
@@ -16,7 +16,7 @@ local function stands(source, name)
   return false
 end
 
--- Looks up what follows the name of a spec: quoted names, between these marks.
+-- Looks up in a spec each of the names that a document quotes between these marks.
 local function missing(found, path, names, opened, closed)
   local file = io.open(path)
   local source = file and file:read('*a'):gsub("\\'", "'") or ''
@@ -28,8 +28,8 @@ local function missing(found, path, names, opened, closed)
   end
 end
 
-describe('each test that is named', function()
-  it('in SECURITY-CONSIDERATIONS.txt stands in its spec', function()
+describe('each test that a document names', function()
+  it('exists in its spec: SECURITY-CONSIDERATIONS.txt', function()
     local found = { count = 0 }
     local text = contents('SECURITY-CONSIDERATIONS.txt'):gsub('%s+', ' ')
     for spec, names in text:gmatch '%f[%S]([%l_/.]+) (%b())' do
@@ -42,7 +42,7 @@ describe('each test that is named', function()
   end)
 
   for document, folder in pairs { comparison = 'spec/', robustness = 'spec/faults/' } do
-    it(('in doc/%s.md stands in its spec'):format(document), function()
+    it(('exists in its spec: doc/%s.md'):format(document), function()
       local found = { count = 0 }
       for cell in contents(('doc/%s.md'):format(document)):gmatch '|([^|\n]*)|\n' do
         for spec, names in cell:gmatch '([%l_/]+): (“[^;]*”)' do
@@ -160,7 +160,7 @@ end)
 describe('the README', function()
   local readme = contents 'README.md'
 
-  it('is read on two screens', function()
+  it('has at most 120 lines', function()
     assert.is_true(select(2, readme:gsub('\n', '')) <= 120)
   end)
 

@@ -1,9 +1,9 @@
---- `drain`: a socket that had no room for a datagram has some again.
+--- The event `drain`: a socket that had no room for a datagram has room again.
 
 local child = require('spec.support.faults').child
 local eachStrategy = require('spec.support.pair').eachStrategy
 
-describe('a send that the system has no room for', function()
+describe('a send for which the socket has no room', function()
   eachStrategy(function(demux)
     for _, role in ipairs { 'client', 'server' } do
       for _, code in ipairs { 'EAGAIN', 'ENOBUFS' } do
@@ -42,7 +42,7 @@ describe('a send that the system has no room for', function()
       end
     end
 
-    it('is followed by drain for each connection that met it', function()
+    it('is followed by drain on each connection whose send failed', function()
       child(function(strategy)
         local fault, loop, pair = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.pair'
         loop.run(function()
@@ -80,7 +80,7 @@ describe('a send that the system has no room for', function()
       end, demux)
     end)
 
-    it('is followed by drain also when the poll has failed in between', function()
+    it('is followed by drain also when polling the socket fails meanwhile', function()
       child(function(strategy)
         local fault, loop, pair = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.pair'
         local handle = require 'dtls.handle'
@@ -104,7 +104,7 @@ describe('a send that the system has no room for', function()
       end, demux)
     end)
 
-    it('is not followed by drain when the connection or its server has closed', function()
+    it('is followed by no drain once the connection or its server has closed', function()
       child(function(strategy)
         local fault, loop, pair = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.pair'
         loop.run(function()

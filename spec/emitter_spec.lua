@@ -124,7 +124,7 @@ describe('an emitter', function()
     assert.same({}, calls)
   end)
 
-  it('lets a listener\'s error out of emit, and works as before afterwards', function()
+  it('raises a listener\'s error from emit, and works as before afterwards', function()
     emitter:once('x', function() error('oops', 0) end):on('x', listener 'x')
     local ok, err = pcall(emitter.emit, emitter, 'x')
     assert.is_false(ok)
@@ -133,11 +133,11 @@ describe('an emitter', function()
     assert.same({ 'x' }, calls)
   end)
 
-  it('does not raise for an error event that nobody listens to', function()
+  it('does not raise for an error event without a listener', function()
     assert.has_no.errors(function() emitter:emit('error', 'oops') end)
   end)
 
-  it('makes a method a callback whose error is emitted', function()
+  it('wraps a method as a callback that emits its error', function()
     function emitter:onOpen(...) calls[#calls + 1] = self == emitter and table.concat({ ... }, ' ') end
     emitter:on('error', function(err) calls[#calls + 1] = 'error ' .. err end)
     emitter:wrap 'onOpen'
@@ -155,7 +155,7 @@ describe('an emitter', function()
     assert.same({ 'one two' }, calls)
   end)
 
-  it('asks missingHandlerType of what nobody listens to, also when the last listener has gone', function()
+  it('calls missingHandlerType for an event without a listener, also after the last listener was removed', function()
     function emitter:missingHandlerType(name, ...) calls[#calls + 1] = self == emitter and name .. ' ' .. table.concat({ ... }, ' ') end
     emitter:emit('a', 'one')
     local heard = function() end
@@ -166,7 +166,7 @@ describe('an emitter', function()
     assert.same({ 'a one', 'a three' }, calls)
   end)
 
-  it('in luvit gives an error that nobody hears to the process, is an instance of core.Emitter, and sets the exit code', function()
+  it('in luvit gives an error without a listener to the process, is an instance of core.Emitter, and sets the exit code', function()
     local stdout, stderr = child.run [[
       local core = { Emitter = {} }
       core.Emitter.meta = { __index = core.Emitter }

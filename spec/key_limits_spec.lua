@@ -1,4 +1,4 @@
--- Keys that cost their owner nothing and whoever uses them much.
+-- Limits of the keys in a peer's certificates: a forged key costs its maker nothing and its verifier much CPU time.
 
 local dtls = require 'dtls'
 local loop = require 'spec.support.loop'
@@ -26,7 +26,7 @@ describe('a peer\'s certificate chain', function()
   end)
   teardown(function() files:remove() end)
 
-  -- Who presents, who refuses, and what the latter is told.
+  -- Asserts that `role` refuses the chain of the other side, with KEY_TOO_LARGE.
   local function refuses(demux, role, entry, how, ...)
     local bad = pair.as(entry, ...)
     local outcome
@@ -43,7 +43,7 @@ describe('a peer\'s certificate chain', function()
 
   pair.eachStrategy(function(demux)
     for _, name in ipairs(names) do
-      it(('with %s is refused by a client that verifies nothing'):format(name), loop.run(function()
+      it(('with %s is refused by a client whose verify mode is NONE'):format(name), loop.run(function()
         local context = assert(dtls.createContext('client', { fingerprint = plain.fingerprint }))
         assert(context:setVerify { mode = 'NONE' })
         local outcome = pair.attempt(pair.with({ demux = demux }, pair.as(keys[name])), { context = context })
@@ -53,12 +53,12 @@ describe('a peer\'s certificate chain', function()
     end
 
     for _, role in ipairs { 'server', 'client' } do
-      it(('with such a key behind the peer\'s own is refused by a %s'):format(role), loop.run(function()
+      it(('with too large a key in a certificate behind the peer\'s own is refused by a %s'):format(role), loop.run(function()
         for _, key in pairs(keys) do refuses(demux, role, plain, { ca = authority.pem.cert, rejectUnauthorized = false }, key) end
       end))
 
       for _, name in ipairs(names) do
-        it(('with %s is refused by a %s, also when it is pinned or need not be authorized'):format(name, role), loop.run(function()
+        it(('with %s is refused by a %s, whether trusted, unauthorized or pinned'):format(name, role), loop.run(function()
           local entry = keys[name]
           for _, how in ipairs {
             { ca = authority.pem.cert }, { ca = authority.pem.cert, rejectUnauthorized = false }, { fingerprint = entry.fingerprint },
