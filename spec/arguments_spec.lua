@@ -1,4 +1,5 @@
--- Every public function raises for a wrong argument: the error has the caller's line, the function's name, the argument's name and type.
+-- Every public function raises for a wrong argument: the error has the caller's line, the function's name, the
+-- argument's name and type.
 
 local core = require 'dtls.core'
 local dtls = require 'dtls'

@@ -1,4 +1,5 @@
---- The kernel's socket buffers: the sizes that the options ask for and the kernel gives, and the messages that find no room.
+--- The kernel's socket buffers: the sizes that the options ask for and the kernel gives, and the messages that find
+--- no room.
 
 local uv = require 'luv'
 local dtls = require 'dtls'
@@ -15,7 +16,8 @@ local function limit(name)
   return value
 end
 
--- What getsockopt(2) returns after so many bytes were asked for: Linux counts its own overhead, too (socket(7), SO_RCVBUF).
+-- What getsockopt(2) returns after so many bytes were asked for: Linux counts its own overhead, too (socket(7),
+-- SO_RCVBUF).
 local function given(asked, max) return 2 * math.min(asked, limit(max)) end
 
 -- Sends a burst of messages without a turn of the loop, so that the receiver reads none of them meanwhile.

@@ -214,7 +214,8 @@ for _, demux in ipairs { 'connected', 'shared' } do
             local owner = { association = association, said = {}, known = known, displaced = displaced }
             association:set_owner(owner)
             accepted[#accepted + 1] = owner
-            -- The next client on that port would read a second repetition, and could not tell it from an answer to its own hello.
+            -- The next client on that port would read a second repetition, and could not tell it from an answer to
+            -- its own hello.
             if interval then association:set_retransmit(interval, 60000) end
             serve(owner)
           elseif kind == 'read' then

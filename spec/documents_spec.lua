@@ -1,4 +1,5 @@
---- What the documents say of the code. They name tests as spec ("a name", "the beginning of one …") or spec: “a name”, “…”.
+--- What the documents say of the code. They name tests as spec ("a name", "the beginning of one …") or spec: “a
+--- name”, “…”.
 
 local contents = require 'spec.support.contents'
 local keys = require 'spec.support.keys'

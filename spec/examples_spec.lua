@@ -52,7 +52,7 @@ run['luvi 2.14, static'] = function(script, ...) return asLuvit('luvi-old', 'sta
 
 local everywhere = { 'luajit, shared', 'luajit, static', 'luvit, shared', 'luvit, static', 'luvi 2.14, static' }
 
--- Who runs the server and who the client.
+-- The pairings: who runs the server, and who runs the client.
 local pairings = {
   { 'luajit, shared', 'luajit, shared' },
   { 'luajit, shared', 'luvit, static' },
@@ -107,9 +107,9 @@ local function talk(one, other)
   one:expect 'from the other\n'
 end
 
--- ── who talks to them ──
+-- ── the peers of the examples ──
 
--- Of CoAP (RFC 7252), as much as it takes: codes, requests of one path, answers.
+-- As much of CoAP (RFC 7252) as these tests need: codes, requests of one path, answers.
 local coap = {
   GET = 1, PUT = 3, DELETE = 4, CREATED = 65, CHANGED = 68, CONTENT = 69, BAD_OPTION = 130, NOT_FOUND = 132, NOT_ALLOWED = 133,
 }
@@ -117,7 +117,7 @@ local coap = {
 local Device = {}
 Device.__index = Device
 
--- A client of coap_gateway: with a key, and open.
+-- An open client of coap_gateway, with a pre-shared key.
 local function device(port, name, options)
   local keys = { kitchen = 'key of the kitchen', hall = 'key of the hall...' }
   local self = setmetatable({ last = 0 }, Device)
@@ -129,7 +129,7 @@ local function device(port, name, options)
   return self
 end
 
--- Sends bytes and gives those that come back.
+-- Sends bytes and returns those that come back.
 function Device:exchange(data)
   assert(self.conn:send(data))
   self.taken = (self.taken or 0) + 1
@@ -138,7 +138,7 @@ function Device:exchange(data)
   return self.got[self.taken][2]
 end
 
--- A confirmable request; gives the code and the payload of the acknowledgement that belongs to it.
+-- Sends a confirmable request; returns the code and the payload of its acknowledgement.
 function Device:ask(code, path, payload)
   self.last = self.last + 1
   local rest = string.char(0, self.last) .. 'token'
@@ -198,7 +198,7 @@ describe('the examples:', function()
     os.execute(("rm -r '%s'"):format(tree))
   end)
 
-  it('demo shows everything and ends well, everywhere', test(function()
+  it('demo shows every step and ends with status 0 under every runner', test(function()
     local children = {}
     for i, runner in ipairs(everywhere) do children[i] = run[runner] 'demo.lua' end
     for i, runner in ipairs(everywhere) do
@@ -222,7 +222,7 @@ describe('the examples:', function()
     local here, there = pairing[1], pairing[2]
 
     describe(('server under %s, client under %s,'):format(here, there), function()
-      it('echo: three messages come back, Ctrl-C ends the server', test(function()
+      it('echo: the server returns three messages, and Ctrl-C ends it', test(function()
         local server = run[here]('echo_server.lua', '0')
         local ip, port, fingerprint = server:expect 'echo_client.lua (%S+) (%d+) (%S+)\n'
         local client = run[there]('echo_client.lua', ip, port, fingerprint)
@@ -235,7 +235,7 @@ describe('the examples:', function()
         assert.truthy(server:printed '\nclosed\n$')
       end))
 
-      it('dtlscat: both talk; the end of the client\'s input ends both', test(function()
+      it('dtlscat: both sides send and receive; the end of the client\'s input ends both', test(function()
         local listener, port, fingerprint = listen(here)
         local client = connect(there, port, '--fingerprint', fingerprint)
         talk(client, listener)
@@ -248,7 +248,7 @@ describe('the examples:', function()
         assert.truthy(listener:printed 'with [A-Z0-9-]+\n', 'it has not asked who the client is')
       end))
 
-      it('dtlscat: with a key that both know; the end of the listener\'s input ends both', test(function()
+      it('dtlscat: both sides share a pre-shared key; the end of the listener\'s input ends both', test(function()
         local psk = { '--psk-identity', 'somebody', '--psk-key', '00112233445566778899aabbccddeeff' }
         local listener, port, fingerprint = listen(here, unpack(psk))
         assert.is_nil(fingerprint)
@@ -261,7 +261,7 @@ describe('the examples:', function()
         assert.truthy(listener:printed 'PSK[A-Z0-9-]+, authorized\n')
       end))
 
-      it('psk_server: a device gets in as soon as its key is in the file', test(function()
+      it('psk_server: a device is accepted as soon as its key is in the file', test(function()
         local keys = write('keys', 'another:00112233\n')
         local server = run[here]('psk_server.lua', keys, '0')
         local port = server:expect 'listening on port (%d+)\n'
@@ -279,7 +279,7 @@ describe('the examples:', function()
         assertEnds(server)
       end))
 
-      it('coap_gateway: what one device puts another one gets, once the database has told their keys', test(function()
+      it('coap_gateway: one device gets what another has put, once the database has told their keys', test(function()
         local server = run[here]('coap_gateway.lua', '0')
         local port = server:expect 'listening on port (%d+)\n'
         local kitchen, hall = device(port, 'kitchen'), device(port, 'hall')
@@ -328,7 +328,7 @@ describe('the examples:', function()
         app:close()
       end))
 
-      it('syslog: each line arrives, from the sender and to the receiver that were named, and no others', test(function()
+      it('syslog: each line arrives at the named receiver from the named sender, and from no other sender', test(function()
         local names, prints = {}, {}
         for _, who in ipairs { 'sender', 'receiver', 'stranger' } do
           names[who] = assert(uv.fs_mkdtemp(tree .. '/syslog-XXXXXX')) .. '/' .. who
@@ -364,7 +364,7 @@ describe('the examples:', function()
         assert.equal('syslog: the receiver has closed\n', left.output.stderr)
       end))
 
-      it('game_server: everybody is told where all are, and loses sight of who has vanished', test(function()
+      it('game_server: every player is told where all players are, and no longer of one that has disappeared', test(function()
         local server = run[here]('game_server.lua', '0', '127.0.0.1', tostring(2 * loop.patience))
         local ip, port, fingerprint = server:expect 'dtlscat.lua (%S+) (%d+) %-%-fingerprint (%S+)\n'
         local player = connect(there, port, '--fingerprint', fingerprint)
@@ -390,7 +390,7 @@ describe('the examples:', function()
         assertEnds(server)
       end))
 
-      it('webrtc_pair: STUN before and after the handshake, keys that fit, media, all through one port', test(function()
+      it('webrtc_pair: STUN before and after the handshake, matching SRTP keys and media pass through one port', test(function()
         local offer, answer, fingerprint = negotiate(here, there)
         offer:write(fingerprint .. '\n')
         assertEnds(answer)
@@ -405,7 +405,7 @@ describe('the examples:', function()
         assert.equal('', offer.output.stderr .. answer.output.stderr)
       end))
 
-      it('webrtc_pair: refuses a certificate that was not announced, on either side', test(function()
+      it('webrtc_pair: either side refuses a certificate whose fingerprint was not announced', test(function()
         local offer, answer, fingerprint = negotiate(here, there)
         offer:write(('00'):rep(32) .. '\n')
         assertEnds(answer, 1)
@@ -418,7 +418,7 @@ describe('the examples:', function()
         assert.is_nil((answer:printed 'sends with'))
       end))
 
-      it('dtlscat: a wrong fingerprint is refused in one sentence', test(function()
+      it('dtlscat: a wrong fingerprint is refused with one sentence', test(function()
         local listener, port = listen(here)
         local client = connect(there, port, '--fingerprint', ('00'):rep(32))
         assertEnds(client, 1)
@@ -430,7 +430,7 @@ describe('the examples:', function()
     end)
   end
 
-  it('coap_gateway answers what is no request as RFC 7252 says', test(function()
+  it('coap_gateway answers a message that is no request as RFC 7252 says', test(function()
     local server = run['luajit, shared']('coap_gateway.lua', '0')
     local hall = device(server:expect 'listening on port (%d+)\n', 'hall')
     local RESET = '\112\0'
@@ -456,7 +456,7 @@ describe('the examples:', function()
     assert.equal('', server.output.stderr)
   end))
 
-  it('coap_gateway lets nobody in whom the database does not know', test(function()
+  it('coap_gateway refuses a device whose key the database does not have', test(function()
     local server = run['luajit, shared']('coap_gateway.lua', '0')
     local port = server:expect 'listening on port (%d+)\n'
     local conn = pair.client({ ip = '127.0.0.1', port = port }, { psk = { identity = 'cellar', key = 'key of the hall...' } })
@@ -464,7 +464,7 @@ describe('the examples:', function()
     server:expect "did not get in: there is no key for the identity 'cellar'\n"
   end))
 
-  it('coap_gateway lets a device go that is silent, and says who has started over', test(function()
+  it('coap_gateway closes the connection of a silent device, and logs which device has started over', test(function()
     local server = run['luajit, shared']('coap_gateway.lua', '0', '127.0.0.1', '0.3')
     local port = server:expect 'listening on port (%d+)\n'
     local hall = device(port, 'hall')
@@ -506,7 +506,7 @@ describe('the examples:', function()
     end))
   end
 
-  it('tunnel keeps the datagrams that its socket has no room for until it has', test(function()
+  it('tunnel keeps datagrams that its socket has no room for, and sends them after drain', test(function()
     local target, app = socket(), socket()
     local secret = '00112233445566778899aabbccddeeff'
     local far = run['luajit, shared']('tunnel.lua', 'far', secret, '0', '127.0.0.1', tostring(target.port))
@@ -532,7 +532,7 @@ describe('the examples:', function()
     app:close()
   end))
 
-  it('syslog takes several messages from one of DTLS, and passes nothing on that is none', test(function()
+  it('syslog takes several syslog messages from one DTLS message, and passes on nothing that is no syslog message', test(function()
     local receiverName, sender = tree .. '/listens', assert(dtls.selfSigned { commonName = 'raw' })
     local maker = run['luajit, shared']('syslog.lua', 'identity', receiverName)
     assertEnds(maker)
@@ -551,7 +551,7 @@ describe('the examples:', function()
       ('-- no syslog message from raw\n'):rep(1), ('-- no syslog message from raw\n'):rep(4)), receiver.output.stdout)
   end))
 
-  it('game_server says how many steps the kernel dropped when it was too slow for them', test(function()
+  it('game_server logs how many datagrams the kernel dropped while the server was too slow for them', test(function()
     local server = run['luajit, shared']('game_server.lua', '0')
     local ip, port, fingerprint = server:expect 'dtlscat.lua (%S+) (%d+) %-%-fingerprint (%S+)\n'
     local conn = pair.client({ ip = ip, port = port }, { fingerprint = fingerprint })
@@ -566,7 +566,7 @@ describe('the examples:', function()
     pair.close(conn)
   end))
 
-  it('coroutine: calls wait for messages, the handshake, the end and its error', test(function()
+  it('coroutine: calls wait for messages, for the handshake, and for the end with its error', test(function()
     for _, runner in ipairs(everywhere) do
       local child = run[runner] 'coroutine.lua'
       assertEnds(child)
@@ -598,7 +598,7 @@ describe('the examples:', function()
     assert.truthy(listener:printed ', authorized\n')
   end))
 
-  it('dtlscat says when the name in the certificate is another', test(function()
+  it('dtlscat says that the name in the certificate is another one', test(function()
     local server = identity 'other'
     local _, port = listen('luajit, shared', '--cert', server.cert, '--key', server.key)
     local child = connect('luajit, shared', port, '--ca', server.cert, '--servername', 'example.org')
@@ -607,7 +607,7 @@ describe('the examples:', function()
       child.output.stderr)
   end))
 
-  it('dtlscat --insecure talks to anybody and says so', test(function()
+  it('dtlscat --insecure talks to any server and warns that it does', test(function()
     local listener, port = listen 'luajit, shared'
     local child = connect('luajit, shared', port, '--insecure')
     talk(listener, child)
@@ -745,7 +745,7 @@ describe('the examples:', function()
     assert.truthy(listener:expect 'did not get in: ([^\n]+)\n')
   end))
 
-  it('dtlscat says nothing of authority where nobody asked, and what is missing where somebody did', test(function()
+  it('dtlscat names no authorization error unless a certificate was asked for, and then the missing one', test(function()
     local client = identity 'client'
     local listener, port = listen('luajit, shared', '--fingerprint', client.fingerprint, '--insecure')
     local child = connect('luajit, shared', port, '--insecure')

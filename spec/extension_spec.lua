@@ -7,7 +7,7 @@ local pair = require 'spec.support.pair'
 
 local identity = pair.identity
 
--- What both ends agree on, by the name of the field.
+-- The value of a field of the connection, on which both ends agree.
 local function agreed(field, ours, its)
   local server = pair.listening(ours)
   local conn, accepted = pair.open(server, nil, its)
@@ -39,7 +39,7 @@ describe('the application protocol', function()
     return agreed('alpnProtocol', { ALPNProtocols = ours }, { ALPNProtocols = its })
   end
 
-  it('is the first of the server\'s that the client has', loop.run(function()
+  it('is the first in the server\'s list that the client offers', loop.run(function()
     assert.equal('coap', protocol({ 'coap', 'echo' }, { 'echo', 'coap' }))
     assert.equal('echo', protocol({ 'echo', 'coap' }, { 'coap', 'echo' }))
     assert.equal('echo', protocol({ 'coap', 'echo' }, { 'other', 'echo' }))
@@ -56,13 +56,13 @@ describe('the application protocol', function()
     assert.equal('Coap', protocol({ 'coap', 'Coap' }, { 'COAP', 'Coap' }))
   end))
 
-  it('is none when one side has none', loop.run(function()
+  it('is nil when one side has no list', loop.run(function()
     assert.is_nil(protocol({ 'coap' }, nil))
     assert.is_nil(protocol(nil, { 'coap' }))
     assert.is_nil(protocol(nil, nil))
   end))
 
-  it('must be one that both have when both have some', loop.run(function()
+  it('must be in both lists when both sides have one (no_application_protocol)', loop.run(function()
     local server = pair.listening { ALPNProtocols = { 'coap', 'echo' } }
     local heard = pair.record(server, 'connection', 'clientError')
     local conn = pair.client(server, { ALPNProtocols = { 'coa', 'coapx', 'other' }, retransmitTimeout = 100 })
@@ -80,7 +80,7 @@ describe('the application protocol', function()
     pair.close(conn, next_one, server)
   end))
 
-  it('is known once the handshake is complete, and stays so when the connection is closed', loop.run(function()
+  it('is known once the handshake has completed, and still after the connection has closed', loop.run(function()
     local server = pair.listening { ALPNProtocols = 'coap' }
     local conn = pair.client(server, { ALPNProtocols = 'coap' })
     assert.is_nil(conn.alpnProtocol)
@@ -101,7 +101,7 @@ describe('the application protocol', function()
     assertThrows("'ALPNProtocols'", { ALPNProtocols = { 'coap', 7 } })
   end))
 
-  it('may be one of many, but not of more than a hello can hold', loop.run(function()
+  it('may be one of many, but of no more than a ClientHello can hold', loop.run(function()
     local many = {}
     for i = 1, 100 do many[i] = ('%03d of many protocols'):format(i) end
     assert.equal('100 of many protocols', protocol('100 of many protocols', many))
@@ -115,7 +115,7 @@ describe('the SRTP profile', function()
     return agreed('srtpProfile', { srtpProfiles = ours }, { srtpProfiles = its })
   end
 
-  it('is the first of the server\'s that the client has, by OpenSSL\'s name', loop.run(function()
+  it('is the first in the server\'s list that the client offers, under OpenSSL\'s name', loop.run(function()
     local gcm, sha1_80, sha1_32 = 'SRTP_AEAD_AES_128_GCM', 'SRTP_AES128_CM_SHA1_80', 'SRTP_AES128_CM_SHA1_32'
     local all = { gcm, 'SRTP_AEAD_AES_256_GCM', sha1_80, sha1_32 }
     for _, each in ipairs(all) do assert.equal(each, profile(each, all)) end
@@ -124,17 +124,17 @@ describe('the SRTP profile', function()
     assert.equal(sha1_32, profile({ gcm, sha1_32 }, { sha1_80, sha1_32 }))
   end))
 
-  it('is none when they have none in common, and the handshake completes', loop.run(function()
+  it('is nil when the lists have none in common, and the handshake completes', loop.run(function()
     assert.is_nil(profile('SRTP_AEAD_AES_128_GCM', 'SRTP_AES128_CM_SHA1_80'))
   end))
 
-  it('is none when one side has none', loop.run(function()
+  it('is nil when one side has no list', loop.run(function()
     assert.is_nil(profile('SRTP_AEAD_AES_128_GCM', nil))
     assert.is_nil(profile(nil, 'SRTP_AEAD_AES_128_GCM'))
     assert.is_nil(profile(nil, nil))
   end))
 
-  it('must be one that OpenSSL knows', function()
+  it('must have a name that OpenSSL knows', function()
     assertConfigError('srtpProfiles', { srtpProfiles = 'SRTP_ROT13' })
     assertConfigError('srtpProfiles', { srtpProfiles = { 'SRTP_AEAD_AES_128_GCM', 'SRTP_ROT13' } })
     assertConfigError('srtpProfiles', { srtpProfiles = '' })
@@ -156,7 +156,7 @@ describe('keying material', function()
     end)
   end
 
-  -- The same at both ends.
+  -- The keying material, after asserting that both ends export the same.
   local function both(...)
     local bytes = assert(conn:exportKeyingMaterial(...))
     assert.equal(bytes, accepted:exportKeyingMaterial(...))
@@ -169,7 +169,7 @@ describe('keying material', function()
     for _, length in ipairs { 1, 20, 60, 65535 } do assert.equal(longest:sub(1, length), both(length, LABEL)) end
   end))
 
-  it('is another one for another label, another context, another connection', run(function()
+  it('differs for another label, another context, another connection', run(function()
     local found = { both(60, LABEL), both(60, 'EXPERIMENTAL') }
     -- RFC 5705 §4: no context is not an empty one.
     for _, context in ipairs { '', '\0', 'context', 'other context' } do found[#found + 1] = both(60, LABEL, context) end
@@ -193,7 +193,7 @@ describe('keying material', function()
     assert.is_false(pcall(conn.exportKeyingMaterial, conn, 60, LABEL, {}))
   end))
 
-  it('is not had under a label that TLS itself uses', run(function()
+  it('is refused for a label that TLS itself uses (RFC 5705 §4)', run(function()
     for _, label in ipairs { 'master secret', 'key expansion', 'client finished', 'server finished', 'extended master secret' } do
       local bytes, err = conn:exportKeyingMaterial(60, label)
       assert.is_nil(bytes)
@@ -201,7 +201,7 @@ describe('keying material', function()
     end
   end))
 
-  it('is there while the connection is open', run(function()
+  it('is available only while the connection is open', run(function()
     local late = pair.client(server)
     assert.equal('ENOTCONN', select(2, late:exportKeyingMaterial(60, LABEL)).code)
     local handshaking
@@ -219,13 +219,13 @@ describe('the extended master secret', function()
     assert.is_true(agreed('extendedMasterSecret'))
   end))
 
-  it('is not when one end will not have it', loop.run(function()
+  it('is not used when one end does not offer it', loop.run(function()
     local without = { options = { 'NO_EXTENDED_MASTER_SECRET' } }
     assert.is_false(agreed('extendedMasterSecret', without))
     assert.is_false(agreed('extendedMasterSecret', nil, without))
   end))
 
-  it('is known once the handshake is complete, and stays so when the connection is closed', loop.run(function()
+  it('is known once the handshake has completed, and still after the connection has closed', loop.run(function()
     local server = pair.listening()
     local handshaking
     server:once('accept', function(accepted) handshaking = accepted.extendedMasterSecret end)

@@ -1,8 +1,9 @@
---- The floors of src: an include never points up, Lua stops at the binding, and sockets and bytes know no TLS.
+--- The floors of src: an include never points up, only the binding includes Lua, and the floors of sockets and bytes
+--- no libssl.
 
 local shell = require 'spec.support.shell'
 
--- From the lowest to the highest. Those of one line know nothing of each other.
+-- The floors from the lowest to the highest. Folders of one line do not include each other.
 local FLOORS = { { 'base' }, { 'wire' }, { 'net' }, { 'identity' }, { 'association' }, { 'binding' } }
 local MAX_LINES = 400 -- of a file; what is longer owns more than one concept
 
@@ -43,7 +44,7 @@ describe('an include in src', function()
     assert.is_true(count > 100, count)
   end)
 
-  it('is of Lua in the binding alone', function()
+  it('names a header of Lua in the binding alone', function()
     local bound = 0
     for _, include in ipairs(includes()) do
       local path, folder, header = unpack(include)
@@ -55,7 +56,7 @@ describe('an include in src', function()
     assert.is_true(bound > 0)
   end)
 
-  it('is of libssl in none of the files for bytes and sockets', function()
+  it('names a header of libssl in no file for bytes and sockets', function()
     for _, include in ipairs(includes()) do
       local path, folder, header = unpack(include)
       local is_low = folder == 'wire' or folder == 'net'
@@ -71,7 +72,7 @@ describe('a file in src', function()
     end
   end)
 
-  it('is short enough to own one concept', function()
+  it('has no more than MAX_LINES lines', function()
     for _, line in ipairs(lines "wc -l src/*/*.[ch] | grep -v ' total$'") do
       local count, path = line:match '(%d+) (%S+)'
       assert.is_true(tonumber(count) <= MAX_LINES, ('%s has %s lines'):format(path, count))

@@ -1,4 +1,4 @@
--- fork(): what parent and child may do with the associations that there were.
+-- fork(): what parent and child may do with the associations that existed before.
 
 local child = require 'spec.support.child'
 local pair = require 'spec.support.pair'
@@ -12,7 +12,7 @@ local prelude = [[
   assert(server:listen(0, '127.0.0.1'))
   local function dial() return assert(dtls.connect { host = '127.0.0.1', port = server:address().port, fingerprint = own.fingerprint }) end
 
-  -- luv does not offer it: a handle begins with what its user keeps there and its loop (uv_handle_t).
+  -- luv does not offer uv_loop_fork: a uv_handle_t begins with its user's data pointer and its loop.
   local function loop_fork()
     local timer = uv.new_timer()
     assert(ffi.load 'libuv.so.1'.uv_loop_fork(ffi.cast('void ***', timer)[0][1]) == 0)
@@ -77,7 +77,7 @@ end
 describe('after fork()', function()
   pair.eachStrategy(function(demux)
     for _, role in ipairs { 'server', 'client' } do
-      it(('an association of a %s of the parent says nothing in the child and goes on in the parent'):format(role), function()
+      it(('an association of the parent\'s %s sends nothing in the child and goes on in the parent'):format(role), function()
         assert.equal('child 0\nfrom the child 0\nparent true true\n', run(demux, role, [[
           local conn, accepted = open()
           local ours, peer = conn, accepted
@@ -105,7 +105,7 @@ describe('after fork()', function()
       end)
     end
 
-    it('a flight of the parent is not repeated in the child, which is told so', function()
+    it('a flight of the parent is not repeated in the child, whose handshake fails with ERR_DTLS_FORKED', function()
       assert.equal('child 0\nhellos 1\n', run(demux, 'client', [[
         local silent, hellos = uv.new_udp(), 0
         assert(silent:bind('127.0.0.1', 0))
@@ -130,7 +130,7 @@ describe('after fork()', function()
     end)
 
     for _, parent in ipairs { 'waits for it and goes on', 'ends' } do
-      it(('a child that takes the listening server over accepts new associations while the parent %s'):format(parent), function()
+      it(('a child that takes over the listening server accepts new associations while the parent %s'):format(parent), function()
         local went_on = parent ~= 'ends'
         local text = run(demux, 'server', [[
           local conn, accepted = open()

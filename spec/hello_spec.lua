@@ -20,7 +20,7 @@ pair.each(function(demux, ip)
     end)
   end
 
-  -- Everything that was sent to the server before this has been dealt with once a new socket has its cookie.
+  -- Once a new socket has its cookie, the server has processed every datagram that was sent to it before.
   local function fence()
     local other = raw.open(ip)
     hello.cookie(other, server)
@@ -34,7 +34,7 @@ pair.each(function(demux, ip)
   end
 
   describe('a ClientHello', function()
-    it('without a cookie is answered with a HelloVerifyRequest, which is never longer', met(function()
+    it('without a cookie is answered with a HelloVerifyRequest that is never longer than the hello', met(function()
       for _, options in ipairs {
         {}, { extensions = '' }, { session = ('s'):rep(32) }, { suites = '\192\43', extensions = '' },
         { extensions = hello.number(21, 2) .. hello.vector(2, ('\0'):rep(500)) },
@@ -54,7 +54,7 @@ pair.each(function(demux, ip)
       assert.equal(0, server:stats().active)
     end))
 
-    it('of the least length that one can have gets an answer that is shorter, and what is less gets none', met(function()
+    it('of the least length is answered with a shorter datagram, and a shorter hello is not answered', met(function()
       local fixed = '\254\253' .. ('r'):rep(32)
       local least, less = hello.record(fixed .. '\0\0' .. '\0\0'), hello.record(fixed .. '\0\0' .. '\0')
       client:send(less, server)
@@ -65,7 +65,7 @@ pair.each(function(demux, ip)
       assert.same({ hello = 1 }, server:stats().drops)
     end))
 
-    it('that says it is longer than a server takes gets no answer', met(function()
+    it('whose length field exceeds what a server takes is not answered', met(function()
       local body = hello.body()
       for _, length in ipairs { 32768, 32769, 0xffffff } do
         local fragment = wire.fragment(1, 0, length, 0, body)
@@ -76,7 +76,7 @@ pair.each(function(demux, ip)
       assert.same({ hello = 2 }, server:stats().drops)
     end))
 
-    it('has its record sequence number echoed', met(function()
+    it('has its record sequence number echoed in the HelloVerifyRequest', met(function()
       for _, sequence in ipairs { 0, 1, 5, 255, 65536, 2 ^ 40 + 3 } do
         local _, request = hello.cookie(client, server, { sequence = sequence })
         assert.equal(sequence, request.sequence)
@@ -84,14 +84,14 @@ pair.each(function(demux, ip)
       end
     end))
 
-    it('is understood with any record version of DTLS 1', met(function()
+    it('is understood with the record version of DTLS 1.0 and of DTLS 1.2', met(function()
       for _, version in ipairs { '\254\255', '\254\253' } do
         local _, request = hello.cookie(client, server, { recordVersion = version })
         assert.truthy(request)
       end
     end))
 
-    it('gets the same cookie again, and another one for other parameters', met(function()
+    it('gets the same cookie when it is repeated, and another cookie for other parameters', met(function()
       local cookie = hello.cookie(client, server)
       assert.equal(cookie, (hello.cookie(client, server)))
       assert.equal(cookie, (hello.cookie(client, server, { sequence = 1 })))
@@ -105,7 +105,7 @@ pair.each(function(demux, ip)
       pair.close(other)
     end))
 
-    it('with its cookie begins a handshake, whose first flight echoes the record sequence number', met(function()
+    it('with its cookie begins a handshake whose first flight echoes the record sequence number of the hello', met(function()
       local accepted = pair.record(server, 'accept')
       local cookie = hello.cookie(client, server)
       client:send(second(cookie, { sequence = 7 }), server)
@@ -131,7 +131,7 @@ pair.each(function(demux, ip)
       end))
     end
 
-    it('with a cookie whose secret is gone gets a new one, numbered as the hello, and begins a handshake with that', met(function()
+    it('with a cookie whose secret is gone gets a new cookie, and begins a handshake with the new cookie', met(function()
       local cookie = hello.cookie(client, server)
       for number = 1, 7 do
         assert(server:setCookieSecret(tostring(number):rep(32)))
@@ -142,7 +142,7 @@ pair.each(function(demux, ip)
         assert.not_equal(cookie, request.cookie)
         cookie = request.cookie
       end
-      -- Eight hellos were enough to find a server whose secrets stay.
+      -- Eight hellos suffice to tell a server that keeps its cookie secrets.
       client:send(second(cookie, { sequence = 90, messageSequence = 8 }), server)
       loop.till(function() return #client.inbox == 9 end, 'another HelloVerifyRequest')
       assert.equal(0, server:stats().accepted)
@@ -165,17 +165,17 @@ pair.each(function(demux, ip)
       assert.equal(1, server:stats().cookiesRefused)
     end
 
-    it('with a cookie that was made up is refused', met(function() refused(client, second(('c'):rep(32))) end))
+    it('with an invented cookie is refused', met(function() refused(client, second(('c'):rep(32))) end))
     it('with a cookie that is too short is refused', met(function()
       local cookie = hello.cookie(client, server)
       refused(client, second(cookie:sub(1, 31)))
     end))
-    it('with a cookie that goes on is refused', met(function()
+    it('with a cookie that is too long is refused', met(function()
       local cookie = hello.cookie(client, server)
       refused(client, second(cookie .. '\0'))
     end))
 
-    it('with its cookie but numbered as the first is refused', met(function()
+    it('with its cookie but the message_seq of the first hello is refused', met(function()
       local cookie = hello.cookie(client, server)
       refused(client, second(cookie, { messageSequence = 0 }))
     end))
@@ -229,7 +229,7 @@ pair.each(function(demux, ip)
       return server:stats().cookiesAccepted > before.cookiesAccepted
     end
 
-    it('may be shared by servers', met(function()
+    it('may be shared by several servers', met(function()
       local other = pair.listening({ demux = demux, cookieSecret = old }, ip)
       local cookie = hello.cookie(client, other)
       assert.equal(cookie, (hello.cookie(client, server)))
@@ -237,7 +237,7 @@ pair.each(function(demux, ip)
       assert.is_true(accepts(cookie))
     end, { cookieSecret = old }))
 
-    it('that is current or previous is good, an older one is not', met(function()
+    it('that is current or previous is accepted, an older secret is not', met(function()
       local cookie = hello.cookie(client, server)
       assert.is_true(accepts(cookie))
       assert.is_true(server:setCookieSecret { new, old })
@@ -252,7 +252,7 @@ pair.each(function(demux, ip)
       assert.is_false(accepts(later))
     end, { cookieSecret = { old } }))
 
-    it('that is set before listening counts, too', met(function()
+    it('that is set before listen() counts, too', met(function()
       local other = pair.server { demux = demux }
       assert.is_true(other:setCookieSecret(old))
       assert(other:listen(0, ip))
@@ -261,7 +261,7 @@ pair.each(function(demux, ip)
       assert.is_true(accepts(cookie))
     end, { cookieSecret = old }))
 
-    it('may go between a client\'s two hellos, and the client comes in all the same', met(function()
+    it('may be replaced between a client\'s two hellos, and the client\'s handshake completes', met(function()
       local between = proxy.new(server)
       between.filter = function(towards, index, data)
         if towards == 'server' and index == 2 then assert(server:setCookieSecret(newest)) end
@@ -277,7 +277,7 @@ pair.each(function(demux, ip)
       pair.close(conn, between)
     end))
 
-    it('must be long enough; a refused one changes nothing', met(function()
+    it('must be at least 32 bytes long; a refused secret changes nothing', met(function()
       local cookie = hello.cookie(client, server)
       for _, secret in ipairs { 'short', {}, { old, 'short' }, { 'short', old } } do
         local ok, err = server:setCookieSecret(secret)
@@ -289,8 +289,8 @@ pair.each(function(demux, ip)
     end))
   end)
 
-  describe('what is no ClientHello', function()
-    -- Sends datagrams that must be met with silence; returns stats().drops.
+  describe('a datagram that is no valid ClientHello', function()
+    -- Sends datagrams and asserts that the server answers none of them; returns stats().drops.
     local function ignored(...)
       for _, data in ipairs { ... } do client:send(data, server) end
       fence()
@@ -305,7 +305,7 @@ pair.each(function(demux, ip)
       assert.same({ empty = 3 }, ignored('', '', ''))
     end))
 
-    it('is dropped and counted: a few bytes, and noise', met(function()
+    it('is dropped and counted: a few bytes, and random bytes', met(function()
       local random = proxy.random(1)
       local noise = {}
       for i = 1, 40 do
@@ -316,7 +316,7 @@ pair.each(function(demux, ip)
       assert.same({ stranger = 42 }, ignored('x', ('\22'):rep(12), unpack(noise)))
     end))
 
-    it('is dropped and counted: records that only an association could want', met(function()
+    it('is dropped and counted: records of other content types and epochs', met(function()
       local function record(kind, epoch)
         return kind .. '\254\253' .. hello.number(epoch, 2) .. hello.number(1, 6) .. hello.vector(2, ('x'):rep(60))
       end
@@ -324,7 +324,7 @@ pair.each(function(demux, ip)
         ignored(record('\20', 0), record('\21', 0), record('\23', 0), record('\23', 1), record('\22', 1), record('\99', 0)))
     end))
 
-    it('is dropped and counted: another version\'s record, TLS\'s among them', met(function()
+    it('is dropped and counted: a record of another version, TLS among them', met(function()
       local whole = hello.build()
       assert.same({ hello = 3 }, ignored('\22\3\3' .. whole:sub(4), '\22\1\0' .. whole:sub(4), '\22\0\0' .. whole:sub(4)))
     end))
@@ -373,7 +373,7 @@ pair.each(function(demux, ip)
   end)
 
   describe('a fragmented ClientHello', function()
-    -- A client's second hello goes on in two datagrams, its later records of epoch 0 get the numbers that follow.
+    -- Splits a client's second hello into two datagrams, and renumbers the client's later records of epoch 0.
     local function fragmenting(cut)
       return function(direction, index, data)
         if direction ~= 'server' or index == 1 then return data end
@@ -398,7 +398,7 @@ pair.each(function(demux, ip)
     end
 
     for _, cut in ipairs { 90, 100, 130 } do
-      it(('completes without a repetition (%d bytes first)'):format(cut), met(function()
+      it(('is accepted without a repetition (%d bytes in its first fragment)'):format(cut), met(function()
         pair.echo(server)
         local between = proxy.new(server, { filter = fragmenting(cut) })
         local conn, accepted = pair.open(server, between)
@@ -410,7 +410,7 @@ pair.each(function(demux, ip)
       end))
     end
 
-    it('completes when the fragments change places, at the latest with the repetition', met(function()
+    it('is accepted when its fragments arrive in reverse order, at the latest with the repeated flight', met(function()
       pair.echo(server)
       local split = fragmenting(100)
       local between = proxy.new(server, { filter = function(direction, index, data)
@@ -427,7 +427,7 @@ end)
 
 describe('a server on the IPv6 wildcard', function()
   pair.eachStrategy(function(demux)
-    it('gives v4-mapped clients cookies that are theirs', loop.run(function()
+    it('gives each v4-mapped address cookies of its own', loop.run(function()
       local server = pair.listening({ demux = demux }, '::')
       local client, other = raw.open '127.0.0.1', raw.open '127.0.0.2'
       local target = { ip = '127.0.0.1', port = server.port }
@@ -445,7 +445,7 @@ end)
 
 describe('an unverified ClientHello', function()
   for _, demux in ipairs(pair.strategies) do
-    it(('leaves nothing behind, however many there are (%s sockets)'):format(demux), loop.run(function()
+    it(('leaves no memory allocated, however many hellos come (%s sockets)'):format(demux), loop.run(function()
       local server = pair.listening { demux = demux }
       local client = raw.open()
       local function flood(count)

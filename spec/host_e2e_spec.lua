@@ -1,5 +1,5 @@
--- The module as a luvit application has it: a folder in deps/ or libs/, loaded by luvit's own require, in a host that
--- exports its OpenSSL. It must not only load there but talk.
+-- The module as a luvit application uses it: a folder in deps/ or libs/, loaded by luvit's own require, in a host that
+-- exports its OpenSSL. The module must not only load there but complete handshakes.
 
 local shell = require 'spec.support.shell'
 
@@ -96,7 +96,7 @@ describe('an application in a host', function()
 
   for linkage, folder in pairs { host = '/luvit/dtls', static = '/static/luvit/dtls' } do
     for _, place in ipairs { 'deps', 'libs' } do
-      it(('talks with the module in %s/, OpenSSL being the %s one'):format(place, linkage), function()
+      it(('talks with the module in %s/ and the %s OpenSSL'):format(place, linkage), function()
         shell(('cp -r %s%s %s/app/%s/dtls'):format(build, folder, tree, place))
         local output, status = run 'luvi'
         assert.equal(expected:format(linkage), output)
@@ -106,7 +106,7 @@ describe('an application in a host', function()
   end
 
   for _, host in ipairs { 'luvi-partial', 'luvi-old' } do
-    it(('talks in %s with an OpenSSL of its own'):format(host), function()
+    it(('talks in %s with the OpenSSL inside the module'):format(host), function()
       shell(('cp -r %s/static/luvit/dtls %s/app/deps/dtls'):format(build, tree))
       local output, status = run(host)
       assert.equal(expected:format 'static', output)
@@ -114,7 +114,7 @@ describe('an application in a host', function()
     end)
   end
 
-  it('gets the luv of its host, whatever else has that name', function()
+  it('gets the luv of its host although a file of the application has that name', function()
     shell(('cp -r %s/static/luvit/dtls %s/app/deps/dtls'):format(build, tree))
     shell(('echo "error(\'not the one of the host\')" >%s/app/deps/luv.lua'):format(tree))
     local output, status = run 'luvi-old'
@@ -122,7 +122,7 @@ describe('an application in a host', function()
     assert.equal(0, status)
   end)
 
-  it('is told what is missing when the module is not there', function()
+  it('gets luvit\'s error when the module is missing', function()
     local output, status = run 'luvi'
     assert.equal(255, status)
     assert.truthy(output:find("No such module 'dtls'", 1, true), output)

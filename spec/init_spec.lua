@@ -15,7 +15,7 @@ local function openssl(pem, arguments)
 end
 
 describe('the module', function()
-  it('has a version, and knows its OpenSSL', function()
+  it('has its version and the version of its OpenSSL', function()
     assert.truthy(dtls.VERSION:find '^%d+%.%d+%.%d+$')
     assert.truthy(dtls.OPENSSL.text:find '^OpenSSL %d+%.%d+')
     assert.is_true(dtls.OPENSSL.number >= 0x30000000)
@@ -23,7 +23,7 @@ describe('the module', function()
     assert.is_true(known[dtls.OPENSSL.linkage])
   end)
 
-  it('has the calls that it promises', function()
+  it('has its public functions and DEFAULT_CIPHERS', function()
     for _, name in ipairs { 'createServer', 'connect', 'createContext', 'selfSigned', 'fd' } do
       assert.is_function(dtls[name], name)
     end
@@ -31,7 +31,7 @@ describe('the module', function()
     assert.equal('string', type(dtls.DEFAULT_CIPHERS))
   end)
 
-  it('leaves no globals behind', function()
+  it('defines no globals', function()
     local child = require 'spec.support.child'
     local stdout, stderr = child.run [[
       require 'luv'
@@ -50,7 +50,7 @@ describe('a self-signed certificate', function()
     rsa = { 'rsaEncryption', '2048 bit', 'sha256WithRSAEncryption' },
     ed25519 = { 'ED25519' },
   } do
-    it('of type ' .. kind .. ' is what it says, and its key fits', function()
+    it('of type ' .. kind .. ' has a public key and a signature of that type, and comes with its private key', function()
       local made = assert(dtls.selfSigned { type = kind })
       local text = openssl(made.cert, 'x509 -noout -text')
       for _, word in ipairs(words) do assert.truthy(text:find(word), word .. ' is missing from: ' .. text) end
@@ -59,7 +59,7 @@ describe('a self-signed certificate', function()
     end)
   end
 
-  it('is of type ec, for localhost and a year, when nothing is said', function()
+  it('is of type ec, for localhost and a year, by default', function()
     local made = assert(dtls.selfSigned())
     local text = openssl(made.cert, 'x509 -noout -text')
     assert.truthy(text:find('prime256v1', 1, true))
@@ -71,7 +71,7 @@ describe('a self-signed certificate', function()
     assert.equal('Certificate will expire\n', openssl(made.cert, 'x509 -noout -checkend ' .. 366 * 86400))
   end)
 
-  it('bears the names and addresses that are asked for', function()
+  it('bears the names and addresses of altNames', function()
     local made = assert(dtls.selfSigned {
       commonName = 'device 7', altNames = { 'device.example', '192.0.2.7', '2001:db8::7' }, days = 2,
     })
@@ -85,7 +85,7 @@ describe('a self-signed certificate', function()
     assert.is_nil(text:find('DNS:', 1, true))
   end)
 
-  it('takes names literally', function()
+  it('takes altNames literally, without OpenSSL\'s configuration syntax', function()
     local name = 'DNS:other.example,email:x'
     local text = openssl(assert(dtls.selfSigned { altNames = { name } }).cert, 'x509 -noout -ext subjectAltName')
     assert.truthy(text:find 'DNS:"?DNS:other.example,email:x', text)
@@ -97,7 +97,7 @@ describe('a self-signed certificate', function()
     assert.truthy(openssl(made.cert, 'x509 -noout -fingerprint -sha256'):find(made.fingerprint, 1, true))
   end)
 
-  it('is a new one each time', function()
+  it('is new at each call, with a key of its own', function()
     local one, other = assert(dtls.selfSigned()), assert(dtls.selfSigned())
     assert.not_equal(one.fingerprint, other.fingerprint)
     assert.not_equal(one.key, other.key)
@@ -116,7 +116,7 @@ describe('a self-signed certificate', function()
     end
   end)
 
-  it('gives nil and an error for names that cannot be in a certificate', function()
+  it('gives nil and an error for altNames that cannot be in a certificate', function()
     for _, options in ipairs {
       { commonName = '' }, { commonName = ('x'):rep(65) },
       { altNames = { {} } }, { altNames = { '' } }, { altNames = { '\0' } }, { altNames = { 'a', '\0b' } },
@@ -128,7 +128,7 @@ describe('a self-signed certificate', function()
   end)
 
   for _, kind in ipairs { 'ec', 'rsa', 'ed25519' } do
-    it(('of type %s is good for a server whose clients have it as their CA'):format(kind), loop.run(function()
+    it(('of type %s serves as CA for the clients of a server that shows it'):format(kind), loop.run(function()
       local made = assert(dtls.selfSigned { type = kind, altNames = { '127.0.0.1' } })
       local server = pair.echo(pair.listening { cert = made.cert, key = made.key })
       local conn = pair.open(server, nil, { ca = made.cert })

@@ -1,4 +1,4 @@
--- The key log: as events, in a file, by the environment; and never unasked.
+-- The key log: as events, in a file, at the place that SSLKEYLOGFILE names; and never by default.
 
 local uv = require 'luv'
 local dtls = require 'dtls'
@@ -10,7 +10,7 @@ local shell = require 'spec.support.shell'
 
 local LINE = '^CLIENT_RANDOM (%x+) (%x+)$'
 
--- The lines of a file, each of which must be one of a key log.
+-- The lines of a file, each of which must be a line of a key log.
 local function lines(path)
   local list = {}
   for line in contents(path):gmatch '[^\n]*\n' do
@@ -83,7 +83,7 @@ describe('the key log', function()
     pair.close(first, again, other, server)
   end))
 
-  it('is there with a pre-shared key, too', loop.run(function()
+  it('is written with a pre-shared key, too', loop.run(function()
     local server = pair.listening { keylog = true, psk = { alice = 'her key' } }
     local heard = pair.record(server, 'keylog')
     local conn = pair.client(server, { keylog = true, psk = { identity = 'alice', key = 'her key' } })
@@ -94,7 +94,7 @@ describe('the key log', function()
     pair.close(conn, server)
   end))
 
-  it('is as little as nothing by default', loop.run(function()
+  it('is neither written nor emitted by default', loop.run(function()
     local server = pair.listening()
     local heard = pair.record(server, 'keylog')
     server:on('accept', function(conn) conn:on('keylog', function() heard[#heard + 1] = true end) end)
@@ -111,7 +111,7 @@ describe('the key log', function()
     pair.close(conn, server)
   end))
 
-  it('is kept by those who asked, and by nobody else', loop.run(function()
+  it('is emitted by the end that has the option, and not by its peer', loop.run(function()
     local server = pair.listening()
     local heard = pair.record(server, 'keylog')
     local conn = pair.client(server, { keylog = true })
@@ -147,7 +147,7 @@ describe('the key log', function()
     end
   end
 
-  it('in a file is for its owner alone, and has what the events have', loop.run(function()
+  it('in a file has mode 600, and the lines of the events', loop.run(function()
     local server = pair.listening { keylog = path }
     local mode = assert(uv.fs_stat(path)).mode % 512
     assert.equal(384, mode) -- 0600
@@ -159,7 +159,7 @@ describe('the key log', function()
     pair.close(conn, server)
   end))
 
-  it('in a file is no event', loop.run(function()
+  it('in a file emits no event', loop.run(function()
     local server = pair.listening { keylog = path }
     local heard = pair.record(server, 'keylog')
     local conn = pair.client(server, { keylog = path })
@@ -172,7 +172,7 @@ describe('the key log', function()
     pair.close(conn, server)
   end))
 
-  it('is appended to, by as many contexts as there are', loop.run(function()
+  it('is one file to which several contexts append', loop.run(function()
     private(path, ('CLIENT_RANDOM %064d %096d\n'):format(0, 0))
     local one, other = pair.listening { keylog = path }, pair.listening { keylog = path }
     local conns = {}
@@ -187,7 +187,7 @@ describe('the key log', function()
     pair.close(conns[1], conns[2], conns[3], conns[4], conns[5], conns[6], one, other)
   end))
 
-  it('that cannot be written is refused, and named', loop.run(function()
+  it('that cannot be written is refused with an error that names the file', loop.run(function()
     local nowhere = directory .. '/not/there'
     for _, call in ipairs {
       function() return dtls.createServer { cert = pair.identity.cert, key = pair.identity.key, keylog = nowhere } end,
@@ -202,8 +202,9 @@ describe('the key log', function()
     end
   end))
 
-  -- Who else may open the file can read the keys or exchange them, and a link leads to a file that somebody else chose.
-  describe('refuses a place that is not its owner\'s alone, names it and writes nothing there:', function()
+  -- Another user who may open the file can read or exchange the keys, and a link may lead to a file that another user
+  -- chose.
+  describe('is refused with an error that names the file, and writes nothing, at', function()
     local target
 
     before_each(function()
@@ -233,7 +234,7 @@ describe('the key log', function()
       refuses 'symbolic link'
     end))
 
-    it('a symbolic link to nothing, which would make a file there', loop.run(function()
+    it('a symbolic link to a missing file, which is not created', loop.run(function()
       local elsewhere = directory .. '/elsewhere'
       assert(uv.fs_symlink(elsewhere, path))
       refuses 'symbolic link'
@@ -273,7 +274,7 @@ describe('the key log', function()
     end
   end)
 
-  it('is appended to a file of its owner that nobody else may open, whatever its other modes are', loop.run(function()
+  it('is appended to a file that its owner alone may open, whatever the owner\'s permissions are', loop.run(function()
     private(path, '')
     assert(uv.fs_chmod(path, tonumber('711', 8)))
     local server = pair.listening { keylog = path }
@@ -282,8 +283,8 @@ describe('the key log', function()
     pair.close(conn, server)
   end))
 
-  -- A process that waits for a reader would wait for ever.
-  it('that is a FIFO which nobody reads is refused, at once', function()
+  -- open(2) of a FIFO that has no reader would block for ever.
+  it('that is a FIFO without a reader is refused at once', function()
     assert.equal('', shell('mkfifo -m 600 ' .. path))
     local text, errors, status = child.run(([[
       local dtls = require 'dtls'
@@ -302,7 +303,7 @@ describe('the key log', function()
     assert.equal(line:rep(3), text)
   end)
 
-  it('that is a FIFO ends no process when its reader leaves', function()
+  it('that is a FIFO sends the process no SIGPIPE when its reader closes', function()
     assert.equal('', shell('mkfifo -m 600 ' .. path))
     local text, errors, status = child.run(([[
       local uv, dtls = require 'luv', require 'dtls'
@@ -328,13 +329,13 @@ describe('the key log', function()
     assert.matches('^CLIENT_RANDOM %x+ %x+\nwell$', text)
   end)
 
-  it('is a boolean or a name, else it raises', loop.run(function()
+  it('raises unless the option is a boolean or a string', loop.run(function()
     for _, wrong in ipairs { 5, {}, print } do
       assert.error_matches(function() dtls.createContext('client', { keylog = wrong }) end, "option 'keylog'")
     end
   end))
 
-  it('closes its file with its context', function()
+  it('closes its file when the context is collected', function()
     local function open()
       local count = 0
       local scan = assert(uv.fs_scandir '/proc/self/fd')
@@ -354,7 +355,8 @@ describe('the key log', function()
     assert.equal(0, open())
   end)
 
-  -- One connection in a process of its own, whose environment has SSLKEYLOGFILE or not: what it wrote to stdout, stderr.
+  -- One connection in a process of its own, whose environment has SSLKEYLOGFILE or not: what it wrote to stdout,
+  -- stderr.
   local function connect(option, variable, more)
     local text, errors, status = child.run(([[
       local uv = require 'luv'
@@ -384,7 +386,7 @@ describe('the key log', function()
     ['the server\'s connection'] = "server:on('accept', function(accepted) accepted:on('keylog', function() error 'oops' end) end)",
     ['the server'] = "server:on('keylog', function() error 'oops' end)",
   } do
-    it('goes on when a listener at ' .. who .. ' throws', function()
+    it('goes on when a keylog listener at ' .. who .. ' throws', function()
       local text, errors = connect('true', nil, listen)
       assert.equal('event event connected', text)
       local _, times = errors:gsub('oops', '')
@@ -392,8 +394,8 @@ describe('the key log', function()
     end)
   end
 
-  describe('by the environment', function()
-    it('goes where SSLKEYLOGFILE says, when it is asked to', function()
+  describe('(SSLKEYLOGFILE)', function()
+    it('is written to the file that SSLKEYLOGFILE names with keylog = \'env\'', function()
       assert.same({ 'connected', '' }, { connect("'env'", path) })
       local list = lines(path)
       assert.equal(2, #list)
@@ -401,11 +403,11 @@ describe('the key log', function()
       assert.equal(384, assert(uv.fs_stat(path)).mode % 512)
     end)
 
-    it('is nothing without SSLKEYLOGFILE', function()
+    it('is not written with keylog = \'env\' when SSLKEYLOGFILE is not set', function()
       assert.same({ 'connected', '' }, { connect "'env'" })
     end)
 
-    it('is nothing when nobody asks, whatever SSLKEYLOGFILE says', function()
+    it('is not written there with any other value of keylog, whatever SSLKEYLOGFILE says', function()
       for option, text in pairs { ['nil'] = 'connected', ['false'] = 'connected', ['true'] = 'event event connected' } do
         assert.same({ text, '' }, { connect(option, path) })
         assert.is_nil((uv.fs_stat(path)))

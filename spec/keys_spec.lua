@@ -1,4 +1,4 @@
--- Keys of every kind, as a server's and as a client's, one or several.
+-- Keys of every type, one or several, of a server and of a client.
 
 local dtls = require 'dtls'
 local loop = require 'spec.support.loop'
@@ -9,14 +9,14 @@ local as, with = pair.as, pair.with
 
 local KINDS = { 'ec', 'rsa', 'rsa-pss', 'ed25519', 'ed448' }
 
--- What a suite is called for each: EdDSA has the name of ECDSA (RFC 8422 §5.10), RSA-PSS that of RSA.
+-- How cipher suites name each type: EdDSA goes by ECDSA (RFC 8422 §5.10), RSA-PSS by RSA.
 local AUTHENTICATION = { ec = 'ECDSA', rsa = 'RSA', ['rsa-pss'] = 'RSA', ed25519 = 'ECDSA', ed448 = 'ECDSA' }
 
 local files = pki.new()
 local root = files:certificate('root', { authority = true })
 local between = files:certificate('between', { issuer = root, authority = true })
 
--- By kind: signed by themselves, made by openssl, and made by openssl for an authority.
+-- By type: self-signed by the module, self-signed by openssl, and issued by openssl.
 local own, foreign, issued = {}, {}, {}
 for _, kind in ipairs(KINDS) do
   own[kind] = assert(dtls.selfSigned { type = kind, altNames = { '127.0.0.1' } })
@@ -42,7 +42,8 @@ local function several(...)
   return all
 end
 
--- A handshake that must succeed; then it talks. What a client sees of the server: its certificate and the suite.
+-- Asserts that a handshake and an echo succeed. Returns what the client sees: the server's certificate and the cipher
+-- suite.
 local function talk(server, client)
   local cert, cipher
   local outcome = pair.attempt(server, client, function(conn, accepted)
@@ -58,14 +59,14 @@ end
 for _, kind in ipairs(KINDS) do
   describe('a key of type ' .. kind, function()
     pair.eachStrategy(function(demux)
-      it('is enough for a server', loop.run(function()
+      it('suffices for a server', loop.run(function()
         local server = with(credentials(own[kind]), { demux = demux })
         local cert, cipher = talk(server, { ca = own[kind].cert })
         assert.equal(own[kind].fingerprint, cert.fingerprint256)
         assert.truthy(cipher:find('-' .. AUTHENTICATION[kind] .. '-', 1, true), cipher)
       end))
 
-      it('is enough for a client', loop.run(function()
+      it('suffices for a client', loop.run(function()
         local seen
         local server = with(credentials(pair.identity), { requestCert = true, ca = own[kind].cert, demux = demux })
         local outcome = pair.attempt(server, credentials(own[kind]), function(_, accepted)
@@ -76,25 +77,25 @@ for _, kind in ipairs(KINDS) do
       end))
     end)
 
-    it('may come from openssl, on either side', loop.run(function()
+    it('may be made by openssl, on either side', loop.run(function()
       local server = with(as(foreign[kind]), { requestCert = true, ca = foreign[kind].pem.cert })
       local cert = talk(server, with(as(foreign[kind]), { ca = foreign[kind].pem.cert }))
       assert.equal(foreign[kind].fingerprint, cert.fingerprint256)
     end))
 
-    it('may have a chain, on either side', loop.run(function()
+    it('may have a certificate with a chain, on either side', loop.run(function()
       local entry = as(issued[kind], between)
       talk(with(entry, { requestCert = true, ca = root.pem.cert }), with(entry, { ca = root.pem.cert }))
     end))
 
-    it('may be in the key of a server whose clients have any other', loop.run(function()
+    it('may be a server\'s whose client has a key of any other type', loop.run(function()
       for _, other in ipairs(KINDS) do
         local server = with(credentials(own[kind]), { requestCert = true, ca = own[other].cert })
         talk(server, with(credentials(own[other]), { ca = own[kind].cert }))
       end
     end))
 
-    it('may be that of a name, whatever the server\'s own is', loop.run(function()
+    it('may be that of a name in sni, whatever type the server\'s own key has', loop.run(function()
       for _, other in ipairs(KINDS) do
         local server = with(credentials(own[other]), { sni = { ['named.example'] = as(foreign[kind]) } })
         local cert = talk(server, { fingerprint = foreign[kind].fingerprint, servername = 'named.example' })
@@ -103,7 +104,7 @@ for _, kind in ipairs(KINDS) do
       end
     end))
 
-    it('may be encrypted: its passphrase opens it, nothing else does', loop.run(function()
+    it('may be encrypted: only its passphrase opens it', loop.run(function()
       local function options(passphrase) return { cert = foreign[kind].pem.cert, key = sealed[kind], passphrase = passphrase } end
       talk(options 'open sesame', { ca = foreign[kind].pem.cert })
       for _, made in ipairs { { dtls.createContext('server', options 'wrong') }, { dtls.createContext('server', options()) } } do
@@ -117,10 +118,10 @@ end
 describe('several keys', function()
   local ECDSA, RSA = 'ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-RSA-AES128-GCM-SHA256'
   local STRONG = 'ECDHE-ECDSA-AES256-GCM-SHA384:@SECLEVEL=4'
-  -- No EdDSA, no RSA-PSS keys: what every client of TLS 1.2 takes.
+  -- The algorithms that every client of TLS 1.2 takes, without EdDSA and RSA-PSS keys.
   local OLD = 'ECDSA+SHA256:rsa_pss_rsae_sha256:RSA+SHA256'
 
-  -- The kinds of keys, a client, the kind that it gets, and more of the server.
+  -- The types of the server's keys, a client's options, the type that the client gets, and more options of the server.
   for _, case in ipairs {
     { { 'ec', 'rsa' }, { ciphers = RSA }, 'rsa' },
     { { 'ec', 'rsa' }, { ciphers = ECDSA }, 'ec' },
@@ -168,14 +169,14 @@ describe('several keys', function()
     end
   end
 
-  it('have their own chains', loop.run(function()
+  it('have a chain each', loop.run(function()
     local one, other = as(issued.ec, between), credentials(own.rsa)
     local server = several(one, other)
     assert.equal(issued.ec.fingerprint, talk(server, { ca = root.pem.cert }).fingerprint256)
     assert.equal(own.rsa.fingerprint, talk(server, { ca = own.rsa.cert, ciphers = RSA }).fingerprint256)
   end))
 
-  it('of a client: it shows the last', loop.run(function()
+  it('of a client: the client shows the certificate of the last key', loop.run(function()
     for _, client in ipairs { several(own.ec, own.rsa), several(own.ed25519, own['rsa-pss'], own.rsa) } do
       local seen
       local server = with(credentials(own.ec), { requestCert = true, ca = own.rsa.cert })
@@ -203,7 +204,7 @@ describe('a placeholder certificate', function()
     ['rsa-pss'] = { 'RSA+SHA256', 'rsa_pss_rsae_sha256', 'ECDSA+SHA256' },
   } do
     for _, list in ipairs(sigalgs) do
-      it(('never signs for a client that takes %s, when the key is %s'):format(list, kind), loop.run(function()
+      it(('never signs for a client that takes %s, when the server\'s key is %s'):format(list, kind), loop.run(function()
         local outcome = pair.attempt(credentials(own[kind]), { sigalgs = list, rejectUnauthorized = false })
         assert.equal('handshake_failure', outcome.client.alert)
         assert.equal('ERR_DTLS_PROTOCOL', outcome.server.code)
@@ -232,7 +233,7 @@ describe('credentials that cannot be used', function()
 
   for what, case in pairs(cases) do
     local cert, key, words = unpack(case)
-    it('are refused when they are made, and leave nothing open: ' .. what, loop.run(function()
+    it('are refused by every function that takes them, and no handle is left open: ' .. what, loop.run(function()
       local both = { cert = { own.rsa.cert, cert }, key = { own.rsa.key, key } }
       for _, options in ipairs { { cert = cert, key = key }, both } do
         local client = with(options, { fingerprint = own.ec.fingerprint })
@@ -252,7 +253,7 @@ describe('credentials that cannot be used', function()
     end))
   end
 
-  it('leave a server with the ones that it has', loop.run(function()
+  it('are refused by setContext, and the server keeps its own', loop.run(function()
     local server = pair.listening(credentials(own.ec))
     for _, case in pairs(cases) do
       local done, err = server:setContext { cert = case[1], key = case[2] }
@@ -263,7 +264,7 @@ describe('credentials that cannot be used', function()
     pair.close(conn, server)
   end))
 
-  it('are also those whose passphrase is missing, as old as they may be', function()
+  it('are refused: an encrypted key in the traditional format with a wrong passphrase or none', function()
     local options = { cert = foreign.rsa.pem.cert, key = traditional, passphrase = 'open sesame' }
     assert.truthy(traditional:find('Proc-Type: 4,ENCRYPTED', 1, true))
     assert.truthy(dtls.createContext('server', options))

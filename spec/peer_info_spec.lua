@@ -1,4 +1,4 @@
--- What is known of a peer: who asks, who was refused and why, and all of it when the connection is over.
+-- What connections and errors tell of a peer: its address, names, identity and certificate, also after the end.
 
 local dtls = require 'dtls'
 local hello = require 'spec.support.hello'
@@ -25,7 +25,7 @@ for i = 1, 60 do crowd[i] = ('host-%d.crowd.example'):format(i) end
 local crowded = files:certificate('crowded', { issuer = root, altNames = crowd })
 files:remove()
 
--- Who is who, in the two ways to prove it.
+-- The options of both sides, for each way to prove an identity.
 local proofs = {
   certificates = {
     server = with(as(ours), { ca = root.pem.cert, requestCert = true, ALPNProtocols = 'coap', srtpProfiles = 'SRTP_AEAD_AES_128_GCM' }),
@@ -46,7 +46,7 @@ local fields = {
   'authorized', 'authorizationError', 'servername', 'pskIdentity', 'alpnProtocol', 'srtpProfile', 'extendedMasterSecret',
 }
 
--- All that a connection says of its peer.
+-- All that a connection tells of its peer.
 local function facts(conn)
   local found = { chain = conn:getPeerCertificate(true) }
   for _, name in ipairs(fields) do found[name] = conn[name] end
@@ -55,7 +55,7 @@ local function facts(conn)
   return found
 end
 
--- Keeps what is known in each of these events.
+-- Records what the connection tells of its peer in each of these events.
 local function watch(conn, server)
   local seen = {}
   local function keep(event)
@@ -88,7 +88,7 @@ local function assertSeen(expected, seen, events, conn)
   assert.same(expected, facts(conn))
 end
 
--- How an open connection ends: what the server's end says, and the client's.
+-- How an open connection ends: the events of the server's connection, and those of the client.
 local endings = {
   { 'that its peer closes', 'close', 'close', function(conn) conn:close() end },
   { 'that is closed', 'close', 'close', function(_, accepted) accepted:close() end },
@@ -111,10 +111,10 @@ local endings = {
 
 pair.eachStrategy(function(demux)
   for proof, options in pairs(proofs) do
-    describe(('what a connection with %s knows of its peer'):format(proof), function()
+    describe(('a connection with %s'):format(proof), function()
       for _, case in ipairs(endings) do
         local title, atServer, atClient, finish = unpack(case)
-        it('stays known of one ' .. title, loop.run(function()
+        it('tells the same of its peer after its end as before: one ' .. title, loop.run(function()
           local server = pair.listening(with(options.server, { demux = demux }))
           local conn, accepted = pair.open(server, nil, options.client)
           pair.roundTrip(conn, 'something', accepted:on('message', function(data) accepted:send(data) end))
@@ -139,8 +139,8 @@ pair.eachStrategy(function(demux)
     end)
   end
 
-  describe('what a handshake knows of its peer', function()
-    -- How an unfinished one ends: its error's code, and what else ends it.
+  describe('an unfinished handshake', function()
+    -- How an unfinished handshake ends: the error's code, the server's options, and what ends the handshake.
     local early = {
       { 'that is evicted', 'ERR_DTLS_EVICTED', { maxHandshakes = 1 }, function(server)
         local another = raw.open()
@@ -164,7 +164,7 @@ pair.eachStrategy(function(demux)
     }
     for _, case in ipairs(early) do
       local title, code, options, finish = unpack(case)
-      it('is there in clientError and after of one ' .. title, loop.run(function()
+      it('tells address and servername in clientError and after its end: one ' .. title, loop.run(function()
         local server = pair.listening(with(options, { demux = demux }))
         local peer, refused = raw.open(), nil
         server:on('clientError', function(err, conn)
@@ -189,7 +189,7 @@ pair.eachStrategy(function(demux)
     end
   end)
 
-  describe('an identity that is refused', function()
+  describe('a pre-shared key identity that is refused', function()
     local function refusal(serverOptions, clientOptions)
       local outcome = pair.attempt(with(serverOptions, { demux = demux }), clientOptions)
       return outcome.server, outcome.client
@@ -198,7 +198,7 @@ pair.eachStrategy(function(demux)
     local function someone(identity, key) return { psk = { identity = identity, key = key or KEY } } end
 
     for kind, psk in pairs { table = { bob = KEY }, ['function'] = function() end } do
-      it(('is named by both sides when a %s has no key for it'):format(kind), loop.run(function()
+      it(('is named in the errors of both sides when a %s has no key for the identity'):format(kind), loop.run(function()
         local err, its = refusal({ psk = psk }, someone 'eve\27[2J')
         assert.equal('ERR_DTLS_PSK_IDENTITY', err.code)
         assert.equal("there is no key for the identity 'eve\\x1b[2J'", err.message)
@@ -209,26 +209,26 @@ pair.eachStrategy(function(demux)
       end))
     end
 
-    it('is named when the function for it fails', loop.run(function()
+    it('is named in the error when the psk function throws', loop.run(function()
       local err = refusal({ psk = function() error 'no database' end }, someone 'eve')
       assert.equal('ERR_DTLS_CALLBACK', err.code)
       assert.equal('eve', err.identity)
     end))
 
-    it('is named by both sides when the keys are two', loop.run(function()
+    it('is named in the errors of both sides when their keys differ', loop.run(function()
       local short = { handshakeTimeout = 300 * loop.patience }
       local err, its = refusal(with(short, { psk = { eve = KEY } }), with(short, someone('eve', 'another key')))
       assert.same({ 'ERR_DTLS_PSK_KEY', 'eve' }, { err.code, err.identity })
       assert.same({ 'ERR_DTLS_PSK_KEY', 'eve' }, { its.code, its.identity })
     end))
 
-    it('is named when the function for it does not answer in time', loop.run(function()
+    it('is named in the error when the psk function does not answer in time', loop.run(function()
       local err = refusal({ psk = function() coroutine.yield() end, handshakeTimeout = 300 * loop.patience },
         with(someone 'eve', { handshakeTimeout = 600 * loop.patience }))
       assert.same({ 'ERR_DTLS_HANDSHAKE_TIMEOUT', 'eve' }, { err.code, err.identity })
     end))
 
-    it('is known to the connection, too', loop.run(function()
+    it('is the pskIdentity of the connection, too', loop.run(function()
       local server = pair.listening { demux = demux, psk = { bob = KEY } }
       local heard = pair.record(server, 'clientError')
       local conn = pair.client(server, with(someone 'eve', { retransmitTimeout = 50 }))
@@ -240,7 +240,7 @@ pair.eachStrategy(function(demux)
       assert.equal('eve', heard[1][3].pskIdentity)
     end))
 
-    it('names the hint of a server for which a client has no key', loop.run(function()
+    it('is replaced in the client\'s error by the server\'s hint when the client has no key', loop.run(function()
       local _, err = refusal({ psk = { bob = KEY }, pskIdentityHint = 'plant 7' }, { psk = function() end })
       assert.equal('ERR_DTLS_PSK_IDENTITY', err.code)
       assert.equal("there is no key for a server with the hint 'plant 7'", err.message)
@@ -253,7 +253,7 @@ pair.eachStrategy(function(demux)
     local trusting = { ca = root.pem.cert, servername = NAME }
     local PREFIX = "the peer's certificate was refused: "
 
-    -- The server's certificate, what the client asks beside it, the message, the reason.
+    -- The server's certificate, more options of the client, the error's message, its reason.
     local cases = {
       { 'for its name', ours, { servername = 'foo.example' },
         'hostname mismatch: foo.example is not among DNS:known.example, IP Address:192.0.2.1', 'HOSTNAME_MISMATCH' },
@@ -276,7 +276,7 @@ pair.eachStrategy(function(demux)
     }
     for _, case in ipairs(cases) do
       local title, entry, client, message, reason = unpack(case)
-      it(('%s is in the error of the client, with what was wanted'):format(title), loop.run(function()
+      it(('%s is in the error of the client, beside what the client expected'):format(title), loop.run(function()
         local server = pair.listening(with(as(entry), { demux = demux, retransmitTimeout = 50 }))
         local conn = pair.client(server, with(trusting, client))
         local heard, known = pair.record(conn, 'error', 'close'), nil
@@ -295,7 +295,7 @@ pair.eachStrategy(function(demux)
       end))
     end
 
-    it('for one name of many is in an error of bounded length', loop.run(function()
+    it('for its name, one of many names, is in an error of bounded length', loop.run(function()
       local outcome = pair.attempt(with(as(crowded), { demux = demux }), trusting)
       assert.matches('^' .. PREFIX .. 'hostname mismatch: known.example is not among DNS:host%-1%.crowd%.example, .*%.%.%.$',
         outcome.client.message)
@@ -327,15 +327,15 @@ pair.eachStrategy(function(demux)
       end))
     end
 
-    it('is none where the client has shown none', loop.run(function()
+    it('is not in the error when the client has shown none', loop.run(function()
       local outcome = pair.attempt(with(as(ours), { ca = root.pem.cert, requestCert = true, demux = demux }), trusting)
       assert.equal('NO_PEER_CERTIFICATE', outcome.server.reason)
       assert.is_nil(outcome.server.certificate)
     end))
   end)
 
-  describe('a deadline', function()
-    it('tells a server of the alert of a client that refused its certificate shortly before', loop.run(function()
+  describe('ERR_DTLS_HANDSHAKE_TIMEOUT', function()
+    it('tells a server the alert of a client that has refused the server\'s certificate', loop.run(function()
       local server = pair.listening(with(as(ours), { demux = demux, handshakeTimeout = 400 * loop.patience }))
       local heard = pair.record(server, 'clientError')
       local conn = pair.client(server, { ca = stranger.pem.cert, servername = NAME })
@@ -349,7 +349,7 @@ pair.eachStrategy(function(demux)
       pair.close(conn, server)
     end))
 
-    it('tells a client of the alert of a server that does not know its identity', loop.run(function()
+    it('tells a client the alert of a server that does not know the client\'s identity', loop.run(function()
       local server = pair.listening { psk = { bob = KEY }, demux = demux }
       local conn = pair.client(server, { psk = { identity = 'eve', key = KEY }, handshakeTimeout = 400 * loop.patience })
       local err = loop.event(conn, 'error')[1]
@@ -357,7 +357,7 @@ pair.eachStrategy(function(demux)
       pair.close(server)
     end))
 
-    it('tells of no alert that the handshake has disproved', loop.run(function()
+    it('tells no alert after which the handshake went on', loop.run(function()
       local server = pair.listening { demux = demux }
       local relay = proxy.new(server, {
         filter = function(direction, index, data)
@@ -374,8 +374,8 @@ pair.eachStrategy(function(demux)
     end))
   end)
 
-  describe('who asks', function()
-    it('comes as the second argument of a server\'s psk function and SNICallback', loop.run(function()
+  describe('the connection that a callback is asked for', function()
+    it('is the second argument of a server\'s psk function and SNICallback', loop.run(function()
       local asked, accepted = {}, nil
       local function ask(kind, answer)
         return function(subject, conn, ...)
@@ -391,7 +391,7 @@ pair.eachStrategy(function(demux)
       pair.close(conn, server)
     end))
 
-    it('already has the identity that the psk function is asked about', loop.run(function()
+    it('already has the pskIdentity that the psk function is asked for', loop.run(function()
       local known
       local server = pair.listening { demux = demux, psk = function(_, conn)
         known = conn.pskIdentity
@@ -402,7 +402,7 @@ pair.eachStrategy(function(demux)
       pair.close(conn, server)
     end))
 
-    it('comes as the second argument of a client\'s psk function', loop.run(function()
+    it('is the second argument of a client\'s psk function', loop.run(function()
       local server, who, port = pair.listening { demux = demux, psk = { alice = KEY } }, nil, nil
       local conn = pair.open(server, nil, { psk = function(_, asking)
         who, port = asking, asking:remoteAddress().port
@@ -413,7 +413,7 @@ pair.eachStrategy(function(demux)
       pair.close(conn, server)
     end))
 
-    it('whose name has no identity is named in the error', loop.run(function()
+    it('is in clientError, with its servername, when sni has no identity for the name', loop.run(function()
       local server = pair.listening { demux = demux, sni = { ['other.example'] = as(ours) } }
       local heard = pair.record(server, 'clientError')
       local conn = pair.client(server, { ca = root.pem.cert, servername = NAME, retransmitTimeout = 50 })
@@ -424,14 +424,14 @@ pair.eachStrategy(function(demux)
     end))
   end)
 
-  describe('what stays known', function()
+  describe('what a getter returns', function()
     local function snapshot(value)
       local own = type(value) == 'table' and {} or value
       if own ~= value then for name, inner in pairs(value) do own[name] = snapshot(inner) end end
       return own
     end
 
-    it('is not changed by what its reader does with it', loop.run(function()
+    it('is a copy: changing it does not change later results', loop.run(function()
       local server = pair.listening { demux = demux }
       local conn, accepted = pair.open(server)
       pair.close(conn, accepted, server)
@@ -466,8 +466,8 @@ pair.eachStrategy(function(demux)
   end)
 end)
 
-describe('what is known of a server', function()
-  it('includes the error of the system that a deadline came before', loop.run(function()
+describe('a client without a server', function()
+  it('has the system\'s error in the reason of ERR_DTLS_HANDSHAKE_TIMEOUT', loop.run(function()
     local port = raw.freePort()
     local conn = pair.client({ ip = '127.0.0.1', port = port }, { handshakeTimeout = 300 * loop.patience })
     local err = loop.event(conn, 'error')[1]
@@ -476,7 +476,7 @@ describe('what is known of a server', function()
     assert.equal(port, conn:remoteAddress().port)
   end))
 
-  it('is nothing for a client that found none', loop.run(function()
+  it('tells nothing of a peer when it has no route to the server', loop.run(function()
     local conn = assert(dtls.connect { host = '192.0.2.1', port = 1, localAddress = '::1', fingerprint = pair.identity.fingerprint })
     loop.event(conn, 'close')
     assert.same({

@@ -20,9 +20,9 @@ local function two(number)
   return string.char(math.floor(number / 256), number % 256)
 end
 
--- ── CoAP (RFC 7252), as much as it takes ──
+-- ── as much of CoAP (RFC 7252) as these tests need ──
 
--- The longest payload that everybody takes (§4.6).
+-- The longest payload that every implementation takes (§4.6).
 local LONGEST = 1024
 
 local GET, POST, CONTENT, NOT_FOUND = '\1', '\2', '\69', '\132'
@@ -126,7 +126,7 @@ for _, library in ipairs { 'openssl', 'gnutls' } do
         child:expect '(session %S+ closed)'
       end))
 
-      it(('as a server ends, and our client hears of it (%s)'):format(kind), interop.run(function()
+      it(('as a server ends with close_notify, and our client closes (%s)'):format(kind), interop.run(function()
         local child, _, its = connect()
         child.handle:kill 'sigterm'
         assert.is_false(its:take 'close')
@@ -145,7 +145,7 @@ describe('coturn', function()
     return '\0\1' .. two(#filler) .. '\33\18\164\66' .. 'transaction!' .. filler
   end
 
-  it('as a server answers our client, also what is as long as a datagram (certificate)', interop.run(function()
+  it('as a server answers our client, also a request as long as a datagram (certificate)', interop.run(function()
     local port = raw.freePort(IP)
     local child = process.spawn('turnserver', {
       '-n', '-v', '-L', IP, '--listening-port', tostring(port), '--no-auth', '--no-cli', '--no-tcp', '--no-tls', '--no-tlsv1',

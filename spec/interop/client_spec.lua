@@ -1,4 +1,4 @@
--- Our client talks to servers of other makes.
+-- Our client and servers of other implementations.
 
 local interop = require 'spec.support.interop'
 local loop = require 'spec.support.loop'
@@ -34,7 +34,7 @@ describe('our client', function()
     return interop.client(options)
   end
 
-  -- Both servers show the line; gnutls-serv sends it back, s_server says what it is told to.
+  -- Both servers print the line; gnutls-serv sends the line back, s_server sends its standard input.
   local function talk(tool, peer, conn, its, line)
     assert(conn:send(line .. '\n'))
     peer:receive(line)
@@ -66,7 +66,7 @@ describe('our client', function()
       end
     end
 
-    it(('lets a server of %s go on to its next client when it has closed'):format(tool), interop.run(function()
+    it(('closes with a close_notify after which a server of %s takes its next client'):format(tool), interop.run(function()
       local peer, port = serve(tool, '127.0.0.1', ec)
       for _, line in ipairs { 'from the first', 'from the second' } do
         local conn, its = connect('127.0.0.1', port, { fingerprint = ec.fingerprint })
@@ -77,13 +77,13 @@ describe('our client', function()
       end
     end))
 
-    it(('outlives the end of a server of %s that says nothing'):format(tool), interop.run(function()
+    it(('stays open when a server of %s is killed and sends nothing'):format(tool), interop.run(function()
       local peer, port = serve(tool, '127.0.0.1', ec)
       local conn, its = connect('127.0.0.1', port, { fingerprint = ec.fingerprint })
       its:take 'connection'
       talk(tool, peer, conn, its, 'a line')
       peer.child:kill()
-      -- Anybody could forge the ICMP message that tells it.
+      -- An ICMP message could be forged, and ends no connection.
       loop.till(function()
         conn:send 'is anybody there?'
         return conn:stats().drops.ECONNREFUSED
@@ -124,7 +124,7 @@ describe('our client', function()
     end
   end
 
-  it('learns that a server has no cipher suite for it', interop.run(function()
+  it('fails with the alert handshake_failure when a server has no common cipher suite', interop.run(function()
     local _, port = serve('openssl', '127.0.0.1', ec, { ciphers = 'ECDHE-ECDSA-AES128-SHA256:ECDHE-ECDSA-AES128-SHA' })
     local _, its = connect('127.0.0.1', port, { fingerprint = ec.fingerprint })
     local err = its:take 'error'
@@ -133,21 +133,21 @@ describe('our client', function()
     assert.is_true(its:take 'close')
   end))
 
-  it('passes the address check of s_server -listen', interop.run(function()
+  it('answers the HelloVerifyRequest of s_server -listen', interop.run(function()
     local peer, port = serve('openssl', '127.0.0.1', ec, { cookies = true })
     local conn, its = connect('127.0.0.1', port, { fingerprint = ec.fingerprint })
     its:take 'connection'
     talk('openssl', peer, conn, its, 'a line')
   end))
 
-  it('does without an address check', interop.run(function()
+  it('needs no HelloVerifyRequest', interop.run(function()
     local peer, port = serve('gnutls', '127.0.0.1', ec, { cookies = false })
     local conn, its = connect('127.0.0.1', port, { fingerprint = ec.fingerprint })
     its:take 'connection'
     talk('gnutls', peer, conn, its, 'a line')
   end))
 
-  it('gives up after one retransmission when the port is closed', interop.run(function()
+  it('fails after one repetition when the port is closed', interop.run(function()
     local conn, its = connect('127.0.0.1', raw.freePort '127.0.0.1', { fingerprint = ec.fingerprint })
     local err = its:take 'error'
     assert.equal('ECONNREFUSED', err.code)

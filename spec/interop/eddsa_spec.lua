@@ -7,14 +7,15 @@ local pki = require 'spec.support.pki'
 local process = require 'spec.support.process'
 local raw = require 'spec.support.raw'
 
--- A key: what openssl calls its signature, the suite that it opens, algorithms of other keys for that suite.
+-- By key type: openssl's name of the signature, a cipher suite for it, signature algorithms of other keys for that
+-- suite.
 local kinds = {
   ed25519 = { 'ed25519', 'ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDSA+SHA256:ed448' },
   ed448 = { 'ed448', 'ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDSA+SHA256:ed25519' },
   ['rsa-pss'] = { '[Rr][Ss][Aa][-_][Pp][Ss][Ss]%S*', 'ECDHE-RSA-AES128-GCM-SHA256', 'RSA+SHA256:rsa_pss_rsae_sha256' },
 }
 
--- An OpenSSL program has said whose signature it saw, and before that shown the certificate.
+-- Asserts that an OpenSSL program has printed this certificate and the type of the peer's signature.
 local function assertSeen(peer, cert, signature)
   peer.child:expect('(Peer signature type: ' .. signature .. '\n)')
   assert.truthy(peer.child.output.stdout:find(cert, 1, true), 'another certificate')

@@ -1,4 +1,4 @@
--- Names, application protocols, SRTP profiles and exported keying material, with programs of other makes on either side.
+-- Names, application protocols, SRTP profiles and exported keying material, with programs of other implementations.
 
 local dtls = require 'dtls'
 local uv = require 'luv'
@@ -34,7 +34,8 @@ describe('extensions:', function()
   end
 
   for _, tool in ipairs(peers.names) do
-    -- Of an alert that OpenSSL 3.2 and later send in answer to a hello, GnuTLS takes no notice (seen with 3.5.7 and 3.8).
+    -- Of an alert that OpenSSL 3.2 and later send in answer to a hello, GnuTLS takes no notice (seen with 3.5.7 and
+    -- 3.8).
     local function told(peer)
       if tool == 'openssl' or dtls.OPENSSL.number < 0x30200000 then peer:refused() end
     end
@@ -62,7 +63,7 @@ describe('extensions:', function()
         assert.is_true(conn.extendedMasterSecret)
       end))
 
-      it(('our server takes a client of %s that offers neither, %s sockets'):format(tool, demux), interop.run(function()
+      it(('our server accepts a client of %s without protocol and profile, %s sockets'):format(tool, demux), interop.run(function()
         local _, events, port = listen { ALPNProtocols = 'coap', srtpProfiles = SHA1_80 }
         local peer = visit(port, { exports = 'EXPERIMENTAL' })
         local conn = events:take 'connection'
@@ -103,7 +104,7 @@ describe('extensions:', function()
         assert.equal(0, events:count 'connection')
       end))
 
-      it(('our server lets a client of %s wait for an answer, %s sockets'):format(tool, demux), interop.run(function()
+      it(('our server lets a client of %s wait for the answer of SNICallback, %s sockets'):format(tool, demux), interop.run(function()
         local _, events, port = listen {
           SNICallback = function(name)
             local thread, timer = coroutine.running(), uv.new_timer()
@@ -142,7 +143,7 @@ describe('extensions:', function()
       end
     end))
 
-    it(('our client does without both when a server of %s has neither'):format(tool), interop.run(function()
+    it(('our client connects without protocol and profile when a server of %s has none'):format(tool), interop.run(function()
       local _, port = serve(tool)
       local conn, its = connect(port, { ALPNProtocols = 'coap', srtpProfiles = SHA1_80 })
       its:take 'connection'
@@ -172,7 +173,7 @@ describe('extensions:', function()
     assert.equal('unrecognized_name', its:take 'error'.alert)
   end))
 
-  -- It says nothing to those who ask for another one.
+  -- gnutls-serv sends nothing to a client that asks for another name.
   it('our client asks a server of gnutls for its name', interop.run(function()
     local _, port = serve('gnutls', { named = { name = 'one.example' } })
     local _, its = connect(port, { servername = 'one.example' })

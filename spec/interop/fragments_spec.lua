@@ -8,7 +8,7 @@ local raw = require 'spec.support.raw'
 local NAME = 'server.example'
 local LINK = 600
 local OVERHEAD = { ['127.0.0.1'] = 20 + 8, ['::1'] = 40 + 8 }
--- Bytes of certificates, at least, and their alternative names. GnuTLS forgets what it has of longer flights, from whomever.
+-- The least size of the certificates in bytes, and their alternative names. GnuTLS loses fragments of longer flights.
 local CHAIN = { openssl = 6000, gnutls = 2400 }
 local NAMES = { openssl = 80, gnutls = 25 }
 
@@ -39,7 +39,8 @@ describe('over a small link', function()
 
   teardown(function() files:remove() end)
 
-  -- Both sent what their certificates need, in pieces that fit; and we say so for messages, too.
+  -- Asserts that both sides sent as many bytes as their certificates have, in datagrams that fit the link, and our
+  -- data MTU.
   local function check(tool, relay, conn, ip, delivered)
     local limit = LINK - OVERHEAD[ip]
     for _, direction in ipairs { 'server', 'client' } do
@@ -93,7 +94,7 @@ describe('over a small link', function()
         assert.is_true(conn.authorized)
         check(tool, relay, conn, ip, function(message)
           if tool == 'openssl' then return peer:receive(message) end
-          -- gnutls-serv reads less than that at once, and sends back what it has read.
+          -- gnutls-serv reads fewer bytes at once, and sends back what it has read.
           local back = ''
           repeat back = back .. its:take 'message' until #back >= #message
           assert.equal(message, back)

@@ -1,4 +1,4 @@
--- Both sides show a certificate.
+-- Mutual authentication: both sides show a certificate.
 
 local interop = require 'spec.support.interop'
 local pair = require 'spec.support.pair'
@@ -74,12 +74,12 @@ describe('mutual TLS:', function()
         end))
       end
 
-      it(('our server lets in whom it does not trust when told so: a client of %s, %s sockets'):format(tool, demux), interop.run(function()
+      it(('our server without rejectUnauthorized accepts an untrusted client of %s, %s sockets'):format(tool, demux), interop.run(function()
         local _, events = start(nil, { rejectUnauthorized = false })
         assert.same({ false, 'NO_PEER_CERTIFICATE' }, pair.verdict(events:take 'connection'))
       end))
 
-      it(('our server says what is wrong with the certificate of a client of %s, %s sockets'):format(tool, demux), interop.run(function()
+      it(('our server tells why a client of %s is not authorized, %s sockets'):format(tool, demux), interop.run(function()
         local _, events = start(alien, { rejectUnauthorized = false })
         assert.same({ false, 'UNABLE_TO_GET_ISSUER_CERT_LOCALLY' }, pair.verdict(events:take 'connection'))
       end))
@@ -114,7 +114,7 @@ describe('mutual TLS:', function()
     } do
       local what, with, alerts = unpack(case)
       if alerts[tool] then
-        it(('our client %s learns why a server of %s refuses it'):format(what, tool), interop.run(function()
+        it(('our client %s gets the alert of a server of %s that refuses the client'):format(what, tool), interop.run(function()
           local _, _, its = connect(with())
           local err = its:take 'error'
           assert.equal('ERR_DTLS_ALERT', err.code)

@@ -1,4 +1,4 @@
--- More makes of DTLS, in both roles where they have both: `make peers` installs and builds them. OpenSSL's and GnuTLS'
+-- More implementations of DTLS, each in the roles that it has: `make peers` installs and builds them. OpenSSL's and GnuTLS'
 -- programs have the other specs of this folder.
 
 local uv = require 'luv'
@@ -18,9 +18,10 @@ local SOURCES = 'spec/interop/peers/'
 local GCM, CHACHA20 = 'ECDHE-ECDSA-AES128-GCM-SHA256', 'ECDHE-ECDSA-CHACHA20-POLY1305'
 local ECDHE_PSK, PSK_GCM = 'ECDHE-PSK-CHACHA20-POLY1305', 'PSK-AES128-GCM-SHA256'
 
--- How a program is started, what it can do in its roles, and the suite that an association with it then has.
+-- How each program is started, what it can do in its roles, and the cipher suite that our association with it has.
 local peers = {
-  -- With a ticket, its client's second hello has another session id than its first (against RFC 6347 §4.2.1).
+  -- The second hello of this client has another session id than its first when it has a ticket (against RFC 6347
+  -- §4.2.1).
   { name = 'Mbed TLS', command = PROGRAMS .. 'mbedtls', needs = PROGRAMS .. 'mbedtls', empty = true, resumes = 'tickets',
     certificate = { client = GCM, server = CHACHA20 }, psk = { client = ECDHE_PSK, server = ECDHE_PSK } },
   { name = 'wolfSSL', command = PROGRAMS .. 'wolfssl', needs = PROGRAMS .. 'wolfssl', resumes = 'tickets',
@@ -74,13 +75,13 @@ for _, peer in ipairs(peers) do
       return child
     end
 
-    -- Our options for either role: both sides show a certificate and check the other's.
+    -- Our options for either role: both sides show a certificate and verify that of the peer.
     local function credentials(kind, role)
       if kind == 'psk' then return { psk = role == 'server' and { [PSK.identity] = PSK.key } or PSK } end
       return { cert = ours.pem.cert, key = ours.pem.key, ca = root.pem.cert, requestCert = role == 'server' or nil }
     end
 
-    -- An open association: the program, our end of it, what that experiences, and what our server does.
+    -- Opens an association: returns the program, our connection, its events, and the events of our server.
     local function open(case, more)
       if case.role == 'client' then
         local options = merged(merged(credentials(case.kind, 'server'), { demux = case.demux }), more)
@@ -136,7 +137,7 @@ for _, peer in ipairs(peers) do
         assert.equal(long .. '\n', its:take 'message')
       end))
 
-      it('ends when we close it ' .. case.title, interop.run(function()
+      it('closes at the peer when we close it ' .. case.title, interop.run(function()
         local child, conn, its = open(case)
         conn:close()
         assert.is_false(its:take 'close')
@@ -146,7 +147,7 @@ for _, peer in ipairs(peers) do
       end))
 
       if not peer.unreliable then
-        it('ends when it closes it ' .. case.title, interop.run(function()
+        it('closes when the peer closes it ' .. case.title, interop.run(function()
           local child, _, its = open(case)
           child:finish()
           assert.is_false(its:take 'close')
@@ -155,7 +156,7 @@ for _, peer in ipairs(peers) do
       end
 
       if peer.resumes and case.role == 'client' then
-        it('resumes its session at once ' .. case.title, interop.run(function()
+        it('resumes the client\'s session in its next association ' .. case.title, interop.run(function()
           local child, first, its, events = open(case, peer.resumes == 'ids' and { sessionStore = store() } or nil)
           assert.is_false(first:isSessionReused())
           child:write 'again\n'

@@ -1,4 +1,4 @@
--- Pre-shared keys, with programs of other makes on either side.
+-- Pre-shared keys, with programs of other implementations on either side.
 
 local interop = require 'spec.support.interop'
 local lookup = require 'spec.support.lookup'
@@ -19,12 +19,12 @@ describe('with a pre-shared key', function()
   teardown(function() files:remove() end)
 
   for _, tool in ipairs(peers.names) do
-    -- What the other side prefers of what we offer.
+    -- The suite that the other side prefers among those that we offer.
     local suite = tool == 'openssl' and 'ECDHE-PSK-CHACHA20-POLY1305' or 'PSK-AES256-GCM-SHA384'
 
     for _, demux in ipairs { 'connected', 'shared' } do
       for _, ip in ipairs { '127.0.0.1', '::1' } do
-        it(('our server knows who a client of %s is, on %s, %s sockets'):format(tool, ip, demux), interop.run(function()
+        it(('our server knows the pskIdentity of a client of %s, on %s, %s sockets'):format(tool, ip, demux), interop.run(function()
           local _, events, port = interop.server(ip, { psk = { alice = KEY, bob = 'another key, this one' }, demux = demux })
           local peer = peers.client(tool, { ip = ip, port = port, psk = ALICE })
           local conn, its = events:take 'connection'
@@ -41,7 +41,7 @@ describe('with a pre-shared key', function()
         end))
       end
 
-      it(('our server refuses a client of %s that nobody knows, %s sockets'):format(tool, demux), interop.run(function()
+      it(('our server refuses a client of %s whose identity has no key, %s sockets'):format(tool, demux), interop.run(function()
         local server, events, port = interop.server('127.0.0.1', { psk = { alice = KEY }, demux = demux })
         local peer = peers.client(tool, { ip = '127.0.0.1', port = port, psk = { identity = 'mallory', key = KEY } })
         local err = events:take 'clientError'
@@ -52,8 +52,8 @@ describe('with a pre-shared key', function()
         assert.equal(0, server:stats().active)
       end))
 
-      -- Its Finished cannot be read, so it is dropped like any other garbage: there is nothing to tell anybody.
-      it(('our server waits in vain for a client of %s that has another key, %s sockets'):format(tool, demux), interop.run(function()
+      -- The client's Finished cannot be decrypted and is dropped like any forged record, so that no alert is sent.
+      it(('our server gives ERR_DTLS_PSK_KEY for a client of %s with another key, %s sockets'):format(tool, demux), interop.run(function()
         local options = { psk = { alice = KEY }, demux = demux, handshakeTimeout = 500 * loop.patience }
         local server, events, port = interop.server('127.0.0.1', options)
         peers.client(tool, { ip = '127.0.0.1', port = port, psk = OTHER })
@@ -81,7 +81,7 @@ describe('with a pre-shared key', function()
       end))
     end
 
-    it(('our client waits in vain for a server of %s that has another key'):format(tool), interop.run(function()
+    it(('our client gives ERR_DTLS_PSK_KEY for a server of %s with another key'):format(tool), interop.run(function()
       local port = raw.freePort '127.0.0.1'
       peers.server(tool, { ip = '127.0.0.1', port = port, psk = OTHER, pki = files })
       local _, its = interop.client { host = '127.0.0.1', port = port, psk = ALICE, handshakeTimeout = 500 * loop.patience }
@@ -92,7 +92,7 @@ describe('with a pre-shared key', function()
   end
 end)
 
--- Waits for the first question of a lookup.
+-- Waits until the psk function has been asked for the first time; returns its arguments.
 local function question(asking)
   loop.till(function() return asking.asked[1] end, 'the question')
   return asking.asked[1]
@@ -104,7 +104,7 @@ local suites = {
   gnutls = { 'PSK-AES128-GCM-SHA256', 'PSK-AES256-GCM-SHA384' },
 }
 
-describe('with keys that a function knows', function()
+describe('with keys from an asynchronous psk function', function()
   local files
 
   setup(function() files = pki.new() end)
@@ -114,7 +114,7 @@ describe('with keys that a function knows', function()
     for _, suite in ipairs(suites[tool]) do
       local theirs = tool == 'openssl' and suite .. (suite:find 'CCM8' and ':@SECLEVEL=0' or '') or nil
       for _, demux in ipairs { 'connected', 'shared' } do
-        local title = ('our server asks for the key of a client of %s, and has time (%s, %s sockets)'):format(tool, suite, demux)
+        local title = ('our server waits for the key of a client of %s (%s, %s sockets)'):format(tool, suite, demux)
         it(title, interop.run(function()
           local asking = lookup.new()
           local server, events, port = interop.server('127.0.0.1', {
@@ -122,7 +122,7 @@ describe('with keys that a function knows', function()
           })
           local peer = peers.client(tool, { ip = '127.0.0.1', port = port, psk = ALICE, ciphers = theirs })
           assert.equal('alice', question(asking)[1])
-          -- A repetition by the client is no second question.
+          -- The client's repeated flight does not ask the psk function a second time.
           loop.till(function() return server:stats().datagramsIn >= 4 end, 'a repetition by the client')
           assert.equal(0, events:count 'connection')
           asking.answer(1, KEY)
@@ -140,7 +140,7 @@ describe('with keys that a function knows', function()
 
       for _, hint in ipairs { 'which-one', false } do
         local how = hint and 'with the hint' or 'without a hint'
-        it(('our client is asked %s by a server of %s, and has time (%s)'):format(how, tool, suite),
+        it(('our client waits for its key when it is asked %s by a server of %s (%s)'):format(how, tool, suite),
           interop.run(function()
             local asking, port = lookup.new(), raw.freePort '127.0.0.1'
             local peer = peers.server(tool, {
@@ -162,7 +162,7 @@ describe('with keys that a function knows', function()
       end
     end
 
-    it(('our server tells a client of %s that its function has no key'):format(tool), interop.run(function()
+    it(('our server refuses a client of %s with an alert when the psk function has no key'):format(tool), interop.run(function()
       local asking = lookup.new()
       local _, events, port = interop.server('127.0.0.1', { psk = asking.ask })
       local peer = peers.client(tool, { ip = '127.0.0.1', port = port, psk = ALICE })
@@ -174,7 +174,7 @@ describe('with keys that a function knows', function()
   end
 end)
 
--- RFC 4279 §5.1; devices send an EUI-64. OpenSSL has identities that end at their first NUL.
+-- RFC 4279 §5.1 allows NULs; devices send an EUI-64. In OpenSSL an identity ends at its first NUL.
 describe('an identity with NULs', function()
   local OTHERS = 'the key of those with whom it shares what is before a NUL'
   local identities = { 'alice\0A', 'alice\0', '\0', '\0\21\23\0\0\0\0\7', 'a\0' .. ('b'):rep(200) }
@@ -187,7 +187,7 @@ describe('an identity with NULs', function()
     return process.spawn('luajit', { 'spec/interop/gnutls_psk.lua', tostring(port), hex(identity), hex(KEY), tostring(visits) })
   end
 
-  -- The key of one identity; those that OpenSSL cannot tell from it have another one.
+  -- The keys by identity: this one has KEY, and those that OpenSSL cannot tell from it have another key.
   local function keys_of(identity)
     local keys = { [identity:match '^%Z*'] = OTHERS, [identity .. '\0'] = OTHERS, [identity .. '\0B'] = OTHERS, [''] = OTHERS }
     keys[identity] = KEY
@@ -207,7 +207,7 @@ describe('an identity with NULs', function()
       ['a function'] = function(keys) return function(identity) return keys[identity] end end,
     } do
       for where, store in pairs { ['a ticket'] = function() return nil end, ['a session store'] = memory } do
-        it(('is looked up whole in %s, and %s keeps it whole (%s sockets)'):format(kind, where, demux), interop.run(function()
+        it(('is whole in the look-up in %s, and in the session from %s (%s sockets)'):format(kind, where, demux), interop.run(function()
           for _, identity in ipairs(identities) do
             local options = { psk = ask(keys_of(identity)), demux = demux, sessionStore = store() }
             local _, events, port = interop.server('127.0.0.1', options)
@@ -227,7 +227,7 @@ describe('an identity with NULs', function()
         end))
       end
 
-      it(('is unknown to %s that has what is before a NUL alone (%s sockets)'):format(kind, demux), interop.run(function()
+      it(('is unknown to %s that has only the part before the NUL (%s sockets)'):format(kind, demux), interop.run(function()
         local _, events, port = interop.server('127.0.0.1', { psk = ask { alice = KEY, [''] = KEY }, demux = demux })
         for _, identity in ipairs { 'alice\0A', 'alice\0', '\0' } do
           local peer = visit(port, identity, 1)

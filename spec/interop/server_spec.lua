@@ -1,4 +1,4 @@
--- Clients of other makes talk to our server.
+-- Our server and clients of other implementations.
 
 local dtls = require 'dtls'
 local interop = require 'spec.support.interop'
@@ -52,7 +52,7 @@ describe('our server', function()
           interop.run(function() talk(demux, ip, tool, kind) end))
       end
 
-      it(('ends its connection to a client of %s, which hears of it, %s sockets'):format(tool, demux), interop.run(function()
+      it(('closes its connection to a client of %s with a close_notify, %s sockets'):format(tool, demux), interop.run(function()
         local identity = identities.ec
         local _, events, port = interop.server('127.0.0.1', { cert = identity.pem.cert, key = identity.pem.key, demux = demux })
         local peer = peers.client(tool, { ip = '127.0.0.1', port = port })
@@ -63,7 +63,7 @@ describe('our server', function()
         peer.child:expect(tool == 'openssl' and '(closed)' or '(Peer has closed)')
       end))
 
-      it(('is found by a client of %s that started earlier, %s sockets'):format(tool, demux), interop.run(function()
+      it(('accepts a client of %s that started before the server, %s sockets'):format(tool, demux), interop.run(function()
         local identity = identities.ec
         local port = raw.freePort '127.0.0.1'
         local relay = interop.proxy('127.0.0.1', port, proxy.filters.mute 'server')
@@ -76,7 +76,7 @@ describe('our server', function()
         assert.equal('at last\n', its:take 'message')
       end))
 
-      it(('learns that a client of %s does not trust it, %s sockets'):format(tool, demux), interop.run(function()
+      it(('gets the alert of a client of %s that does not trust the server, %s sockets'):format(tool, demux), interop.run(function()
         local identity = identities.ec
         local server, events, port = interop.server('127.0.0.1', {
           cert = identity.pem.cert, key = identity.pem.key, demux = demux, retransmitTimeout = 200,
@@ -91,7 +91,7 @@ describe('our server', function()
     end
 
     for _, tool in ipairs(peers.names) do
-      it(('lets a client of %s in whose cookie was made with a secret that is gone, %s sockets'):format(tool, demux), interop.run(function()
+      it(('accepts a client of %s whose cookie secret was replaced, %s sockets'):format(tool, demux), interop.run(function()
         local identity = identities.ec
         local server, events, port = interop.server('127.0.0.1', { cert = identity.pem.cert, key = identity.pem.key, demux = demux })
         local between = interop.proxy('127.0.0.1', port, function(towards, index, data)
@@ -106,7 +106,7 @@ describe('our server', function()
       end))
     end
 
-    it(('renegotiates with nobody, %s sockets'):format(demux), interop.run(function()
+    it(('refuses renegotiation, %s sockets'):format(demux), interop.run(function()
       local identity = identities.ec
       local _, events, port = interop.server('127.0.0.1', { cert = identity.pem.cert, key = identity.pem.key, demux = demux })
       local peer = peers.client('openssl', { ip = '127.0.0.1', port = port })
@@ -120,24 +120,24 @@ describe('our server', function()
       assert.equal(1, events:count 'connection')
     end))
 
-    it(('outlives a client that is gone without a word, %s sockets'):format(demux), interop.run(function()
+    it(('keeps its connection when a client is killed and sends nothing, %s sockets'):format(demux), interop.run(function()
       local identity = identities.ec
       local _, events, port = interop.server('127.0.0.1', { cert = identity.pem.cert, key = identity.pem.key, demux = demux })
       local peer = peers.client('openssl', { ip = '127.0.0.1', port = port })
       local conn, its = events:take 'connection'
       peer:cipher()
       peer.child:kill()
-      -- Anybody could forge the ICMP message that tells it; one socket for all does not even hear it.
+      -- An ICMP message could be forged, and ends no connection; a shared socket does not even receive it.
       for _ = 1, 3 do conn:send 'is anybody there?' end
       if demux == 'connected' then loop.till(function() return conn:stats().drops.ECONNREFUSED end, 'a refused datagram') end
-      -- The next one is served as if nothing had been.
+      -- The next client is served as if the killed one had not existed.
       peers.client('openssl', { ip = '127.0.0.1', port = port })
       events:take 'connection'
       assert.equal(0, its:count 'error')
       assert.equal(0, its:count 'close')
     end))
 
-    it(('ends a handshake without a common cipher suite, %s sockets'):format(demux), interop.run(function()
+    it(('fails a handshake without a common cipher suite, %s sockets'):format(demux), interop.run(function()
       local identity = identities.ec
       local server, events, port = interop.server('127.0.0.1', { cert = identity.pem.cert, key = identity.pem.key, demux = demux })
       local peer = peers.client('openssl', { ip = '127.0.0.1', port = port, ciphers = 'ECDHE-ECDSA-AES128-SHA256:ECDHE-ECDSA-AES128-SHA' })

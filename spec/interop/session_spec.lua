@@ -1,4 +1,4 @@
--- Resumption with programs of other makes on either side.
+-- Session resumption, with programs of other implementations on either side.
 
 local interop = require 'spec.support.interop'
 local peers = require 'spec.support.peers'
@@ -37,7 +37,8 @@ describe('resumption:', function()
 
   for _, how in ipairs { 'tickets', 'a store' } do
     for _, demux in ipairs { 'connected', 'shared' } do
-      -- A client of OpenSSL comes and goes. Returns whether it resumed what was kept, on which both sides agree.
+      -- Opens and closes an association with a client of OpenSSL. Returns whether its session was resumed, on which
+      -- both agree.
       local function visit(events, port, options)
         options.ip, options.port, options.ca = options.ip or '127.0.0.1', port, root.cert
         local peer = peers.client('openssl', options)
@@ -63,7 +64,7 @@ describe('resumption:', function()
         end))
       end
 
-      -- It offers the session whatever name it asks for.
+      -- s_client offers the session whatever name it asks for.
       for what, names in pairs {
         ['another name'] = { NAME, OTHER_NAME }, ['a name, without one'] = { NAME, nil }, ['no name, under one'] = { nil, NAME },
       } do
@@ -80,7 +81,7 @@ describe('resumption:', function()
         end))
       end
 
-      it(('our server with %s still knows who a client of openssl is, %s sockets'):format(how, demux), interop.run(function()
+      it(('our server with %s resumes a client of openssl as authorized, %s sockets'):format(how, demux), interop.run(function()
         local events, port = listening(how, { demux = demux, requestCert = true, ca = root.pem.cert })
         local kept = files:path 'session'
         local me = { servername = NAME, cert = client.cert, key = client.key, saves = kept }
@@ -104,7 +105,7 @@ describe('resumption:', function()
     end
   end
 
-  it('our server gives a client of openssl without tickets nothing to resume', interop.run(function()
+  it('our server without a session store gives no session ID to a client of openssl that takes no tickets', interop.run(function()
     local events, port = listening('tickets', {})
     local peer = peers.client('openssl', { ip = '127.0.0.1', port = port, servername = NAME, ca = root.cert, noTickets = true })
     events:take 'connection'
@@ -115,7 +116,8 @@ describe('resumption:', function()
     for _, noTickets in ipairs { false, true } do
       local from = ('a server of %s %s tickets'):format(tool, noTickets and 'without' or 'with')
 
-      -- Our client comes and goes. Returns whether it resumed, and what resumes this one.
+      -- Opens and closes our client's association. Returns whether its session was resumed, and the session that
+      -- resumes this one.
       local function visit(ip, port, peer, name, session)
         local conn, its = interop.client {
           host = ip, port = port, ca = root.pem.cert, servername = name, session = session, retransmitTimeout = 100,
@@ -145,14 +147,14 @@ describe('resumption:', function()
         end))
       end
 
-      it(('our client asks %s for no session of another name'):format(from), interop.run(function()
+      it(('our client offers %s no session of another name'):format(from), interop.run(function()
         local port, peer = start '127.0.0.1'
         local _, blob = visit('127.0.0.1', port, peer, NAME)
         assert.is_false((visit('127.0.0.1', port, peer, OTHER_NAME, blob)))
         assert.is_true((visit('127.0.0.1', port, peer, NAME, blob)))
       end))
 
-      it(('our client goes through a full handshake when %s has forgotten the session'):format(from), interop.run(function()
+      it(('our client does a full handshake when %s has forgotten the session'):format(from), interop.run(function()
         local port, peer = start '127.0.0.1'
         local _, blob = visit('127.0.0.1', port, peer, NAME)
         peer.child:kill()
