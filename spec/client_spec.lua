@@ -167,7 +167,7 @@ describe('a client', function()
       udp:close()
     end))
 
-    it('drops without counting what a socket of the caller\'s had received before', loop.run(function()
+    it('discards what a socket of the caller\'s had received before, and counts no drop', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local udp, other = uv.new_udp(), raw.open(ip)
       assert(udp:bind(ip, 0))

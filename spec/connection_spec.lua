@@ -12,7 +12,7 @@ local OVERHEAD = 13 + 8 + 16
 
 describe('a connection', function()
   pair.each(function(demux, ip)
-    it('carries messages both ways, whatever bytes are in them', loop.run(function()
+    it('carries messages of any bytes both ways', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local conn = pair.open(server)
       local every = {}
@@ -323,7 +323,7 @@ describe('a connection', function()
       assert.same(address, accepted:remoteAddress())
     end))
 
-    it('exports the same keying material as its peer, for each label and context another', loop.run(function()
+    it('exports the same keying material as its peer, and other material for another label or context', loop.run(function()
       local server = pair.listening({ demux = demux }, ip)
       local conn, accepted = pair.open(server)
       local bytes = assert(conn:exportKeyingMaterial(60, 'EXTRACTOR-dtls_srtp'))

@@ -687,7 +687,7 @@ describe('the examples:', function()
       end
     end
 
-    it('dtlscat -v under ' .. runner .. ' shows the handshake and what was counted, on both sides', test(function()
+    it('dtlscat -v under ' .. runner .. ' shows the handshake and the statistics of both sides', test(function()
       local listener, port = listen(runner, '-v', '--alpn', 'coap')
       local client = connect(runner, port, '--insecure', '-v', '--alpn', 'h3,coap', '--mtu', '700', '--servername', 'device.example')
       talk(client, listener)

@@ -65,7 +65,7 @@ pair.each(function(demux, ip)
       assert.same({ hello = 1 }, server:stats().drops)
     end))
 
-    it('whose length field exceeds what a server takes is not answered', met(function()
+    it('whose length field exceeds 32768 bytes is not answered', met(function()
       local body = hello.body()
       for _, length in ipairs { 32768, 32769, 0xffffff } do
         local fragment = wire.fragment(1, 0, length, 0, body)

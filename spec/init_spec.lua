@@ -128,7 +128,7 @@ describe('a self-signed certificate', function()
   end)
 
   for _, kind in ipairs { 'ec', 'rsa', 'ed25519' } do
-    it(('of type %s serves as CA for the clients of a server that shows it'):format(kind), loop.run(function()
+    it(('of type %s serves as a server\'s certificate and as the CA of the server\'s clients'):format(kind), loop.run(function()
       local made = assert(dtls.selfSigned { type = kind, altNames = { '127.0.0.1' } })
       local server = pair.echo(pair.listening { cert = made.cert, key = made.key })
       local conn = pair.open(server, nil, { ca = made.cert })

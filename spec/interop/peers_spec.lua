@@ -4,6 +4,7 @@
 local uv = require 'luv'
 local interop = require 'spec.support.interop'
 local loop = require 'spec.support.loop'
+local memory_store = require 'spec.support.memory_store'
 local merged = require('spec.support.pair').merged
 local pki = require 'spec.support.pki'
 local process = require 'spec.support.process'
@@ -35,15 +36,6 @@ local peers = {
   { name = 'node-dtls-client', command = 'node', before = { SOURCES .. 'node-dtls-client.mjs', PROGRAMS .. 'node_modules' },
     needs = PROGRAMS .. 'node_modules/node-dtls-client/package.json', certificate = {}, psk = { client = 'PSK-AES256-GCM-SHA384' } },
 }
-
-local function store()
-  local blobs = {}
-  return {
-    get = function(id) return blobs[id] end,
-    set = function(id, blob) blobs[id] = blob end,
-    remove = function(id) blobs[id] = nil end,
-  }
-end
 
 local function exists(path)
   local file = io.open(path)
@@ -106,7 +98,7 @@ for _, peer in ipairs(peers) do
       for role, suite in pairs(peer[kind]) do
         for _, demux in ipairs(role == 'client' and { 'connected', 'shared' } or { false }) do
           cases[#cases + 1] = { kind = kind, role = role, suite = suite, demux = demux or nil,
-            title = ('(its %s, %s%s)'):format(role, kind, demux and ', ' .. demux .. ' sockets' or '') }
+            title = ('(peer as %s, %s%s)'):format(role, kind, demux and ', ' .. demux .. ' sockets' or '') }
         end
       end
     end
@@ -137,7 +129,7 @@ for _, peer in ipairs(peers) do
         assert.equal(long .. '\n', its:take 'message')
       end))
 
-      it('closes at the peer when we close it ' .. case.title, interop.run(function()
+      it('closes at both ends when we call close() ' .. case.title, interop.run(function()
         local child, conn, its = open(case)
         conn:close()
         assert.is_false(its:take 'close')
@@ -147,7 +139,7 @@ for _, peer in ipairs(peers) do
       end))
 
       if not peer.unreliable then
-        it('closes when the peer closes it ' .. case.title, interop.run(function()
+        it('closes at both ends when the peer closes ' .. case.title, interop.run(function()
           local child, _, its = open(case)
           child:finish()
           assert.is_false(its:take 'close')
@@ -157,7 +149,7 @@ for _, peer in ipairs(peers) do
 
       if peer.resumes and case.role == 'client' then
         it('resumes the client\'s session in its next association ' .. case.title, interop.run(function()
-          local child, first, its, events = open(case, peer.resumes == 'ids' and { sessionStore = store() } or nil)
+          local child, first, its, events = open(case, peer.resumes == 'ids' and { sessionStore = memory_store() } or nil)
           assert.is_false(first:isSessionReused())
           child:write 'again\n'
           assert.is_false(its:take 'close')

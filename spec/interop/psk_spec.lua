@@ -2,6 +2,7 @@
 
 local interop = require 'spec.support.interop'
 local lookup = require 'spec.support.lookup'
+local memory_store = require 'spec.support.memory_store'
 local loop = require 'spec.support.loop'
 local peers = require 'spec.support.peers'
 local pki = require 'spec.support.pki'
@@ -140,7 +141,7 @@ describe('with keys from an asynchronous psk function', function()
 
       for _, hint in ipairs { 'which-one', false } do
         local how = hint and 'with the hint' or 'without a hint'
-        it(('our client waits for its key when it is asked %s by a server of %s (%s)'):format(how, tool, suite),
+        it(('our client, asked %s by a server of %s, waits for the psk function (%s)'):format(how, tool, suite),
           interop.run(function()
             local asking, port = lookup.new(), raw.freePort '127.0.0.1'
             local peer = peers.server(tool, {
@@ -194,19 +195,12 @@ describe('an identity with NULs', function()
     return keys
   end
 
-  local function memory()
-    local kept = {}
-    return {
-      get = function(id) return kept[id] end, set = function(id, blob) kept[id] = blob end, remove = function(id) kept[id] = nil end,
-    }
-  end
-
   for _, demux in ipairs { 'connected', 'shared' } do
     for kind, ask in pairs {
       ['a table'] = function(keys) return keys end,
       ['a function'] = function(keys) return function(identity) return keys[identity] end end,
     } do
-      for where, store in pairs { ['a ticket'] = function() return nil end, ['a session store'] = memory } do
+      for where, store in pairs { ['a ticket'] = function() return nil end, ['a session store'] = memory_store } do
         it(('is whole in the look-up in %s, and in the session from %s (%s sockets)'):format(kind, where, demux), interop.run(function()
           for _, identity in ipairs(identities) do
             local options = { psk = ask(keys_of(identity)), demux = demux, sessionStore = store() }

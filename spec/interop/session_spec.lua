@@ -1,20 +1,12 @@
 -- Session resumption, with programs of other implementations on either side.
 
 local interop = require 'spec.support.interop'
+local memory_store = require 'spec.support.memory_store'
 local peers = require 'spec.support.peers'
 local pki = require 'spec.support.pki'
 local raw = require 'spec.support.raw'
 
 local NAME, OTHER_NAME = 'server.example', 'other.example'
-
-local function memory()
-  local sessions = {}
-  return {
-    get = function(id) return sessions[id] end,
-    set = function(id, blob) sessions[id] = blob end,
-    remove = function(id) sessions[id] = nil end,
-  }
-end
 
 describe('resumption:', function()
   local files, root, server, client
@@ -29,7 +21,7 @@ describe('resumption:', function()
   teardown(function() files:remove() end)
 
   local function listening(how, more, ip)
-    local options = { cert = server.pem.cert, key = server.pem.key, sessionStore = how == 'a store' and memory() or nil }
+    local options = { cert = server.pem.cert, key = server.pem.key, sessionStore = how == 'a store' and memory_store() or nil }
     for name, value in pairs(more) do options[name] = value end
     local _, events, port = interop.server(ip or '127.0.0.1', options)
     return events, port

@@ -8,6 +8,7 @@ local ffi = require 'ffi'
 local uv = require 'luv'
 local dtls = require 'dtls'
 local loop = require 'spec.support.loop'
+local memory_store = require 'spec.support.memory_store'
 local pair = require 'spec.support.pair'
 local tick = require 'dtls.tick'
 
@@ -56,9 +57,7 @@ function scenarios.store(state)
   state.store = store
   return {
     cert = pem.cert, key = pem.key,
-    sessionStore = {
-      get = function(id) return store[id] end, set = function(id, blob) store[id] = blob end, remove = function(id) store[id] = nil end,
-    },
+    sessionStore = memory_store(store),
   }, { fingerprint = pem.fingerprint, session = state.session }
 end
 
