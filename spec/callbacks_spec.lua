@@ -112,8 +112,8 @@ function Stage:client(actor)
   return entry
 end
 
--- Two clients at a time, one of them the actor; ends when the hook has been called, one of them has got its echo, and
--- (unless the other one is `held`) the other one has, too, or somebody's connection has ended.
+-- Opens two clients at a time, the actor and another one. Ends when the hook has been called and one client has got its
+-- echo, and (unless the other client is `held`) the other client has, too, or a connection has ended.
 function Stage:play(held)
   if self.hook.name == 'sessionStore.get' or self.hook.name == 'sessionStore.remove' then
     local first = self:client()

@@ -229,7 +229,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
         for _, owner in ipairs(accepted) do
           if not owner.closed and owner.association:fd() then serve(owner) end
         end
-      until not endpoint:pending() -- what was read on one peer's socket and belongs to another
+      until not endpoint:pending() -- datagrams that were read on one peer's socket and belong to another peer
     end
 
     local function establish(client)
@@ -579,7 +579,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       assert.equal(old, owner.association:promote())
       assert.is_nil(owner.association:promote())
       local sent = endpoint:stats().datagramsOut
-      old.association:shutdown() -- to nobody: the path is not its own any more
+      old.association:shutdown() -- sends nothing: the 4-tuple belongs to the promoted association
       assert.equal(sent, endpoint:stats().datagramsOut)
       assert.is_nil(old.association:close())
       old.closed = true

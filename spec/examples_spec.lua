@@ -169,7 +169,7 @@ local function socket()
   }
 end
 
--- Two peers of webrtc_pair whose offer is answered, but the answer has not come back yet; and what it says.
+-- Two peers of webrtc_pair whose offer is answered, before the answer has come back; and the text of the answer.
 local function negotiate(here, there, expected)
   local offer = run[here]('webrtc_pair.lua', 'offer')
   local ip, port, fingerprint = offer:expect 'answer with: webrtc_pair.lua answer (%S+) (%d+) (%S+)\n'
@@ -370,7 +370,7 @@ describe('the examples:', function()
         local player = connect(there, port, '--fingerprint', fingerprint)
         player:expect 'p1 at 1,1\n'
         local other = pair.client({ ip = ip, port = port }, { fingerprint = fingerprint })
-        other:on('message', function() other:send 'stay' end) -- whatever it says, it is there
+        other:on('message', function() other:send 'stay' end) -- any message shows that the player is there
         local boards = pair.record(other, 'message')
         local function see(board) loop.till(function() return boards[#boards] and boards[#boards][2] == board end, board) end
         player:write 'right\n'
@@ -446,12 +446,12 @@ describe('the examples:', function()
     } do
       assert.equal(RESET .. 'ab', hall:exchange(data), what)
     end
-    assert.equal('\96' .. string.char(coap.BAD_OPTION) .. 'ab', hall:exchange '\64\1ab\145x') -- a critical one, 9
-    assert.equal('\96' .. string.char(coap.NOT_FOUND) .. 'ab', hall:exchange '\64\1ab\209\239x') -- an elective one, 252
+    assert.equal('\96' .. string.char(coap.BAD_OPTION) .. 'ab', hall:exchange '\64\1ab\145x') -- 9, a critical option
+    assert.equal('\96' .. string.char(coap.NOT_FOUND) .. 'ab', hall:exchange '\64\1ab\209\239x') -- 252, an elective option
     local long = ('n'):rep(200)
     assert.equal('\96' .. string.char(coap.CREATED) .. 'ab', hall:exchange('\64\3ab\189\187' .. long .. '\255x'))
     for _, data in ipairs { 'no', '\128\1ab', '\80\1ab', '\96\69ab', '\112\0ab', '\1\1ab' } do assert(hall.conn:send(data)) end
-    assert.equal(RESET .. 'yz', hall:exchange '\64\0yz') -- and those before it got no answer
+    assert.equal(RESET .. 'yz', hall:exchange '\64\0yz') -- and the messages before this one got no answer
     pair.close(hall.conn)
     assert.equal('', server.output.stderr)
   end))
@@ -476,7 +476,7 @@ describe('the examples:', function()
     port = server:expect 'listening on port (%d+)\n'
     local before = device(port, 'kitchen')
     local address = before.conn:localAddress()
-    before.conn:destroy() -- says nothing, as a device that loses its power
+    before.conn:destroy() -- sends no close_notify, as a device that loses its power
     loop.event(before.conn, 'close')
     local after = device(port, 'kitchen', { localPort = address.port })
     server:expect 'kitchen: connected\nkitchen: the peer started over with a new association\n'

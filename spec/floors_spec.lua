@@ -20,7 +20,7 @@ local function lines(command)
   return found
 end
 
--- Each { path, folder, header, whether it is one of ours }.
+-- Each include as { path, folder, header, whether the header is in src }.
 local function includes()
   local found = {}
   for _, line in ipairs(lines "grep -Eo '^#include [<\"][^>\"]+' src/*/*.[ch]") do

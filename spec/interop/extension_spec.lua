@@ -86,7 +86,7 @@ describe('extensions:', function()
         local _, events, port = listen { sni = { ['one.example'] = one.pem, ['*.example'] = other.pem } }
         for _, case in ipairs { { one, 'one.example' }, { other, 'other.example' }, { own } } do
           local identity, name = unpack(case)
-          local peer = visit(port, { ca = identity.cert, servername = name }) -- it checks
+          local peer = visit(port, { ca = identity.cert, servername = name }) -- the peer verifies the certificate
           local conn, its = events:take 'connection'
           assert.equal(name, conn.servername)
           peer:send 'as expected'

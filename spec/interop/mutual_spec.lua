@@ -126,7 +126,7 @@ describe('mutual TLS:', function()
     end
   end
 
-  -- OpenSSL's programs show such a key only when they are told to.
+  -- OpenSSL's programs use a key of 1024 bits only at security level 0.
   local LAX = 'DEFAULT@SECLEVEL=0'
 
   it('our server refuses a key of 1024 bits', interop.run(function()

@@ -29,7 +29,7 @@ local peers = {
     certificate = { client = GCM, server = 'ECDHE-ECDSA-AES256-GCM-SHA384' }, psk = { client = ECDHE_PSK, server = ECDHE_PSK } },
   { name = 'Pion', command = PROGRAMS .. 'pion', needs = PROGRAMS .. 'pion', empty = true, resumes = 'ids',
     certificate = { client = GCM, server = GCM }, psk = { client = PSK_GCM, server = PSK_GCM } },
-  -- Its close() says nothing to the other end, and it takes a protected alert for a plaintext one when the second byte of its
+  -- This peer's close() sends nothing, and this peer takes a protected alert for a plaintext one when the second byte of its
   -- explicit nonce, which is random, happens to be the number of an alert: it misses one close_notify in ten.
   { name = 'werift', command = 'node', before = { SOURCES .. 'werift.js', PROGRAMS .. 'node_modules' },
     needs = PROGRAMS .. 'node_modules/werift/package.json', unreliable = true, certificate = { client = GCM, server = GCM }, psk = {} },

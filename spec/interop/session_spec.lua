@@ -42,7 +42,7 @@ describe('resumption:', function()
         assert(conn:send 'it is\n')
         peer:receive 'it is'
         local authorized = conn.authorized
-        peer.child:kill() -- leaving in peace takes it half a second; what it saves, it saves before it says that it is connected
+        peer.child:kill() -- s_client ends half a second after its input; it has saved the session before it prints `connected`
         return reused, authorized
       end
 
