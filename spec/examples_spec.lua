@@ -169,7 +169,7 @@ local function socket()
   }
 end
 
--- Two peers of webrtc_pair whose offer is answered, before the answer has come back; and the text of the answer.
+-- Two peers of webrtc_pair whose offer is answered, before the answer has come back; and the fingerprint that the answer printed.
 local function negotiate(here, there, expected)
   local offer = run[here]('webrtc_pair.lua', 'offer')
   local ip, port, fingerprint = offer:expect 'answer with: webrtc_pair.lua answer (%S+) (%d+) (%S+)\n'
