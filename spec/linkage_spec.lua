@@ -63,16 +63,16 @@ describe('the OpenSSL that the module runs on', function()
       assertRunsOn('shared', load('luajit', sharedBuild, { preload = 'libcrypto.so.1.1' }))
     end)
 
-    it('is the one of a host that exports all of it', function()
+    it('is the host\'s when the host exports all of OpenSSL', function()
       assertRunsOn('host', load('luvi', sharedBuild))
       assertRunsOn('host', load('luvi', sharedBuild, { stock = true }))
     end)
 
-    it('is the one of a host that lacks what libssl alone would import', function()
+    it('is the host\'s when the host lacks only what libssl itself would import', function()
       assertRunsOn('host', load('luvi-nostdio', sharedBuild))
     end)
 
-    it('is refused in a host that exports a part of it', function()
+    it('is refused in a host that exports a part of OpenSSL', function()
       assertRefused(load('luvi-partial', sharedBuild), 'two copies of OpenSSL', 'from the executable', '/libssl.so',
         'make OPENSSL=static')
     end)
@@ -100,12 +100,12 @@ describe('the OpenSSL that the module runs on', function()
 
   describe('built with OPENSSL=static', function()
     for program in pairs(programs) do
-      it('is its own in ' .. program, function()
+      it('is the module\'s own in ' .. program, function()
         assertRunsOn('static', load(program, staticBuild))
       end)
     end
 
-    it('keeps its own version, whatever the host says', function()
+    it('keeps the version that it was built with, whatever the host exports', function()
       local alone, hosted = load('luajit', staticBuild), load('luvi-old', staticBuild)
       assert.equal(alone.text, hosted.text)
       assert.equal(alone.number, hosted.number)

@@ -60,7 +60,7 @@ describe('a name', function()
     for text, expected in pairs(good) do assert.same(expected, { core.name(text) }, text) end
   end)
 
-  it('is nothing else, and the error says what is wrong', function()
+  it('is refused when it is neither of these, and the error says what is wrong', function()
     for text, words in pairs(bad) do assertRefused(words, core.name(text)) end
   end)
 end)
@@ -258,7 +258,7 @@ describe('a map of names', function()
 end)
 
 describe('an address with a NUL in it', function()
-  it('is none to listen on', loop.run(function()
+  it('is refused by listen', loop.run(function()
     local server = pair.server()
     local ok, err = server:listen(0, '127.0.0.1\0.example')
     assert.is_nil(ok)
@@ -285,7 +285,7 @@ describe('a certificate whose name has a NUL', function()
   setup(function() directory = pki.new() end)
   teardown(function() directory:remove() end)
 
-  it('is nobody\'s', loop.run(function()
+  it('is accepted for no name', loop.run(function()
     -- DNS:localhost\0.example, in DER
     local name = 'localhost\0.example'
     local der = (('\48' .. string.char(#name + 2) .. '\130' .. string.char(#name)) .. name):gsub('.', function(byte)

@@ -182,7 +182,7 @@ pair.eachStrategy(function(demux)
       pair.close(first, server)
     end))
 
-    it('does not make others wait', loop.run(function()
+    it('delays no handshake of another address', loop.run(function()
       local server, client = pair.echo(pair.listening { demux = demux, retransmitTimeout = NEVER }), raw.open()
       for _, each in ipairs(cookied(client, server)) do client:send(each, server) end
       local conn = pair.open(server)

@@ -65,7 +65,7 @@ describe('a pre-shared key', function()
       end
     end
 
-    it('that is another one ends at the deadline, on both sides', loop.run(function()
+    it('that differs from the peer\'s ends the handshake at the deadline, on both sides', loop.run(function()
       for _, psk in ipairs { { alice = KEY }, function() return KEY end } do
         local server = pair.listening { demux = demux, psk = psk, handshakeTimeout = 300 * loop.patience }
         local theirs = pair.record(server, 'clientError', 'connection')
@@ -83,7 +83,7 @@ describe('a pre-shared key', function()
     end))
 
     -- Both look the same to a client: nothing comes after its Finished.
-    it('that the server has not found yet is not called another one by either side', loop.run(function()
+    it('that the server still looks for is called wrong by neither side', loop.run(function()
       local asking = lookup.new()
       local server = pair.listening { demux = demux, psk = asking.ask, handshakeTimeout = 400 * loop.patience }
       local theirs = pair.record(server, 'clientError', 'connection')
@@ -544,7 +544,7 @@ describe('a function that knows keys', function()
       end
     end
 
-    it('does not mind the collector', loop.run(function()
+    it('survives the garbage collector while the answer is awaited', loop.run(function()
       local server = pair.echo(pair.listening { demux = demux, psk = function()
         collectgarbage()
         collectgarbage()

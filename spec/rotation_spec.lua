@@ -61,7 +61,7 @@ pair.eachStrategy(function(demux)
       end
     end
 
-    it('again and again costs nobody a connection', loop.run(function()
+    it('again and again costs no client its connection', loop.run(function()
       local identities = { pair.identity }
       for i, kind in ipairs { 'ec', 'rsa', 'ed25519' } do identities[i + 1] = pki.selfSigned { type = kind } end
       local pins = {}
@@ -360,7 +360,7 @@ describe('setContext with options', function()
 end)
 
 describe('setContext', function()
-  it('raises where it was called for what is neither', function()
+  it('raises at the caller\'s line for what is neither a Context nor options', function()
     local server = pair.server()
     local client = assert(dtls.createContext('client', { fingerprint = pair.identity.fingerprint }))
     for _, wrong in ipairs { 7, 'x', { certificate = 'x' }, { cert = 7 }, { context = client }, client } do

@@ -22,7 +22,7 @@ local function outcome(conn)
 end
 
 describe('what a server is made of', function()
-  it('is refused by name when there is no such option', function()
+  it('is refused by the option\'s name when there is no such option', function()
     for name, value in pairs { host = '127.0.0.1', demultiplex = 'shared', localPort = 7, servername = 'x' } do
       local ok, err = pcall(dtls.createServer, { cert = pair.identity.cert, key = pair.identity.key, [name] = value })
       assert.is_false(ok)
@@ -30,7 +30,7 @@ describe('what a server is made of', function()
     end
   end)
 
-  it('is refused by name when it is of the wrong type', function()
+  it('is refused by the option\'s name when a value is of the wrong type', function()
     local wrong = {
       cookieSecret = 7, demux = true, maxConnections = '7', maxConnectionsPerHost = false, maxHandshakes = {},
       reusePort = 1, ipv6Only = 'yes', recvBufferSize = {}, sendBufferSize = '1', udpTTL = '9',
@@ -57,7 +57,7 @@ end)
 
 pair.each(function(demux, ip)
   describe('a listening server', function()
-    it('says so on the next tick, to the event and to the callback', loop.run(function()
+    it('emits listening on the next tick, and calls the callback', loop.run(function()
       local server = pair.server { demux = demux }
       local heard = pair.record(server, 'listening')
       local called = 0
@@ -239,7 +239,7 @@ pair.each(function(demux, ip)
       pair.close(conn, other, witness, between)
     end))
 
-    it('greets nobody any more once it closes', loop.run(function()
+    it('answers no ClientHello once it closes', loop.run(function()
       local server = pair.listening({ demux = demux }, ip)
       local conn = pair.open(server)
       local heard = pair.record(server, 'accept')
@@ -496,7 +496,7 @@ pair.each(function(demux, ip)
       pair.close(again, server)
     end))
 
-    it('may do so with every record in a datagram of its own, which says nothing about whose it is', loop.run(function()
+    it('may start over with every record in a datagram of its own, which says nothing about whose it is', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local between = proxy.new(server, { filter = function(_, _, data)
         local list = {}
@@ -541,7 +541,7 @@ pair.each(function(demux, ip)
       pair.close(again, server, between)
     end))
 
-    it('may do so many times', loop.run(function()
+    it('may start over many times', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local port
       for i = 1, 10 do
@@ -556,7 +556,7 @@ pair.each(function(demux, ip)
       pair.close(server)
     end))
 
-    it('may do so before its handshake is complete', loop.run(function()
+    it('may start over before its handshake is complete', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local between = proxy.new(server, { filter = function(direction, index, data)
         if direction == 'server' or index == 1 then return data end
@@ -580,7 +580,7 @@ pair.each(function(demux, ip)
       pair.close(conn, server, between)
     end))
 
-    it('may do so while its second handshake is not complete', loop.run(function()
+    it('may start over while its second handshake is not complete', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local between = proxy.new(server)
       local first, old = pair.open(server, between)
@@ -673,7 +673,7 @@ pair.each(function(demux, ip)
       pair.close(again, server)
     end))
 
-    it('may do so at the limit of connections', loop.run(function()
+    it('may start over at the limit of connections', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux, maxConnections = 1 }, ip))
       local conn = pair.open(server)
       local port = conn:localAddress().port
@@ -705,7 +705,7 @@ pair.each(function(demux, ip)
       pair.close(two, three, server)
     end))
 
-    it('of none is what a busy server has, until it is told otherwise', loop.run(function()
+    it('of connections is none while setBusy(true) holds', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local conn = pair.open(server)
       assert.equal(server, server:setBusy(true))
@@ -808,7 +808,7 @@ pair.each(function(demux, ip)
   end)
 
   describe('a new certificate', function()
-    it('is for those who come, and costs those who are there nothing', loop.run(function()
+    it('is shown to new clients, and changes nothing for open connections', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local renewed = assert(dtls.selfSigned())
       local conn = pair.open(server)
@@ -824,7 +824,7 @@ pair.each(function(demux, ip)
       pair.close(conn, late, back, server)
     end))
 
-    it('that is none leaves the old one', loop.run(function()
+    it('that is no certificate leaves the old one in use', loop.run(function()
       local server = pair.listening({ demux = demux }, ip)
       local ok, err = server:setContext { cert = 'garbage', key = pair.identity.key }
       assert.is_nil(ok)

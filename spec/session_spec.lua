@@ -236,7 +236,7 @@ describe('a session', function()
     pair.close(conn, server)
   end))
 
-  it('is nobody\'s but the client\'s where there are tickets', loop.run(function()
+  it('is kept by the client alone where the server gives tickets', loop.run(function()
     local server = listening()
     local conn, accepted = pair.open(server, nil, { fingerprint = identity.fingerprint })
     assert.is_nil(accepted:getSession())
@@ -260,7 +260,7 @@ describe('a session', function()
     end))
   end
 
-  it('must be one, else connect refuses it', loop.run(function()
+  it('that is no session is refused by connect', loop.run(function()
     local server = listening()
     local blob = session(server)
     for _, garbage in ipairs { '', 'garbage', blob .. 'x', blob:sub(1, -2), blob:sub(2), ('\0'):rep(#blob) } do

@@ -29,7 +29,7 @@ pair.eachStrategy(function(demux)
         return accepted, conn
       end
 
-      it('says receiveTimeout although it goes on to send (' .. role .. ')', gone(function(conn, accepted)
+      it('emits receiveTimeout although it goes on to send (' .. role .. ')', gone(function(conn, accepted)
         local one = ends(conn, accepted)
         local heard = pair.record(one, 'receiveTimeout', 'timeout', 'error')
         one:setTimeout(LONG)
@@ -46,7 +46,7 @@ pair.eachStrategy(function(demux)
         assert.is_nil(one.destroyed)
       end))
 
-      it('says receiveTimeout once, and again only after a message has come (' .. role .. ')', gone(function(conn, accepted, between)
+      it('emits receiveTimeout once, and again only after a message has come (' .. role .. ')', gone(function(conn, accepted, between)
         local one, other = ends(conn, accepted)
         local called = 0
         local function listen() called = called + 1 end
@@ -67,7 +67,7 @@ pair.eachStrategy(function(demux)
       end))
     end
 
-    it('may close itself when it says so', gone(function(conn)
+    it('may be closed by its listener of receiveTimeout', gone(function(conn)
       local closes = pair.record(conn, 'close')
       conn:setTimeout(SHORT)
       conn:setReceiveTimeout(SHORT, function() conn:close() end)
@@ -105,7 +105,7 @@ pair.eachStrategy(function(demux)
       pair.close(conn, server)
     end))
 
-    it('is not said as long as messages come', loop.run(function()
+    it('is not emitted as long as messages come', loop.run(function()
       local server = pair.echo(pair.listening { demux = demux })
       local conn = pair.open(server)
       local heard = pair.record(conn, 'receiveTimeout')

@@ -227,7 +227,7 @@ pair.each(function(demux, ip)
       pair.close(server)
     end))
 
-    it('keeps it when its own identity is renewed', loop.run(function()
+    it('keeps the identities of names when its own is renewed', loop.run(function()
       local server = listening { ['one.example'] = options(one) }
       assert(server:setContext(options(other)))
       gets(server, 'one.example', one)
@@ -779,7 +779,7 @@ describe('a map of names', function()
     assertThrows('it is one for a client', { ['one.example'] = assert(dtls.createContext('client', { fingerprint = one.fingerprint })) })
   end)
 
-  it('blames the caller', function()
+  it('raises at the caller\'s line', function()
     local function blamed(sni)
       local _, err = pcall(function() dtls.createServer(options(own, { sni = sni })) end)
       assert.truthy(err:find('sni_spec.lua', 1, true), 'blames another line: ' .. err)

@@ -180,7 +180,7 @@ pair.eachStrategy(function(demux)
       end,
     } do
       for suite, size in pairs { [PLAIN] = 1, ['ECDHE-PSK-CHACHA20-POLY1305'] = 3 } do
-        it(('has it when fragments of %d bytes come %s (%s)'):format(size, name, suite), loop.run(function()
+        it(('has the identity when fragments of %d bytes come %s (%s)'):format(size, name, suite), loop.run(function()
           local world = held_server({ demux = demux }, cut_key_exchange(size, arrange))
           local conn, its = dial(world, { ciphers = suite })
           assert.equal('alice', question(world))
@@ -264,7 +264,7 @@ pair.eachStrategy(function(demux)
       finish(world, conn)
     end))
 
-    it('is for nobody but the peer that it is about', loop.run(function()
+    it('delays no other peer\'s handshake', loop.run(function()
       local world = held_server { demux = demux }
       local first, its = dial(world)
       question(world)
@@ -737,7 +737,7 @@ describe('by hand', function()
     assert.same({ nil, 'ask_psk' }, { until_asked(made) })
   end)
 
-  it('no key refuses', function()
+  it('an answer without a key refuses the handshake', function()
     listen { psk = true }
     local made = client { psk = { alice = KEY }, ciphers = 'ECDHE-PSK-CHACHA20-POLY1305' }
     assert.same({ nil, 'ask_psk', 'alice' }, { until_server_asked(made) })
