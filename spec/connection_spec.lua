@@ -231,6 +231,43 @@ describe('a connection', function()
       pair.close(conn, server)
     end))
 
+    for _, role in ipairs { 'client', 'server' } do
+      it(('sends a list of messages, each as one datagram and in order (%s)'):format(role), loop.run(function()
+        local server = pair.listening({ demux = demux }, ip)
+        local one, other = pair.open(server)
+        if role == 'server' then one, other = other, one end
+        local got = pair.record(other, 'message')
+        local list = {}
+        for i = 1, 30 do list[i] = ('%d '):format(i) .. ('x'):rep(i % 9 * 10) end
+        local before, called = one:stats().datagramsOut, nil
+        assert.is_true(one:send(list, function(err) called = { err } end))
+        loop.till(function() return #got == 30 end, 'all messages')
+        for i, text in ipairs(list) do assert.equal(text, got[i][2]) end
+        assert.equal(before + 30, one:stats().datagramsOut)
+        assert.same({}, called)
+        pair.close(one, other, server)
+      end))
+
+      it(('sends a list up to the message that cannot be sent, and says how many that were (%s)'):format(role), loop.run(function()
+        local server = pair.listening({ demux = demux }, ip)
+        local one, other = pair.open(server)
+        if role == 'server' then one, other = other, one end
+        local got = pair.record(other, 'message')
+        for _, bad in ipairs { '', ('x'):rep(20000) } do
+          local ok, err, sent = one:send { 'one', 'two', bad, 'four' }
+          assert.is_nil(ok)
+          assert.equal(bad == '' and 'EINVAL' or 'EMSGSIZE', err.code)
+          assert.equal(2, sent)
+        end
+        assert(one:send 'last')
+        loop.till(function() return #got == 5 end, 'the messages')
+        assert.same({ 'one', 'two', 'one', 'two', 'last' }, { got[1][2], got[2][2], got[3][2], got[4][2], got[5][2] })
+        pair.close(one, other, server)
+        local ok, err, sent = one:send { 'one' }
+        assert.same({ nil, 'ENOTCONN', 0 }, { ok, err.code, sent })
+      end))
+    end
+
     it('refuses a message that does not fit a datagram, and says which length would fit', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))
       local conn = pair.open(server)
@@ -398,10 +435,10 @@ describe('a connection', function()
     end))
   end)
 
-  it('raises when send gets anything but a string', loop.run(function()
+  it('raises when send gets anything but a string or a list of strings', loop.run(function()
     local server = pair.listening()
     local conn = pair.open(server)
-    for _, value in ipairs { 7, true, {} } do
+    for _, value in ipairs { 7, true, {}, { 7 }, { 'one', {} }, { one = 'one' } } do
       local ok, err = pcall(conn.send, conn, value)
       assert.is_false(ok)
       assert.truthy(err:find('send', 1, true))

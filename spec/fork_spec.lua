@@ -105,6 +105,27 @@ describe('after fork()', function()
       end)
     end
 
+    it('what the parent has sent in the same turn leaves once, and not from the child', function()
+      assert.equal('child 0\nreceived 6\n', run(demux, 'server', [[
+        local conn, accepted = open()
+        local count = 0
+        conn:on('message', function() count = count + 1 end)
+        for i = 1, 5 do assert(accepted:send('number ' .. i)) end
+        local before = conn:stats().datagramsIn
+        print('child ' .. in_child(function()
+          uv.run 'nowait'
+          accepted:stats()
+          server:destroy()
+          uv.run()
+        end))
+        accepted:send 'last'
+        till(function() return count >= 6 end)
+        uv.run 'nowait'
+        print('received ' .. conn:stats().datagramsIn - before)
+        os.exit(0)
+      ]]))
+    end)
+
     it('a flight of the parent is not repeated in the child, whose handshake fails with ERR_DTLS_FORKED', function()
       assert.equal('child 0\nhellos 1\n', run(demux, 'client', [[
         local silent, hellos = uv.new_udp(), 0

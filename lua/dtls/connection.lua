@@ -493,29 +493,61 @@ end
 -- What a system answers that has no room for a datagram at the moment.
 local is_full = { EAGAIN = true, ENOBUFS = true }
 
---- Sends one message as one datagram.
----@param data string
+-- One message, as one datagram. The third result: the association is beyond use.
+local function write(self, data)
+  if self._state ~= 'open' then
+    return nil, new_error('ENOTCONN', 'the connection is ' .. (self._state == 'closed' and 'closed' or 'not open yet'))
+  end
+  local ok, err, fatal = self._association:write(data, self._settings.allowFragments)
+  if not ok then return nil, err, fatal end
+  if self._server then self._server:_sent() end
+  self._sentAt = now()
+  if self._silence then self._silence:spoke(self._sentAt) end
+  return ok
+end
+
+local function messages(value)
+  local expected = 'a string or a list of strings'
+  if type(value) ~= 'table' or #value == 0 then return nil, expected end
+  for _, each in ipairs(value) do
+    if type(each) ~= 'string' then return nil, expected end
+  end
+  return value
+end
+
+-- The messages of a list, until one cannot be sent.
+local function write_all(self, list)
+  if self._server and list[2] then self._server:_sendsMore() end
+  local sent = 0
+  for _, data in ipairs(list) do
+    local ok, err, fatal = write(self, data)
+    if not ok then return nil, err, fatal, sent end
+    sent = sent + 1
+  end
+  return true
+end
+
+--- Sends one message as one datagram, or each message of a list. On a shared socket of a server, what follows the first messages
+--- of a turn of the event loop leaves together when the turn ends; a failure then is counted in stats().drops.
+---@param data string|string[]
 ---@param callback fun(err: dtls.Error?)? called on a later tick with what is also returned
----@return true? ok
+---@return true? ok the system has taken the datagram, or takes it when the turn of the loop ends
 ---@return dtls.Error? err ENOTCONN; EMSGSIZE: longer than getDataMtu() (or than 16384 with allowFragments); EINVAL: empty;
 ---  EAGAIN, ENOBUFS: dropped by the system, the connection is well; `drain` follows
+---@return integer? sent of a list: how many of its messages came before the one that err is about
 function Connection:send(data, callback)
   if getmetatable(self) ~= Connection then arguments.object('send', Connection, 'Connection', self) end
-  if type(data) ~= 'string' then arguments.insist('send', 'data', options.ofType 'string', data) end
   if callback ~= nil then arguments.callback('send', callback) end
-  local ok, err, fatal
-  if self._state == 'open' then
-    ok, err, fatal = self._association:write(data, self._settings.allowFragments)
-    if ok then
-      self._sentAt = now()
-      if self._silence then self._silence:spoke(self._sentAt) end
-    end
+  local ok, err, fatal, sent
+  if type(data) == 'string' then
+    ok, err, fatal = write(self, data)
   else
-    err = new_error('ENOTCONN', 'the connection is ' .. (self._state == 'closed' and 'closed' or 'not open yet'))
+    arguments.insist('send', 'data', messages, data)
+    ok, err, fatal, sent = write_all(self, data)
   end
   if callback then tick(callback, err) end
   if fatal then self:_fail(err) elseif err and is_full[err.code] then self:_awaitDrain() end
-  return ok, err
+  return ok, err, sent
 end
 
 --- Whether its socket has had no room for a datagram, and `drain` is to come.

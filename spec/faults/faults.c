@@ -7,6 +7,7 @@
 #include <execinfo.h>
 #include <link.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <stdbool.h>
@@ -21,6 +22,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+
 /* ── what fails ── */
 
 typedef struct {
@@ -30,10 +35,10 @@ typedef struct {
   int error;
 } fault;
 
-static fault faults[] = {{.name = "send"},       {.name = "receive"}, {.name = "socket"},
-                         {.name = "bind"},       {.name = "connect"}, {.name = "getsockopt"},
-                         {.name = "setsockopt"}, {.name = "turn"},    {.name = "memory"}};
-enum { SEND, RECEIVE, SOCKET, BIND, CONNECT, GETSOCKOPT, SETSOCKOPT, TURN, MEMORY };
+static fault faults[] = {{.name = "send"},    {.name = "receive"},    {.name = "socket"},     {.name = "bind"},
+                         {.name = "connect"}, {.name = "getsockopt"}, {.name = "setsockopt"}, {.name = "turn"},
+                         {.name = "memory"},  {.name = "segments"}};
+enum { SEND, RECEIVE, SOCKET, BIND, CONNECT, GETSOCKOPT, SETSOCKOPT, TURN, MEMORY, SEGMENTS };
 
 static fault *find(const char *name) {
   for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
@@ -77,12 +82,28 @@ ssize_t sendto(int fd, const void *data, size_t size, int flags, const struct so
 
 ssize_t send(int fd, const void *data, size_t size, int flags) { return sendto(fd, data, size, flags, NULL, 0); }
 
-ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
-  return call_fails(SEND, fd) ? -1 : syscall(SYS_sendmsg, fd, message, flags);
+/* Whether the kernel is to cut the message into datagrams (UDP GSO). */
+static bool has_segments(const struct msghdr *message) {
+  for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR((struct msghdr *)(uintptr_t)message, c))
+    if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_SEGMENT) return true;
+  return false;
 }
 
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
+  if (call_fails(SEND, fd) || (has_segments(message) && fails(SEGMENTS))) return -1;
+  return syscall(SYS_sendmsg, fd, message, flags);
+}
+
+/* As the kernel does, it says of a message that fails behind others how many were sent. */
 int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags) {
-  return call_fails(SEND, fd) ? -1 : (int)syscall(SYS_sendmmsg, fd, messages, count, flags);
+  if (call_fails(SEND, fd)) return -1;
+  for (unsigned int i = 0; i < count; i++) {
+    if (!has_segments(&messages[i].msg_hdr) || !fails(SEGMENTS)) continue;
+    if (i == 0) return -1;
+    count = i;
+    faults[SEGMENTS].calls--; /* it is tried again as the first one */
+  }
+  return (int)syscall(SYS_sendmmsg, fd, messages, count, flags);
 }
 
 ssize_t write(int fd, const void *data, size_t size) {

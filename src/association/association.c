@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "association/deferral.h"
 #include "association/diagnosis.h"
 #include "association/endpoint.h"
 #include "association/record_filter.h"
@@ -70,6 +71,7 @@ fail:
 void dtls_association_free(dtls_association *a) {
   if (!a) return;
   dtls_path_detach(a);
+  dtls_deferral_forget(a);
   if (a->endpoint) {
     if (a->endpoint->current.reader == a) a->endpoint->current.reader = NULL;
     dtls_endpoint_unref(a->endpoint);
@@ -283,9 +285,7 @@ void dtls_association_shutdown(dtls_association *a) {
 
 bool dtls_association_send_other(dtls_association *a, const char *data, size_t size, dtls_failure *f) {
   if (dtls_association_is_foreign(a)) return dtls_fail_forked(f);
-  if (dtls_bio_put(a, data, size) < 0) return dtls_fail_system(f, errno, "the datagram was not sent");
-  dtls_association_count_out(a, size);
-  return true;
+  return dtls_bio_put(a, data, size) || dtls_fail_system(f, errno, "the datagram was not sent");
 }
 
 dtls_association *dtls_association_promote(dtls_association *a) {

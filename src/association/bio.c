@@ -10,6 +10,7 @@
 
 #include "association/association.h"
 #include "association/callbacks.h"
+#include "association/deferral.h"
 #include "association/endpoint.h"
 #include "association/record_filter.h"
 #include "association/retransmit.h"
@@ -61,7 +62,7 @@ static void renumber(dtls_association *a, uint8_t *record) {
 /* ── reading ── */
 
 /* An ICMP message that the kernel reports is a hint and nothing more: whoever guesses two ports can send one. */
-static void socket_error(dtls_association *a, int number) {
+void dtls_bio_failed(dtls_association *a, int number) {
   dtls_drop reason = dtls_socket_drop_reason(number);
   count_drop(a, reason);
   if (reason == DTLS_DROP_MSGSIZE) dtls_mtu_learn(a);
@@ -142,7 +143,7 @@ static int receive(dtls_association *a, uint8_t *out, size_t capacity) {
     if (size >= 0) continue;
     if (errno == EAGAIN) return 0;
     if (dtls_socket_is_final(errno)) return -1;
-    socket_error(a, errno); /* the kernel reports it once; datagrams may wait behind it */
+    dtls_bio_failed(a, errno); /* the kernel reports it once; datagrams may wait behind it */
   }
   return size > 0 ? size : 0;
 }
@@ -218,30 +219,35 @@ static ssize_t put_again(dtls_association *a, const char *data, size_t size, int
   *earlier = 0;
   if (sent >= 0 || (errno != ECONNREFUSED && errno != EMSGSIZE)) return sent;
   *earlier = errno;
-  socket_error(a, errno);
+  dtls_bio_failed(a, errno);
   return put(a, data, size);
 }
 
-ssize_t dtls_bio_put(dtls_association *a, const char *data, size_t size) {
-  int earlier;
-  return put_again(a, data, size, &earlier);
+/* One datagram, now or at the end of the turn. False: it did not leave, errno says why; earlier: ICMP had said so before. */
+static bool depart(dtls_association *a, const char *data, size_t size, int *earlier) {
+  *earlier = 0;
+  if (dtls_deferral_applies(a)) return dtls_deferral_add(a, data, size);
+  if (put_again(a, data, size, earlier) < 0) return false;
+  dtls_association_count_out(a, size);
+  return true;
 }
 
-/* One datagram. False only when the socket itself is beyond use. */
+bool dtls_bio_put(dtls_association *a, const char *data, size_t size) {
+  int earlier;
+  return depart(a, data, size, &earlier);
+}
+
+/* One datagram of libssl's. False only when the socket itself is beyond use. */
 static bool send_datagram(dtls_association *a, const char *data, size_t size) {
   int earlier;
-  ssize_t sent = put_again(a, data, size, &earlier);
-  if (sent == 0) return true;
+  bool departed = depart(a, data, size, &earlier);
   /* retransmit.c: it may be too long for the path */
-  if ((sent > 0 || errno == EMSGSIZE) && size > a->retransmit.longest) a->retransmit.longest = size;
-  if (sent > 0) {
-    dtls_association_count_out(a, size);
-    return true;
-  }
+  if ((departed || errno == EMSGSIZE) && size > a->retransmit.longest) a->retransmit.longest = size;
+  if (departed) return true;
   if (errno == EINVAL) errno = EADDRNOTAVAIL; /* the local address is gone */
   a->output.write_error = errno;
   if (dtls_socket_is_final(errno)) return false;
-  if (errno != earlier) socket_error(a, errno);
+  if (errno != earlier) dtls_bio_failed(a, errno);
   return true;
 }
 

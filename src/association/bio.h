@@ -10,6 +10,7 @@
 #include "association/types.h"
 #include "base/counters.h"
 #include "base/openssl.h"
+#include "net/outbox.h"
 
 /* Where libssl's datagrams come from. */
 typedef struct {
@@ -29,10 +30,14 @@ typedef struct {
   bool rehearses;        /* the cookie exchange: what libssl writes is not sent (listener.c) */
   bool silent;           /* nothing is sent until the peer goes on with this handshake (dtls_path_silence) */
   int write_error;       /* errno of the last datagram that did not leave */
+  dtls_sender sender;    /* of the outbox of its endpoint */
 } dtls_output;
 
 BIO *dtls_bio_new(dtls_association *a);
-ssize_t dtls_bio_put(dtls_association *a, const char *data, size_t size); /* a datagram to its peer, like send(2) */
+/* A datagram to its peer, counted. False: errno says why. */
+bool dtls_bio_put(dtls_association *a, const char *data, size_t size);
+/* A datagram that was to leave did not, or ICMP says so: errno. */
+void dtls_bio_failed(dtls_association *a, int number);
 void dtls_bio_collect(dtls_association *a); /* keeps what has arrived until the question is answered */
 
 dtls_drop dtls_socket_drop_reason(int number); /* what a failed system call on a socket counts as */

@@ -48,6 +48,7 @@ static void release_current(dtls_endpoint *ep) {
 static void shut(dtls_endpoint *ep) {
   release_current(ep);
   dtls_queue_clear(&ep->requeued);
+  dtls_deferral_close(ep);
   if (ep->owns_fd && ep->fd >= 0) close(ep->fd);
   ep->fd = -1;
   ep->current.seen_by = 0;

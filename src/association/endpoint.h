@@ -11,6 +11,7 @@
 
 #include "association/association.h"
 #include "association/cookie.h"
+#include "association/deferral.h"
 #include "association/pace.h"
 #include "association/path.h"
 #include "association/queue.h"
@@ -56,6 +57,7 @@ struct dtls_endpoint {
   dtls_paths *paths;
   dtls_pace *pace;
   dtls_batch *batch;
+  dtls_deferral deferral;
   dtls_queue requeued; /* copies that were read on the wrong socket, or at the wrong moment, and are dispatched again */
   dtls_current current;
   unsigned left; /* datagrams that may still be taken in this turn of the event loop */

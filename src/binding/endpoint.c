@@ -146,6 +146,18 @@ static int endpoint_turn(lua_State *L) {
   return 0;
 }
 
+/* endpoint:defer(): in the shared strategy, what associations send from now on leaves at flush() */
+static int endpoint_defer(lua_State *L) {
+  dtls_deferral_begin(check(L));
+  return 0;
+}
+
+/* endpoint:flush() → true | false: the socket takes no more at the moment, the rest waits for another flush(). Ends what defer() began. */
+static int endpoint_flush(lua_State *L) {
+  lua_pushboolean(L, dtls_deferral_end(check(L)));
+  return 1;
+}
+
 /* endpoint:pending() → whether next() has work that no readable socket will announce */
 static int endpoint_pending(lua_State *L) {
   lua_pushboolean(L, dtls_endpoint_pending(check(L)));
@@ -234,6 +246,7 @@ static int endpoint_set_cookie_secret(lua_State *L) {
    recvBufferSize, sendBufferSize of its socket */
 static int endpoint_stats(lua_State *L) {
   dtls_endpoint *ep = check(L);
+  dtls_deferral_settle(ep);
   dtls_endpoint_count_overflow(ep);
   dtls_counters_push(L, &ep->counters);
   dtls_udp_push_buffers(L, ep->fd);
@@ -256,6 +269,8 @@ void dtls_endpoint_init(lua_State *L) {
                                      {"turn", endpoint_turn},
                                      {"next", endpoint_next},
                                      {"pending", endpoint_pending},
+                                     {"defer", endpoint_defer},
+                                     {"flush", endpoint_flush},
                                      {"take_others", endpoint_take_others},
                                      {"send_datagram", endpoint_send_datagram},
                                      {"accept", endpoint_accept},

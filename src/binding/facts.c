@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "association/endpoint.h"
 #include "binding/association.h"
 #include "binding/certificate.h"
 #include "binding/counters.h"
@@ -173,6 +174,7 @@ static int association_keylog(lua_State *L) {
 static int association_stats(lua_State *L) {
   const dtls_association *a = check(L);
   bool has_socket = a->path && a->path->fd >= 0;
+  if (a->endpoint) dtls_deferral_settle(a->endpoint);
   if (has_socket) dtls_path_count_overflow(a->path);
   dtls_counters_push(L, &a->counters);
   if (has_socket) dtls_udp_push_buffers(L, a->path->fd);

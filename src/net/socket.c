@@ -7,8 +7,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sock_diag.h>
+#include <netinet/udp.h>
 #include <string.h>
 #include <unistd.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103 /* Linux 4.18; the C library may be older */
+#endif
 
 bool dtls_udp_local(int fd, dtls_address *out) {
   socklen_t size = sizeof *out;
@@ -122,31 +127,43 @@ ssize_t dtls_udp_receive(int fd, void *data, size_t capacity, dtls_address *send
   return recvfrom(fd, data, capacity, MSG_DONTWAIT | MSG_TRUNC, &sender->sa, &size);
 }
 
-/* Sends from a given local address, which the dgram BIO cannot: on a wildcard socket the kernel would choose. */
-ssize_t dtls_udp_send(int fd, const dtls_address *local, const dtls_address *peer, const void *data, size_t size) {
-  _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(struct in6_pktinfo))] = {0};
-  dtls_address to = *peer;
-  struct iovec vector = {(void *)(uintptr_t)data, size};
-  struct msghdr message = {.msg_name = &to,
-                           .msg_namelen = dtls_address_size(peer),
-                           .msg_iov = &vector,
-                           .msg_iovlen = 1,
-                           .msg_control = control};
-  struct cmsghdr *c = (struct cmsghdr *)(void *)control;
+bool dtls_udp_splits(int fd) { return set(fd, IPPROTO_UDP, UDP_SEGMENT, 0); }
+
+/* Adds a control message, for which there is room. */
+static void add_control(struct msghdr *message, int level, int type, const void *data, size_t size) {
+  struct cmsghdr *c = (struct cmsghdr *)(void *)((char *)message->msg_control + message->msg_controllen);
+  c->cmsg_level = level;
+  c->cmsg_type = type;
+  c->cmsg_len = CMSG_LEN(size);
+  memcpy(CMSG_DATA(c), data, size);
+  message->msg_controllen += CMSG_SPACE(size);
+}
+
+void dtls_udp_address(struct msghdr *message, uint8_t control[DTLS_CONTROL_MAX], const dtls_address *local,
+                      const dtls_address *peer, size_t segment) {
+  memset(control, 0, DTLS_CONTROL_MAX);
+  message->msg_name = (void *)(uintptr_t)peer;
+  message->msg_namelen = dtls_address_size(peer);
+  message->msg_control = control;
+  message->msg_controllen = 0;
   if (local->sa.sa_family == AF_INET) {
     struct in_pktinfo info = {.ipi_spec_dst = local->v4.sin_addr};
-    message.msg_controllen = CMSG_SPACE(sizeof info);
-    c->cmsg_level = IPPROTO_IP;
-    c->cmsg_type = IP_PKTINFO;
-    c->cmsg_len = CMSG_LEN(sizeof info);
-    memcpy(CMSG_DATA(c), &info, sizeof info);
+    add_control(message, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
   } else {
     struct in6_pktinfo info = {.ipi6_addr = local->v6.sin6_addr, .ipi6_ifindex = local->v6.sin6_scope_id};
-    message.msg_controllen = CMSG_SPACE(sizeof info);
-    c->cmsg_level = IPPROTO_IPV6;
-    c->cmsg_type = IPV6_PKTINFO;
-    c->cmsg_len = CMSG_LEN(sizeof info);
-    memcpy(CMSG_DATA(c), &info, sizeof info);
+    add_control(message, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
   }
+  if (segment > 0) {
+    uint16_t size = (uint16_t)segment;
+    add_control(message, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size);
+  }
+}
+
+/* Sends from a given local address, which the dgram BIO cannot: on a wildcard socket the kernel would choose. */
+ssize_t dtls_udp_send(int fd, const dtls_address *local, const dtls_address *peer, const void *data, size_t size) {
+  _Alignas(struct cmsghdr) uint8_t control[DTLS_CONTROL_MAX];
+  struct iovec vector = {(void *)(uintptr_t)data, size};
+  struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
+  dtls_udp_address(&message, control, local, peer, 0);
   return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
