@@ -154,10 +154,18 @@ demo: ## sets up, builds, runs examples/demo.lua
 	@$(MAKE) all
 	@$(CHECKOUT) $(LUA) examples/demo.lua
 
-bench: ## compares the server's two strategies on this machine
+BENCH = $(BUILD)/bench
+BENCH_PROGRAMS = $(BENCH)/load $(BENCH)/reference
+$(BENCH)/load: bench/load.c
+$(BENCH)/reference: bench/peers/reference.c
+$(BENCH_PROGRAMS): Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra $(if $(WERROR),-Werror) $(SSL_CFLAGS) -o $@ $(filter %.c,$^) $(SSL_LIBS)
+
+bench: ## servers side by side on this machine: a plain one in C, and this module's two strategies (TABLES='echo oneway handshake memory')
 	@.ci/setup demo
-	@$(MAKE) all
-	@$(CHECKOUT) $(LUA) bench/strategies.lua
+	@$(MAKE) all $(BENCH_PROGRAMS)
+	@PROGRAMS='$(BENCH)' $(CHECKOUT) $(LUA) bench/run.lua $(TABLES)
 
 soak: MINUTES ?= 10
 soak: ready ## two servers and hundreds of clients over a bad network for MINUTES; what they used must come back
