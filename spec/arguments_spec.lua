@@ -84,7 +84,10 @@ local calls = {
   },
   context = { setTicketKeys = { { 7, says = 'keys: expected a string of 80 bytes' } }, info = {} },
   connection = {
-    send = { { 42, says = 'data: expected a string or a list of strings, got number' }, { 'data', 42, says = 'callback: expected a function, got number' } },
+    send = {
+      { 42, says = 'data: expected a string or a list of strings, got number' },
+      { 'data', 42, says = 'callback: expected a function, got number' },
+    },
     sendDatagram = { { 7, says = 'data: expected a string, got number' } },
     close = { { {}, says = 'callback: expected a function, got table' } }, destroy = {},
     setTimeout = { { '7', says = 'ms: expected a whole number from 0' }, { -1, says = 'got -1' },
