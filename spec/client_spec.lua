@@ -418,7 +418,8 @@ describe('a client', function()
     local one = raw.open '127.0.0.2'
     local other = raw.open('127.0.0.3', one.port)
     resolving({ '127.0.0.2', '127.0.0.3', '127.0.0.4' }, function()
-      local heard = fate(pair.client({ ip = 'localhost', port = one.port }, { retransmitTimeout = 20, handshakeTimeout = 600 }))
+      local heard = fate(pair.client({ ip = 'localhost', port = one.port },
+        { retransmitTimeout = 20, handshakeTimeout = 600 * loop.patience }))
       heard.wait 'close'
       assert.equal('error close', heard.names())
       local err = heard[1][2]

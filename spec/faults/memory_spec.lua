@@ -65,6 +65,30 @@ describe('memory that ends', function()
     end)
   end
 
+  it('for any of the keys of a context is an error', function()
+    local told = faults.child(function()
+      local fault = require 'spec.support.faults'
+      assert(fault.C.faults_own_memory(), 'libcrypto has allocated already')
+      local dtls = require 'dtls'
+      local options = { psk = {} }
+      for i = 1, 8 do options.psk['identity ' .. i] = 'key ' .. i end
+      assert(dtls.createContext('server', options))
+      local n, refused, made, err = 1, 0, nil, nil
+      repeat
+        fault.set('memory', n, 1)
+        made, err = dtls.createContext('server', options)
+        local reached = fault.calls 'memory' >= n
+        if not made then
+          assert(err.code == 'ERR_DTLS_CONFIG' or err.code == 'ENOMEM', err.code)
+          refused = refused + 1
+        end
+        n = n + 1
+      until not reached
+      print(refused)
+    end)
+    assert.is_true(tonumber(told) >= 3 * 8, told) -- each key needs three
+  end)
+
   it('before the first context is made costs this process its OpenSSL at most', function()
     local told = faults.childWith(child.leaky, function(every) -- libcrypto's own memory, when it has not enough of it
       local fault = require 'spec.support.faults'

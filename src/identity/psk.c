@@ -96,6 +96,11 @@ bool dtls_psk_suite(const SSL *ssl) {
 
 /* ── keys of a context ── */
 
+static void psk_free(const dtls_psk *psk) {
+  OPENSSL_free(psk->identity);
+  OPENSSL_clear_free(psk->key, psk->key_size);
+}
+
 bool dtls_psk_add(SSL_CTX *ctx, const char *identity, size_t identity_size, const char *key, size_t key_size,
                   dtls_failure *f) {
   dtls_config *c = dtls_config_of(ctx);
@@ -110,12 +115,16 @@ bool dtls_psk_add(SSL_CTX *ctx, const char *identity, size_t identity_size, cons
   dtls_psk *grown = OPENSSL_realloc(p->keys, (p->count + 1) * sizeof *grown);
   if (!grown) return dtls_fail_config(f, "out of memory");
   p->keys = grown;
-  dtls_psk *entry = &p->keys[p->count++];
-  *entry = (dtls_psk){.identity = OPENSSL_memdup(identity, identity_size + 1),
-                      .identity_size = identity_size,
-                      .key = OPENSSL_memdup(key, key_size),
-                      .key_size = key_size};
-  return (entry->identity && entry->key) || dtls_fail_config(f, "out of memory");
+  dtls_psk entry = {.identity = OPENSSL_memdup(identity, identity_size + 1),
+                    .identity_size = identity_size,
+                    .key = OPENSSL_memdup(key, key_size),
+                    .key_size = key_size};
+  if (entry.identity && entry.key) {
+    p->keys[p->count++] = entry;
+    return true;
+  }
+  psk_free(&entry);
+  return dtls_fail_config(f, "out of memory");
 }
 
 bool dtls_psk_set_hint(SSL_CTX *ctx, const char *hint, size_t size, dtls_failure *f) {
@@ -136,9 +145,6 @@ void dtls_psk_use(SSL_CTX *ctx, bool asks) {
 }
 
 void dtls_psk_free(dtls_psk_config *p) {
-  for (size_t i = 0; i < p->count; i++) {
-    OPENSSL_free(p->keys[i].identity);
-    OPENSSL_clear_free(p->keys[i].key, p->keys[i].key_size);
-  }
+  for (size_t i = 0; i < p->count; i++) psk_free(&p->keys[i]);
   OPENSSL_free(p->keys);
 }
