@@ -261,8 +261,8 @@ deep: ## all that is too dear for each change: coverage, valgrind, floods, bad n
 # cppcheck reads no foreign headers; what it would have needed of them follows -D. Its readdirCalled asks for readdir_r, which is
 # obsolete: readdir on a stream of one's own is as safe. clang-tidy's stderr only counts what
 # it found in such headers.
-C_FILES = $(SOURCES) $(wildcard spec/*/*.c)
-FORMATTED = $(wildcard src/*/*.[ch] spec/*/*.[ch])
+C_FILES = $(SOURCES) $(wildcard spec/*/*.c bench/*.c bench/*/*.c)
+FORMATTED = $(wildcard src/*/*.[ch] spec/*/*.[ch] bench/*.c bench/*/*.c)
 format: ## clang-format, as .clang-format says
 	@.ci/setup lint
 	clang-format -i $(FORMATTED)

@@ -233,9 +233,8 @@ static void note_latency(client *c) {
 
 static void hear(client *c) {
   char data[MESSAGE_MAX];
-  int count;
   ERR_clear_error();
-  while (c->open && (count = SSL_read(c->ssl, data, sizeof data)) > 0) {
+  while (c->open && SSL_read(c->ssl, data, sizeof data) > 0) {
     received++;
     c->touched = now();
     if (what == PULL) {
@@ -297,11 +296,14 @@ static void report(uint64_t began) {
          (unsigned long long)lost, (unsigned long long)handshakes, (unsigned long long)failures);
   if (latency_count > 0) {
     qsort(latencies, latency_count, sizeof *latencies, by_value);
-    printf(" p50=%.1f p99=%.1f", latencies[latency_count / 2] / 1e3, latencies[latency_count * 99 / 100] / 1e3);
+    size_t middle = latency_count / 2, late = latency_count * 99 / 100;
+    printf(" p50=%.1f p99=%.1f", latencies[middle] / 1e3, latencies[late] / 1e3);
   }
   printf("\n");
   fflush(stdout);
 }
+
+static long number(const char *text) { return strtol(text, NULL, 10); }
 
 static mode find_mode(const char *name) {
   for (unsigned i = 0; i < sizeof modes / sizeof *modes; i++)
@@ -315,13 +317,13 @@ int main(int count, char **arguments) {
     fprintf(stderr, "usage: load HOST PORT MODE CLIENTS WINDOW SIZE SECONDS\n");
     return 2;
   }
-  server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(arguments[2]))};
+  server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)number(arguments[2]))};
   inet_pton(AF_INET, arguments[1], &server.sin_addr);
   what = find_mode(arguments[3]);
-  clients = atoi(arguments[4]);
-  window = atoi(arguments[5]);
-  size = (size_t)atoi(arguments[6]);
-  double seconds = atof(arguments[7]);
+  clients = (int)number(arguments[4]);
+  window = (int)number(arguments[5]);
+  size = (size_t)number(arguments[6]);
+  double seconds = strtod(arguments[7], NULL);
   if (clients < 1 || size < 1 || size > sizeof message) return 2;
   memset(message, 'x', sizeof message);
   if (what == PULL) snprintf(message, sizeof message, "%08d", window);

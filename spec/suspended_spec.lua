@@ -309,7 +309,7 @@ pair.eachStrategy(function(demux)
       finish(world, conn)
     end))
 
-    it('is not put again when the client repeats its flight to an open connection', loop.run(function()
+    it('is asked once, although the client repeats its flight to an open connection', loop.run(function()
       local lost = false
       local world = held_server({ demux = demux }, function(towards, _, data)
         for _, record in ipairs(hello.records(data)) do
@@ -362,7 +362,7 @@ pair.eachStrategy(function(demux)
       finish(world, conn)
     end))
 
-    it('may have an identity of 256 bytes, and of none', loop.run(function()
+    it('may be about an identity of 256 bytes, and about an empty one', loop.run(function()
       for _, identity in ipairs { ('i'):rep(256), '' } do
         local world = held_server({ demux = demux }, replace_key_exchange(hello.vector(2, identity)))
         local conn = dial(world, { ciphers = PLAIN })

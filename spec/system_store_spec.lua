@@ -167,7 +167,7 @@ for name, program in pairs(programs) do describe('a client without ca, in ' .. n
     assert.equal('connected\n', run 'REJECT=false')
   end)
 
-  it('makes nothing of what is no file, or empty, broken or huge', function()
+  it('ignores a path that is no file, and a file that is empty, broken or huge', function()
     write('/broken.pem', broken(trusted.cert))
     shell(('mkfifo %s/fifo; : >%s/empty; truncate -s 20G %s/huge'):format(tree, tree, tree))
     local paths = { '/broken.pem', '/empty', '' }

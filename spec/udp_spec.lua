@@ -55,7 +55,7 @@ describe('an ICMP error', function()
     assert.equal(0, status)
   end)
 
-  it('that comes together with a datagram is nothing that it complains about either', function()
+  it('that comes together with a datagram is nothing that the event loop complains about', function()
     local output, errors, status = child.run [[
       local uv, dtls = require 'luv', require 'dtls'
       local pair = assert(dtls.selfSigned())

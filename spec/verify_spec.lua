@@ -380,7 +380,7 @@ describe('checkServerIdentity', function()
     end
   end
 
-  it('holds one handshake and nothing else', loop.run(function()
+  it('suspends one handshake and delays no other', loop.run(function()
     local server = pair.echo(pair.listening(as(good)))
     local waiting
     local held = pair.client(server, with(trusting, {
@@ -617,11 +617,11 @@ for _, role in ipairs { 'server', 'client' } do
       end
     end))
 
-    it('makes the peer\'s own certificate one', loop.run(function()
+    it('makes the peer\'s own certificate an anchor', loop.run(function()
       assert.is_true(verdict(role, { ca = good.pem.cert, allowPartialTrustChain = true }, as(good)))
     end))
 
-    it('trusts nobody else, expired or revoked', loop.run(function()
+    it('trusts no other certificate, and none that is expired or revoked', loop.run(function()
       local lax = { ca = between.pem.cert, allowPartialTrustChain = true }
       assert.equal('UNABLE_TO_GET_ISSUER_CERT_LOCALLY', verdict(role, lax, as(good)))
       assert.equal('CERT_HAS_EXPIRED', verdict(role, { ca = lapsed.pem.cert, allowPartialTrustChain = true }, as(below)))

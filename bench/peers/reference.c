@@ -7,6 +7,7 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,7 +97,7 @@ static void answer(peer *p, const char *data, int size) {
   } else if (what == PUSH) {
     if (++p->messages % 64 == 0) SSL_write(p->ssl, data, 1);
   } else {
-    for (int n = atoi(data); n > 0; n--) SSL_write(p->ssl, data, size);
+    for (long n = strtol(data, NULL, 10); n > 0; n--) SSL_write(p->ssl, data, size);
   }
 }
 
@@ -169,17 +170,25 @@ static void greet(void) {
   BIO_ADDR_free(address);
 }
 
+/* The second number of the file is how many pages are resident. */
+static long resident_pages(void) {
+  char text[128] = "", *rest;
+  FILE *file = fopen("/proc/self/statm", "r");
+  if (!file) return 0;
+  bool read = fgets(text, sizeof text, file) != NULL;
+  fclose(file);
+  if (!read) return 0;
+  strtol(text, &rest, 10);
+  return strtol(rest, NULL, 10);
+}
+
 static void tell(void) {
   struct rusage usage;
-  long pages = 0;
-  FILE *file = fopen("/proc/self/statm", "r");
   getrusage(RUSAGE_SELF, &usage);
-  if (!file || fscanf(file, "%*d %ld", &pages) != 1) pages = 0;
-  if (file) fclose(file);
   printf("%.6f %ld\n",
          (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
              (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6,
-         pages * sysconf(_SC_PAGESIZE));
+         resident_pages() * sysconf(_SC_PAGESIZE));
   fflush(stdout);
 }
 

@@ -175,7 +175,7 @@ describe('a flood', function()
         if weighs then assert.is_true(after.rss - before.rss < 1024, after.rss - before.rss) end
       end))
 
-      it('of clients that fall silent pushes its own out, and all of it is reclaimed', run(function()
+      it('of clients that fall silent evicts only its own half-open handshakes, and all of them are freed', run(function()
         local CLIENTS, LIMIT, TIME = 1000, 200, 1000
         local server = serve(demux, ('{ maxHandshakes = %d, handshakeTimeout = %d }'):format(LIMIT, TIME * loop.patience))
         server:visit 'before'
@@ -285,7 +285,7 @@ describe('a flood', function()
     if weighs then assert.is_true(full.rss < 4096 * PER_HANDSHAKE, full.rss) end
   end))
 
-  it('that takes all descriptors pushes its own out, too', run(function()
+  it('that takes all descriptors evicts its own half-open handshakes', run(function()
     local server = serve('connected', nil, 128)
     local whole, times = through(flood(server, 'silent', { count = 400, quiet = 500 }), function(text)
       server:visit(text, ATTEMPTS)

@@ -240,7 +240,7 @@ pair.eachStrategy(function(demux)
 
   -- ── replays, order, fragments ──
 
-  it('what was sent before changes nothing when it is sent again, at any time', loop.run(function()
+  it('a replayed datagram changes nothing, at any time', loop.run(function()
     local seen = { server = {}, client = {} }
     local _, retransmits = disturbed(function(towards, _, data)
       local out = { data }
@@ -389,7 +389,7 @@ describe('a forged handshake message before its turn', function()
     end
   end
 
-  it('of a type that cannot be next ends none either', loop.run(function()
+  it('of a type that cannot be next ends no handshake', loop.run(function()
     local wrong = { client = { { 11, 12, 13, 14, 4, 20, 16, 15 }, { 11, 12, 13, 14, 4, 20, 16 }, { 2, 3, 11, 12, 13, 14, 20 } },
       server = { {}, {}, { 1, 2, 11, 15, 20, 4, 14 } } }
     disturbed(function(towards, index, data)
@@ -404,14 +404,14 @@ describe('a forged handshake message before its turn', function()
     end)
   end))
 
-  it('that answers a flight which is still to come ends none either', loop.run(function()
+  it('that answers a flight which is still to come ends no handshake', loop.run(function()
     local ticket = 4
     disturbed(function(towards, index, data)
       return towards == 'client' and index == 2 and { message(ticket, nexts.client[3], 8), data } or data
     end)
   end))
 
-  it('that goes on with a hello of another length does not end one', loop.run(function()
+  it('that goes on with a hello of another length ends no handshake', loop.run(function()
     local server, peer, failed = pair.listening(), raw.open(), nil
     server:on('clientError', function(err) failed = err end)
     local body = hello.body { cookie = (hello.cookie(peer, server)) }
@@ -433,7 +433,7 @@ describe('a forged handshake message before its turn', function()
     assert.equal(0, retransmits)
   end))
 
-  it('whose fragments disagree about its length does not end one', loop.run(function()
+  it('whose fragments disagree about its length ends no handshake', loop.run(function()
     disturbed(function(towards, index, data)
       if towards ~= 'client' or index ~= 2 then return data end
       return { message(2, 1, 100, 0, 8), message(2, 1, 101, 0, 8), message(2, 1, 99, 8, 8), data }

@@ -73,16 +73,16 @@ describe('memory that ends', function()
       local options = { psk = {} }
       for i = 1, 8 do options.psk['identity ' .. i] = 'key ' .. i end
       assert(dtls.createContext('server', options))
-      local n, refused, made, err = 1, 0, nil, nil
+      local n, refused, reached = 0, 0
       repeat
+        n = n + 1
         fault.set('memory', n, 1)
-        made, err = dtls.createContext('server', options)
-        local reached = fault.calls 'memory' >= n
+        local made, err = dtls.createContext('server', options)
+        reached = fault.calls 'memory' >= n
         if not made then
           assert(err.code == 'ERR_DTLS_CONFIG' or err.code == 'ENOMEM', err.code)
           refused = refused + 1
         end
-        n = n + 1
       until not reached
       print(refused)
     end)

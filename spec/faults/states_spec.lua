@@ -59,7 +59,7 @@ end
 
 describe('the core\'s objects', function()
   pair.eachStrategy(function(demux)
-    it('refuse to be anything else', loop.run(function()
+    it('refuse a self of another type', loop.run(function()
       local all, finish = objects(demux)
       for type, object in pairs(all) do
         local list, release = impostors(object)

@@ -251,7 +251,7 @@ describe('a client without a descriptor', function()
     end)
   end
 
-  it('when all of them are really used up', function()
+  it('gets that as its error when all descriptors are used up', function()
     childWith(luvLeaks, function()
       local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
       local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
