@@ -26,20 +26,16 @@ void dtls_register(lua_State *L, const char *type, const luaL_Reg *methods) {
 
 dtls_box *dtls_box_push(lua_State *L, const char *type) {
   dtls_box *box = lua_newuserdata(L, sizeof *box);
-  *box = (dtls_box){.type = type};
+  *box = (dtls_box){.type = type, .self = box};
   dtls_push_metatable(L, type);
   lua_setmetatable(L, -2);
   return box;
 }
 
-/* Whoever has Lua's debug library can give our metatable to any userdata, so the box itself is looked at, too. */
 dtls_box *dtls_box_test(lua_State *L, int index, const char *type) {
-  dtls_box *box = lua_type(L, index) == LUA_TUSERDATA ? lua_touserdata(L, index) : NULL;
-  if (!box || !lua_getmetatable(L, index)) return NULL;
-  dtls_push_metatable(L, type);
-  bool ours = lua_rawequal(L, -1, -2) && lua_objlen(L, index) == sizeof *box && box->type == type;
-  lua_pop(L, 2);
-  return ours ? box : NULL;
+  if (lua_type(L, index) != LUA_TUSERDATA || lua_objlen(L, index) != sizeof(dtls_box)) return NULL;
+  dtls_box *box = lua_touserdata(L, index);
+  return box->type == type && box->self == box ? box : NULL;
 }
 
 dtls_box *dtls_box_check(lua_State *L, int index, const char *type) {

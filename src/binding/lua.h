@@ -27,13 +27,14 @@ typedef struct dtls_box dtls_box;
 /* makes or extends the metatable of a type */
 void dtls_register(lua_State *L, const char *type, const luaL_Reg *methods);
 void dtls_push_metatable(lua_State *L, const char *type);
-/* A userdata of a type, and in it the object, NULL once closed. The type is the address of its name, not the text. */
+/* A userdata of a type, and in it the object, NULL once closed. */
 struct dtls_box {
   void *object;
-  const char *type;
+  const char *type;     /* the address of its name, not the text: a second copy of this module has types of its own */
+  const dtls_box *self; /* where the box lies, which no userdata of others has in this place */
 };
 dtls_box *dtls_box_push(lua_State *L, const char *type); /* empty */
-/* NULL for anything else, whatever its metatable */
+/* NULL for anything else, whatever its metatable: Lua's debug library gives any userdata any metatable */
 dtls_box *dtls_box_test(lua_State *L, int index, const char *type);
 dtls_box *dtls_box_check(lua_State *L, int index, const char *type); /* raises for that */
 /* the object in a box; raises also when it is closed */
