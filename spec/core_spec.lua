@@ -559,6 +559,43 @@ for _, demux in ipairs { 'connected', 'shared' } do
       endpoint = assert(core.endpoint(assert(context 'server'), core.fd(udp), demux))
     end)
 
+    if demux == 'shared' then
+      -- What next() pushes may set the collector off, which frees an association that nobody owns.
+      for _, state in ipairs { 'unfinished', 'open' } do
+        it(('next() has no more to do with an %s association once the garbage collector has freed it'):format(state), function()
+          local client = dial { reject = false }
+          client:handshake()
+          assert.is_nil(endpoint:next())
+          client:handshake()
+          assert.equal('hello', (endpoint:next()))
+          local held = { endpoint:accept() }
+          held[1]:handshake()
+          local kind = 'handshake'
+          if state == 'open' then
+            client:handshake()
+            while endpoint:next() do held[1]:handshake() end
+            assert.is_true(client:handshake())
+            assert.is_true(client:write 'hello')
+            kind = 'read'
+          else
+            client:handshake()
+          end
+          collectgarbage()
+          collectgarbage 'stop'
+          local before = collectgarbage('setstepmul', 0) -- 0: each step is a whole cycle
+          held[1] = nil
+          collectgarbage 'restart'
+          local found, owner, message = endpoint:next()
+          collectgarbage('setstepmul', before)
+          assert.equal(kind, found)
+          assert.is_nil(owner)
+          assert.equal(state == 'open' and 'hello' or nil, message)
+          while endpoint:next() do end
+          client:close()
+        end)
+      end
+    end
+
     it('a promoted association takes the 4-tuple over from its predecessor', function()
       local client, handle = dial { reject = false }
       local old = establish(client)

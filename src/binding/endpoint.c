@@ -58,9 +58,16 @@ static int endpoint_gc(lua_State *L) { return dtls_box_test(L, 1, TYPE) ? endpoi
 
 /* ── datagrams ── */
 
-static int push_handshake(lua_State *L, const dtls_association *a) {
-  lua_pushliteral(L, "handshake");
+/* Pushes what was found, and whose association it is. An association without an owner may be freed by that: pushing a string
+   may set the collector off. */
+static void push_found(lua_State *L, const char *found, const dtls_association *a) {
   dtls_association_push_owner(L, a);
+  lua_pushstring(L, found);
+  lua_insert(L, -2);
+}
+
+static int push_handshake(lua_State *L, const dtls_association *a) {
+  push_found(L, "handshake", a);
   return 2;
 }
 
@@ -73,8 +80,7 @@ static int push_read(lua_State *L, dtls_association *a) {
   dtls_result result = dtls_association_read(a, message, &size, &more, &f);
   bool tells = result != DTLS_WANT_READ || a->others.queue.oldest; /* which association:datagram() gives */
   if (!tells) return 0;
-  lua_pushliteral(L, "read");
-  dtls_association_push_owner(L, a);
+  push_found(L, "read", a);
   if (result == DTLS_FAILED) return 2 + dtls_error_push(L, &f);
   if (result == DTLS_DONE)
     lua_pushlstring(L, message, size);
@@ -96,11 +102,12 @@ static int push_hello(lua_State *L, const dtls_endpoint *ep, bool known) {
 
 static int push_other(lua_State *L, const dtls_endpoint *ep, const dtls_association *taker) {
   const dtls_datagram *d = &ep->current.datagram;
-  lua_pushliteral(L, "datagram");
-  if (taker)
-    dtls_association_push_owner(L, taker);
-  else
+  if (taker) {
+    push_found(L, "datagram", taker);
+  } else {
+    lua_pushliteral(L, "datagram");
     lua_pushnil(L);
+  }
   lua_pushlstring(L, (const char *)d->data, d->size);
   dtls_address_push(L, &d->peer);
   if (taker) return 4; /* it answers by itself from the address that it has */
