@@ -270,6 +270,24 @@ for _, demux in ipairs { 'connected', 'shared' } do
       client:close()
     end)
 
+    it('a client trusts the authorities that it is given together with those of the machine', function()
+      local own = assert(core.self_signed { alt_names = { 'localhost' } })
+      assert(endpoint:set_context(assert(context('server', { cert = { own.cert }, key = { own.key } }))))
+      local file = os.tmpname()
+      local handle = assert(io.open(file, 'w'))
+      handle:write(identity.cert)
+      handle:close()
+      local before = os.getenv 'SSL_CERT_FILE'
+      uv.os_setenv('SSL_CERT_FILE', file)
+      local made, client = pcall(dial, { ca = { own.cert }, system_ca = true, reject = true }, 'localhost')
+      if before then uv.os_setenv('SSL_CERT_FILE', before) else uv.os_unsetenv 'SSL_CERT_FILE' end
+      os.remove(file)
+      assert.is_true(made, client)
+      establish(client)
+      assert.same({ true }, { client:authorized() })
+      client:close()
+    end)
+
     it('an association of a server has a descriptor of its own in the connected strategy alone', function()
       local owner = establish((dial { reject = false }))
       if demux == 'connected' then

@@ -261,9 +261,10 @@ bool dtls_verify_add_crl(SSL_CTX *ctx, const char *pem, size_t size, dtls_failur
 bool dtls_verify_use_system_store(SSL_CTX *ctx, bool required, dtls_failure *f) {
   char sentence[DTLS_SENTENCE_MAX];
   dtls_verify_config *v = &dtls_config_of(ctx)->verify;
-  /* revocation lists are this context's alone, and lie in its store */
-  const char *missing = v->has_crl ? dtls_system_store_fill(SSL_CTX_get_cert_store(ctx), sentence, sizeof sentence)
-                                   : dtls_system_store_share(ctx, sentence, sizeof sentence);
+  /* authorities and revocation lists that were given are this context's alone, and lie in its store */
+  bool has_own = v->has_ca || v->has_crl;
+  const char *missing = has_own ? dtls_system_store_fill(SSL_CTX_get_cert_store(ctx), sentence, sizeof sentence)
+                                : dtls_system_store_share(ctx, sentence, sizeof sentence);
   v->has_ca = true;
   return !missing || !required || dtls_fail_config(f, missing);
 }
