@@ -5,13 +5,13 @@
 #include "association/association.h"
 
 #include <errno.h>
-#include <string.h>
 
 #include "association/deferral.h"
 #include "association/diagnosis.h"
 #include "association/endpoint.h"
 #include "association/record_filter.h"
 #include "base/clock.h"
+#include "base/fork.h"
 #include "identity/psk.h"
 #include "identity/session.h"
 #include "identity/verify.h"
@@ -29,7 +29,6 @@ void dtls_association_prepare(SSL_CTX *ctx) {
 
 dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) {
   dtls_association *a = OPENSSL_zalloc(sizeof *a);
-  BIO *filter = NULL;
   if (!a) return NULL;
   a->owner = DTLS_NO_OWNER;
   a->fork_generation = dtls_fork_generation();
@@ -38,7 +37,7 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   a->retransmit.first_timeout = a->retransmit.interval = DTLS_FIRST_TIMEOUT;
   a->mtu.payload = DTLS_DEFAULT_MTU;
   a->ssl = SSL_new(ctx);
-  filter = dtls_bio_new(a);
+  BIO *filter = dtls_bio_new(a);
   a->dgram = BIO_new_dgram(fd, BIO_NOCLOSE);
   if (!a->ssl || !filter || !a->dgram || !dtls_peer_init(&a->peer, a->ssl, &dtls_callback_questions)) goto fail;
   BIO_push(filter, a->dgram);

@@ -20,7 +20,6 @@
 #include "association/types.h"
 #include "base/counters.h"
 #include "base/failure.h"
-#include "base/fork.h"
 #include "base/openssl.h"
 #include "identity/peer.h"
 #include "wire/record.h"

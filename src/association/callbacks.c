@@ -13,6 +13,7 @@
 
 #include "association/association.h"
 #include "association/endpoint.h"
+#include "association/queue.h"
 #include "identity/context.h"
 #include "identity/placeholder.h"
 #include "identity/psk.h"

@@ -9,7 +9,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "association/queue.h"
 #include "association/types.h"
 #include "base/failure.h"
 #include "base/openssl.h"

@@ -6,9 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/openssl.h"
 #include "association/types.h"
-#include "wire/client_hello.h"
+#include "base/openssl.h"
 #include "wire/record.h"
 
 /* Which hello made an association of a server. */

@@ -10,6 +10,7 @@
 #include "association/association.h"
 #include "association/endpoint.h"
 #include "base/clock.h"
+#include "base/fork.h"
 #include "base/openssl.h"
 
 dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, int fd, bool owns_fd) {

@@ -14,7 +14,7 @@ struct dtls_path {
   dtls_address local, peer;
   int fd;                      /* the peer socket, or the client's; -1 when the endpoint's socket is shared */
   bool owns_fd;                /* the path closes fd */
-  unsigned fork_generation;    /* of the process that opened it, fork.c */
+  unsigned fork_generation;    /* of the process that opened it, base/fork.h */
   uint64_t seed;               /* of the table that it is in */
   dtls_path *before, *after;   /* in the list of that table's */
   dtls_association *current;   /* reads the socket, if there is one of its own */

@@ -8,7 +8,6 @@
 
 #include "association/types.h"
 #include "base/openssl.h"
-#include "wire/record.h"
 
 typedef struct dtls_reassembly dtls_reassembly;
 

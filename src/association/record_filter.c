@@ -4,13 +4,10 @@
  */
 #include "association/record_filter.h"
 
-#include <errno.h>
 #include <string.h>
 
 #include "association/association.h"
-#include "association/callbacks.h"
 #include "association/endpoint.h"
-#include "association/retransmit.h"
 
 /* libssl ends an association at the 13th repetition of the peer's Finished (DTLS1_TMO_ALERT_COUNT). */
 enum { REPEATED_FINISHED_MAX = 12 };

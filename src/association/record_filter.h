@@ -6,8 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/openssl.h"
 #include "association/types.h"
+#include "base/openssl.h"
 #include "wire/record.h"
 
 /* The size of the first record of a datagram, or of all of it when it is none. good: libssl may see it. */

@@ -2,8 +2,8 @@
  * OpenSSL as this module uses it: every header, and every difference between the supported versions
  * (3.0 to 4.x), in one place. Elsewhere only linkage.c, whose business it is, looks at OPENSSL_VERSION_NUMBER.
  */
-#ifndef DTLS_OPENSSL_H
-#define DTLS_OPENSSL_H
+#ifndef DTLS_BASE_OPENSSL_H
+#define DTLS_BASE_OPENSSL_H
 
 #include <openssl/bio.h>
 #include <openssl/crypto.h>

@@ -9,7 +9,6 @@
 
 #include "association/client.h"
 #include "association/diagnosis.h"
-#include "association/endpoint.h"
 #include "base/clock.h"
 #include "binding/callbacks.h"
 #include "binding/certificate.h"

@@ -4,7 +4,8 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "association/endpoint.h"
+#include "association/association.h"
+#include "association/deferral.h"
 #include "binding/association.h"
 #include "binding/certificate.h"
 #include "binding/counters.h"

@@ -3,6 +3,9 @@
  */
 #include "binding/lua.h"
 
+#include <stdbool.h>
+#include <stdint.h>
+
 /* Not by the text: a second copy of this module in the same state has metatables of its own. */
 void dtls_push_metatable(lua_State *L, const char *type) {
   lua_pushlightuserdata(L, (void *)(uintptr_t)type);

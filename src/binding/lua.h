@@ -2,9 +2,6 @@
 #ifndef DTLS_BINDING_LUA_H
 #define DTLS_BINDING_LUA_H
 
-#include <stdbool.h>
-#include <stdint.h>
-
 #include <lauxlib.h>
 #include <lua.h>
 

@@ -3,7 +3,6 @@
  */
 #include "net/socket.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sock_diag.h>
