@@ -38,20 +38,20 @@ struct dtls_reassembly {
 static bool is_plaintext(const uint8_t *record) { return dtls_record_epoch(record) == 0; }
 static bool is_handshake(const uint8_t *record) { return record[0] == SSL3_RT_HANDSHAKE; }
 
-static void forget_waiting(dtls_reassembly *f, bool (*which)(const uint8_t *record)) {
-  for (dtls_queued *entry = f->queue.oldest, *next; entry; entry = next) {
+static void forget_waiting(dtls_reassembly *r, bool (*which)(const uint8_t *record)) {
+  for (dtls_queued *entry = r->queue.oldest, *next; entry; entry = next) {
     next = entry->newer;
-    if (which(entry->data)) dtls_queue_remove(&f->queue, entry);
+    if (which(entry->data)) dtls_queue_remove(&r->queue, entry);
   }
 }
 
 void dtls_reassembly_free(dtls_association *a) {
-  dtls_reassembly *f = a->reassembly;
-  if (!f) return;
+  dtls_reassembly *r = a->reassembly;
+  if (!r) return;
   a->reassembly = NULL;
-  dtls_queue_clear(&f->queue);
-  OPENSSL_free(f->rest);
-  OPENSSL_free(f);
+  dtls_queue_clear(&r->queue);
+  OPENSSL_free(r->rest);
+  OPENSSL_free(r);
 }
 
 /*
@@ -111,21 +111,21 @@ void dtls_reassembly_completed(dtls_association *a) {
   if (!dtls_reassembly_pending(a)) dtls_reassembly_free(a);
 }
 
-static void forget_rest(dtls_reassembly *f) {
-  OPENSSL_free(f->rest);
-  f->rest = NULL;
+static void forget_rest(dtls_reassembly *r) {
+  OPENSSL_free(r->rest);
+  r->rest = NULL;
 }
 
 bool dtls_reassembly_take(dtls_association *a, const uint8_t *data, size_t size) {
   if (!a->reassembly) a->reassembly = OPENSSL_zalloc(sizeof *a->reassembly);
-  dtls_reassembly *f = a->reassembly;
-  if (!f) return false;
-  forget_rest(f);
-  f->rest = OPENSSL_malloc(size);
-  if (!f->rest) return false;
-  memcpy(f->rest, data, size);
-  f->at = f->sound = 0;
-  f->size = size;
+  dtls_reassembly *r = a->reassembly;
+  if (!r) return false;
+  forget_rest(r);
+  r->rest = OPENSSL_malloc(size);
+  if (!r->rest) return false;
+  memcpy(r->rest, data, size);
+  r->at = r->sound = 0;
+  r->size = size;
   return true;
 }
 
@@ -134,18 +134,18 @@ bool dtls_reassembly_pending(const dtls_association *a) {
 }
 
 size_t dtls_reassembly_rest(dtls_association *a, uint8_t *out, size_t capacity) {
-  dtls_reassembly *f = a->reassembly;
+  dtls_reassembly *r = a->reassembly;
   size_t size = 0;
-  while (f && f->queue.oldest && size == 0) {
-    dtls_queued *oldest = f->queue.oldest;
+  while (r && r->queue.oldest && size == 0) {
+    dtls_queued *oldest = r->queue.oldest;
     if (oldest->size <= capacity) size = oldest->size;
     memcpy(out, oldest->data, size);
-    dtls_queue_remove(&f->queue, oldest);
+    dtls_queue_remove(&r->queue, oldest);
   }
-  if (!f || !f->rest || size > 0) return size;
-  if (f->size - f->at <= capacity) size = f->size - f->at;
-  memcpy(out, f->rest + f->at, size);
-  forget_rest(f);
+  if (!r || !r->rest || size > 0) return size;
+  if (r->size - r->at <= capacity) size = r->size - r->at;
+  memcpy(out, r->rest + r->at, size);
+  forget_rest(r);
   return size;
 }
 
@@ -264,30 +264,30 @@ static void set_record_size(uint8_t *record, size_t size) {
 }
 
 /* The first message of the handshake record at the front of the rest, as a record of its own; its size. */
-static size_t peel_untrusted(dtls_reassembly *f, uint8_t *out) {
-  uint8_t *record = f->rest + f->at;
+static size_t peel_untrusted(dtls_reassembly *r, uint8_t *out) {
+  uint8_t *record = r->rest + r->at;
   size_t whole = dtls_record_size(record),
          message = DTLS_HANDSHAKE_HEADER + (size_t)dtls_u24(record + DTLS_RECORD_HEADER + 9);
   size_t size = DTLS_RECORD_HEADER + message;
   memcpy(out, record, size);
   set_record_size(out, size);
   if (size == whole) {
-    f->at += whole;
+    r->at += whole;
   } else { /* RFC 6347 §4.2.3: a record may have several; what is left gets its header */
     memmove(record + message, record, DTLS_RECORD_HEADER);
     set_record_size(record + message, whole - message);
-    f->at += message;
+    r->at += message;
   }
   return size;
 }
 
 /* The record of so many bytes at the front of the rest, which is no plaintext handshake record. */
 static size_t step_whole(dtls_association *a, uint8_t *out, size_t size, size_t capacity) {
-  dtls_reassembly *f = a->reassembly;
-  uint8_t *record = f->rest + f->at;
+  dtls_reassembly *r = a->reassembly;
+  uint8_t *record = r->rest + r->at;
   if (turn_untrusted(a, record) == LATER) {
     keep(a, record, size);
-    f->at += size;
+    r->at += size;
     return 0;
   }
   /* libssl has no patience with a ChangeCipherSpec: the messages before it must not come behind it. */
@@ -295,7 +295,7 @@ static size_t step_whole(dtls_association *a, uint8_t *out, size_t size, size_t 
   if (before > 0) return before;
   if (dtls_callback_asks(a)) return 0;
   memcpy(out, record, size);
-  f->at += size;
+  r->at += size;
   return size;
 }
 
@@ -311,39 +311,39 @@ static void heard_untrusted(dtls_association *a, const uint8_t *message, turn wh
 
 /* The next record of the rest, if libssl may read it now. */
 static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
-  dtls_reassembly *f = a->reassembly;
-  uint8_t *record = f->rest + f->at;
-  bool good = f->at < f->sound;
-  size_t size = good ? dtls_record_size(record) : dtls_filter_record_untrusted(a, record, f->size - f->at, &good);
+  dtls_reassembly *r = a->reassembly;
+  uint8_t *record = r->rest + r->at;
+  bool good = r->at < r->sound;
+  size_t size = good ? dtls_record_size(record) : dtls_filter_record_untrusted(a, record, r->size - r->at, &good);
   if (good && size > capacity) {
     DTLS_DROP(a, LENGTH); /* cut, it would no longer be what the record filter has looked at */
     good = false;
   }
   if (!good) {
-    f->at += size;
+    r->at += size;
     return 0;
   }
   if (record[0] != SSL3_RT_HANDSHAKE || dtls_record_epoch(record) != 0) return step_whole(a, out, size, capacity);
-  f->sound = f->at + size;
+  r->sound = r->at + size;
   turn when = turn_untrusted(a, record);
   heard_untrusted(a, record + DTLS_RECORD_HEADER, when);
-  if (when == NOW && dtls_callback_untrusted(a, record, f->size - f->at)) {
-    f->at = f->size;
+  if (when == NOW && dtls_callback_untrusted(a, record, r->size - r->at)) {
+    r->at = r->size;
     return 0;
   }
-  size = peel_untrusted(f, out);
+  size = peel_untrusted(r, out);
   if (when == LATER) keep(a, out, size);
   return when == NOW ? size : 0;
 }
 
 size_t dtls_reassembly_next_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
-  dtls_reassembly *f = a->reassembly;
+  dtls_reassembly *r = a->reassembly;
   size_t size = 0;
   a->handshake.repeating = false;
   settle_cipher(a);
-  while (f && f->rest && size == 0 && !dtls_callback_asks(a)) {
+  while (r && r->rest && size == 0 && !dtls_callback_asks(a)) {
     size = step_untrusted(a, out, capacity);
-    if (f->at >= f->size) forget_rest(f);
+    if (r->at >= r->size) forget_rest(r);
   }
   return size;
 }
