@@ -13,6 +13,71 @@
 #include "base/fork.h"
 #include "base/openssl.h"
 
+/* ── the table ── */
+
+struct dtls_paths {
+  OPENSSL_LHASH *table;
+  /* of the same in a list: a table without types of its own cannot be walked in OpenSSL 3.4 and later */
+  dtls_path *first;
+  uint64_t seed; /* whoever has many addresses could choose them to collide */
+};
+
+static unsigned long path_hash(const void *item) {
+  const dtls_path *path = item;
+  return (unsigned long)dtls_address_hash(path->seed, &path->local, &path->peer);
+}
+
+static int path_compare(const void *left, const void *right) {
+  const dtls_path *a = left, *b = right;
+  return !(dtls_address_equal(&a->peer, &b->peer) && dtls_address_equal(&a->local, &b->local));
+}
+
+dtls_paths *dtls_paths_new(void) {
+  dtls_paths *paths = OPENSSL_zalloc(sizeof *paths);
+  if (!paths) return NULL;
+  if (RAND_bytes((unsigned char *)&paths->seed, sizeof paths->seed) == 1)
+    paths->table = OPENSSL_LH_new(path_hash, path_compare);
+  if (paths->table) return paths;
+  OPENSSL_free(paths);
+  return NULL;
+}
+
+void dtls_paths_free(dtls_paths *paths) {
+  if (!paths) return;
+  OPENSSL_LH_free(paths->table); /* the paths themselves go with their last association */
+  OPENSSL_free(paths);
+}
+
+static bool add(dtls_paths *paths, dtls_path *path) {
+  path->seed = paths->seed;
+  OPENSSL_LH_insert(paths->table, path);
+  if (OPENSSL_LH_error(paths->table)) return false;
+  path->after = paths->first;
+  if (path->after) path->after->before = path;
+  paths->first = path;
+  return true;
+}
+
+static void take_off(dtls_paths *paths, dtls_path *path) {
+  OPENSSL_LH_delete(paths->table, path);
+  if (path->before)
+    path->before->after = path->after;
+  else
+    paths->first = path->after;
+  if (path->after) path->after->before = path->before;
+}
+
+dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, const dtls_address *peer) {
+  dtls_path key = {.local = *local, .peer = *peer, .seed = paths->seed};
+  return OPENSSL_LH_retrieve(paths->table, &key);
+}
+
+void dtls_paths_count_overflow(const dtls_paths *paths) {
+  for (dtls_path *path = paths->first; path; path = path->after) dtls_path_count_overflow(path);
+}
+
+/* ── a path ── */
+
 dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, int fd, bool owns_fd) {
   dtls_path *path = OPENSSL_zalloc(sizeof *path);
   if (!path) return NULL;
@@ -23,7 +88,7 @@ dtls_path *dtls_path_new(dtls_endpoint *ep, const dtls_address *local, const dtl
   path->owns_fd = owns_fd;
   path->fork_generation = dtls_fork_generation();
   if (!ep) (void)dtls_udp_overflow(fd, &path->overflow_seen); /* drops from before this path are the caller's */
-  if (ep && !dtls_paths_add(ep->paths, path)) {
+  if (ep && !add(ep->paths, path)) {
     OPENSSL_free(path);
     return NULL;
   }
@@ -48,7 +113,7 @@ static void close_peer_socket(dtls_path *path) {
 
 void dtls_path_free(dtls_path *path) {
   dtls_endpoint *ep = path->endpoint;
-  if (ep && ep->paths) dtls_paths_remove(ep->paths, path);
+  if (ep && ep->paths) take_off(ep->paths, path);
   if (ep && ep->pace) dtls_pace_remember(ep->pace, &path->local, &path->peer, path->paced_until);
   if (path->owns_fd && path->fd >= 0) close_peer_socket(path);
   OPENSSL_free(path);
@@ -123,67 +188,4 @@ void dtls_path_pace(dtls_path *path, unsigned interval) { path->paced_until = dt
 void dtls_path_silence(dtls_path *path) {
   dtls_association *newest = dtls_path_newest(path);
   if (!newest->open) newest->output.silent = true;
-}
-
-/* ── the table ── */
-
-struct dtls_paths {
-  OPENSSL_LHASH *table;
-  /* of the same in a list: a table without types of its own cannot be walked in OpenSSL 3.4 and later */
-  dtls_path *first;
-  uint64_t seed; /* whoever has many addresses could choose them to collide */
-};
-
-static unsigned long path_hash(const void *item) {
-  const dtls_path *path = item;
-  return (unsigned long)dtls_address_hash(path->seed, &path->local, &path->peer);
-}
-
-static int path_compare(const void *left, const void *right) {
-  const dtls_path *a = left, *b = right;
-  return !(dtls_address_equal(&a->peer, &b->peer) && dtls_address_equal(&a->local, &b->local));
-}
-
-dtls_paths *dtls_paths_new(void) {
-  dtls_paths *paths = OPENSSL_zalloc(sizeof *paths);
-  if (!paths) return NULL;
-  if (RAND_bytes((unsigned char *)&paths->seed, sizeof paths->seed) == 1)
-    paths->table = OPENSSL_LH_new(path_hash, path_compare);
-  if (paths->table) return paths;
-  OPENSSL_free(paths);
-  return NULL;
-}
-
-void dtls_paths_free(dtls_paths *paths) {
-  if (!paths) return;
-  OPENSSL_LH_free(paths->table); /* the paths themselves go with their last association */
-  OPENSSL_free(paths);
-}
-
-bool dtls_paths_add(dtls_paths *paths, dtls_path *path) {
-  path->seed = paths->seed;
-  OPENSSL_LH_insert(paths->table, path);
-  if (OPENSSL_LH_error(paths->table)) return false;
-  path->after = paths->first;
-  if (path->after) path->after->before = path;
-  paths->first = path;
-  return true;
-}
-
-void dtls_paths_remove(dtls_paths *paths, dtls_path *path) {
-  OPENSSL_LH_delete(paths->table, path);
-  if (path->before)
-    path->before->after = path->after;
-  else
-    paths->first = path->after;
-  if (path->after) path->after->before = path->before;
-}
-
-dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, const dtls_address *peer) {
-  dtls_path key = {.local = *local, .peer = *peer, .seed = paths->seed};
-  return OPENSSL_LH_retrieve(paths->table, &key);
-}
-
-void dtls_paths_count_overflow(const dtls_paths *paths) {
-  for (dtls_path *path = paths->first; path; path = path->after) dtls_path_count_overflow(path);
 }

@@ -45,11 +45,9 @@ void dtls_path_pace(dtls_path *path, unsigned interval);
 /* The peer has begun another handshake before it may: what the unfinished one would repeat could only disturb that one. */
 void dtls_path_silence(dtls_path *path);
 
-typedef struct dtls_paths dtls_paths; /* the table: (local, peer) → path */
+typedef struct dtls_paths dtls_paths; /* the table: (local, peer) → path, from dtls_path_new to dtls_path_free */
 dtls_paths *dtls_paths_new(void);
 void dtls_paths_free(dtls_paths *paths);
-bool dtls_paths_add(dtls_paths *paths, dtls_path *path);
-void dtls_paths_remove(dtls_paths *paths, dtls_path *path);
 void dtls_paths_count_overflow(const dtls_paths *paths); /* of each */
 dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, const dtls_address *peer);
 
