@@ -5,10 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Content types of records (RFC 6347 §4.3.1). */
-enum { DTLS_CHANGE_CIPHER_SPEC = 20, DTLS_ALERT = 21, DTLS_HANDSHAKE = 22, DTLS_APPLICATION_DATA = 23 };
-
-enum { DTLS_VERSION_MAJOR = 0xfe }; /* of DTLS 1.x, in a record's version */
+enum {
+  DTLS_HANDSHAKE = 22,      /* content type of a record (RFC 6347 §4.3.1); libssl's SSL3_RT_HANDSHAKE */
+  DTLS_VERSION_MAJOR = 0xfe /* of DTLS 1.x, in a record's version */
+};
 
 enum {
   DTLS_RECORD_HEADER = 13,
