@@ -16,8 +16,6 @@
 #include "association/record_filter.h"
 #include "association/retransmit.h"
 
-static void count_drop(dtls_association *a, dtls_drop reason) { DTLS_COUNT(a, drops[reason], 1); }
-
 /* ── what a failed system call means ── */
 
 /* The socket itself is beyond use. All else is the network's: ICMP alone can bring EACCES, ENONET and a dozen more. */
@@ -65,7 +63,7 @@ static void renumber(dtls_association *a, uint8_t *record) {
 /* An ICMP message that the kernel reports is a hint and nothing more: whoever guesses two ports can send one. */
 void dtls_bio_failed(dtls_association *a, int number) {
   dtls_drop reason = dtls_socket_drop_reason(number);
-  count_drop(a, reason);
+  DTLS_COUNT(a, drops[reason], 1);
   if (reason == DTLS_DROP_MSGSIZE) dtls_mtu_learn(a);
   if (!a->open && (reason == DTLS_DROP_REFUSED || reason == DTLS_DROP_UNREACHABLE)) dtls_soft_error_note(a, -1, number);
 }
@@ -96,7 +94,7 @@ static void pass_on_untrusted(dtls_association *a, const dtls_address *sender, c
                               bool cut) {
   dtls_endpoint *ep = a->endpoint;
   if (!ep) {
-    count_drop(a, DTLS_DROP_STRANGER);
+    DTLS_DROP(a, STRANGER);
     return;
   }
   dtls_count_in(&ep->counters, size);
@@ -111,7 +109,7 @@ static int take_handed_in(dtls_association *a, uint8_t *out, size_t capacity) {
   size_t size = a->input.size < capacity ? a->input.size : capacity;
   memcpy(out, a->input.data, size);
   a->input.data = NULL;
-  if (size == 0) count_drop(a, DTLS_DROP_EMPTY);
+  if (size == 0) DTLS_DROP(a, EMPTY);
   return (int)size;
 }
 
@@ -127,10 +125,10 @@ static int take_from_socket(dtls_association *a, uint8_t *out, size_t capacity) 
   }
   dtls_association_count_in(a, (size_t)size);
   if (cut) {
-    count_drop(a, DTLS_DROP_LENGTH);
+    DTLS_DROP(a, LENGTH);
     return 0;
   }
-  if (size == 0) count_drop(a, DTLS_DROP_EMPTY);
+  if (size == 0) DTLS_DROP(a, EMPTY);
   return size > 0 && is_for_me_untrusted(a, out, (size_t)size) ? (int)size : 0;
 }
 

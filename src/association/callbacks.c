@@ -80,12 +80,8 @@ static bool has_answer(const dtls_association *a, dtls_question q) {
 
 /* ── datagrams that wait ── */
 
-static void keep(dtls_association *a, bool kept) {
-  if (!kept) DTLS_DROP(a, QUEUE);
-}
-
 void dtls_callback_keep(dtls_association *a, const uint8_t *data, size_t size) {
-  keep(a, dtls_queue_add(&a->callback->queue, KEPT_MAX, NULL, 0, data, size));
+  if (!dtls_queue_add(&a->callback->queue, KEPT_MAX, NULL, 0, data, size)) DTLS_DROP(a, QUEUE);
 }
 
 bool dtls_callback_pending(const dtls_association *a) {
@@ -208,7 +204,7 @@ bool dtls_callback_untrusted(dtls_association *a, const uint8_t *record, size_t 
     if (!is_complete(a->callback)) return false;
   }
   a->callback->asked = DTLS_ASK_PSK;
-  keep(a, dtls_queue_add_oldest(&a->callback->queue, KEPT_MAX, record, size));
+  if (!dtls_queue_add_oldest(&a->callback->queue, KEPT_MAX, record, size)) DTLS_DROP(a, QUEUE);
   return true;
 }
 

@@ -15,8 +15,8 @@ typedef struct {
 } dtls_deferral;
 
 void dtls_deferral_begin(dtls_endpoint *ep); /* from now on, until the end */
-bool dtls_deferral_end(
-    dtls_endpoint *ep); /* false: the socket takes no more at the moment; the rest waits for another end */
+/* False: the socket takes no more at the moment; the rest waits for another end. */
+bool dtls_deferral_end(dtls_endpoint *ep);
 void dtls_deferral_settle(dtls_endpoint *ep); /* what waits leaves, so that the counters tell of it; the turn goes on */
 void dtls_deferral_close(dtls_endpoint *ep);  /* what the socket takes leaves, the rest is dropped */
 

@@ -31,15 +31,23 @@ int dtls_association_push_identity(lua_State *L, const dtls_association *a) {
   return push_bytes(L, identity, size);
 }
 
-static int push_address(lua_State *L, const dtls_association *a, size_t offset) {
-  if (!a->path) return 0;
-  dtls_address_push(L, (const dtls_address *)(const void *)((const char *)a->path + offset));
+static int push_address(lua_State *L, const dtls_address *address) {
+  if (!address) return 0;
+  dtls_address_push(L, address);
   return 1;
 }
 
-/* association:local_address(), remote_address() → {ip=, port=, family=} | nil */
-static int association_local_address(lua_State *L) { return push_address(L, check(L), offsetof(dtls_path, local)); }
-static int association_remote_address(lua_State *L) { return push_address(L, check(L), offsetof(dtls_path, peer)); }
+/* association:local_address() → {ip=, port=, family=} | nil */
+static int association_local_address(lua_State *L) {
+  const dtls_path *path = check(L)->path;
+  return push_address(L, path ? &path->local : NULL);
+}
+
+/* association:remote_address() → {ip=, port=, family=} | nil */
+static int association_remote_address(lua_State *L) {
+  const dtls_path *path = check(L)->path;
+  return push_address(L, path ? &path->peer : NULL);
+}
 
 /* association:protocol() → 'DTLSv1.2' (SSL_get_version) */
 static int association_protocol(lua_State *L) {
@@ -101,11 +109,11 @@ static int association_export(lua_State *L) {
   size_t label_size, context_size = 0;
   const char *label = luaL_checklstring(L, 3, &label_size), *context = luaL_optlstring(L, 4, NULL, &context_size);
   luaL_argcheck(L, length >= 1 && length <= EXPORT_MAX, 2, "expected 1 to 65536 bytes");
-  if (dtls_association_is_foreign(a)) {
+  if (dtls_association_is_foreign(a)) { /* with one key, SRTP of both processes would use nonces twice, too */
     dtls_failure f;
     dtls_fail_forked(&f);
     return dtls_error_push(L, &f);
-  } /* SRTP of both with one key would use nonces twice, too */
+  }
   if (!a->open) return dtls_error(L, "ENOTCONN", "the handshake is not complete");
   ERR_clear_error();
   unsigned char *out = lua_newuserdata(L, (size_t)length);
@@ -137,7 +145,10 @@ static int association_extended_master_secret(lua_State *L) {
   return 1;
 }
 
-/* association:peer_certificate([chain]) → table | nil, certificate.c. Once open, asked about it or refused: before, an offered session has one, too. */
+/*
+ * association:peer_certificate([chain]) → table | nil, as certificate.c makes it. Only once the association is open, the application
+ * is asked or the certificate is refused: before that it could be the one of the session that a client offers.
+ */
 static int association_peer_certificate(lua_State *L) {
   dtls_association *a = check(L);
   bool known = a->open || dtls_callback_asks(a) || a->peer.refusal.chain;
