@@ -65,6 +65,27 @@ describe('the key log', function()
     end))
   end)
 
+  pair.eachStrategy(function(demux)
+    it('lets its listener run the loop: message still comes after connection', loop.run(function()
+      local server = pair.listening { keylog = true, demux = demux }
+      local heard
+      server:on('accept', function(conn)
+        heard = pair.record(conn, 'connection', 'message')
+        conn:once('keylog', function()
+          loop.again(function()
+            uv.run 'once'
+            return #heard > 0
+          end, 'connection')
+        end)
+      end)
+      local conn = pair.client(server)
+      conn:on('connection', function() conn:send 'hello' end)
+      loop.till(function() return heard and #heard > 1 end, 'the message')
+      assert.equal('connection message', heard.names())
+      pair.close(conn, server)
+    end))
+  end)
+
   it('has a line for each connection, and one for a resumed session: its random is new, its secret is not', loop.run(function()
     local server = pair.listening { keylog = true }
     local heard = pair.record(server, 'keylog')

@@ -31,6 +31,30 @@ pair.each(function(demux, ip)
   describe('a port with other protocols', function()
     local function listening(options) return pair.echo(pair.listening(pair.with(options, { demux = demux }), ip)) end
 
+    it('has a handshake completed once, although a listener of datagrams runs the loop', loop.run(function()
+      local server = pair.listening({ demux = demux, psk = { me = 'secret' } }, ip)
+      local heard
+      server:on('accept', function(accepted)
+        heard = pair.record(accepted, 'datagram', 'connection', 'message')
+        accepted:once('datagram', function()
+          loop.again(function()
+            uv.run 'once'
+            return #heard > 2
+          end, 'the message')
+        end)
+      end)
+      local conn
+      conn = pair.client(server, { psk = function()
+        assert(conn:sendDatagram(STUN)) -- which the server reads together with the flight that follows
+        return 'me', 'secret'
+      end })
+      conn:on('connection', function() conn:send 'hello' end)
+      loop.till(function() return heard and #heard > 2 end, 'the message')
+      assert.equal('datagram connection message', heard.names())
+      assert.equal(1, server:stats().connections)
+      pair.close(conn, server)
+    end))
+
     it('exchanges STUN and SRTP before, during and after a handshake', loop.run(function()
       local server = listening()
       local stranger, peer = pair.record(server, 'datagram'), nil

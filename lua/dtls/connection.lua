@@ -308,10 +308,8 @@ function Connection:_serve()
     local done, err, subject, id = association:handshake()
     self:_learn()
     if not self:_takeDatagrams(association) then return end
-    if self._context.keylogs then
-      self:_logKeys()
-      if self._state ~= 'handshaking' then return end
-    end
+    if self._context.keylogs then self:_logKeys() end
+    if self._state ~= 'handshaking' then return end -- a listener has closed it, or has run the loop
     if done then
       self:_completed()
     elseif err == 'want_read' then
@@ -329,6 +327,9 @@ end
 
 --- What the association has read: a message, and whether there is more of its datagram; or nil and why there is none.
 function Connection:_received(message, more)
+  -- A listener that _serve calls at the end of the handshake runs the loop.
+  if self._state == 'handshaking' then self:_completed() end
+  if self._state ~= 'open' then return end
   local association = self._association
   while true do
     if self._takesOthers and not self:_takeDatagrams(association) then return end -- they came before it
