@@ -55,9 +55,10 @@ static void call_method(lua_State *L, int index, const char *name) {
   }
 }
 
-static int descriptor(lua_State *L, int index) {
-  luaL_checkany(L, index);
-  lua_pushvalue(L, index);
+/* Of the handle or dgram socket at index 1. -1: nil and an error are on top. */
+static int descriptor(lua_State *L) {
+  luaL_checkany(L, 1);
+  lua_pushvalue(L, 1);
   if (lua_istable(L, -1)) { /* luvit's dgram socket keeps its luv handle in _handle, until it is closed */
     lua_getfield(L, -1, "_handle");
     lua_getfield(L, -2, "recvStart");
@@ -80,8 +81,7 @@ static int descriptor(lua_State *L, int index) {
     lua_pop(L, 2);
   }
   if (!is_udp)
-    luaL_argerror(L, index,
-                  lua_pushfstring(L, "expected a luv UDP handle or a dgram socket, got %s", luaL_typename(L, index)));
+    luaL_argerror(L, 1, lua_pushfstring(L, "expected a luv UDP handle or a dgram socket, got %s", luaL_typename(L, 1)));
 
   call_method(L, handle, "is_closing");
   bool closing = lua_isnil(L, -1) || lua_toboolean(L, -1);
@@ -95,7 +95,7 @@ static int descriptor(lua_State *L, int index) {
 }
 
 int dtls_udp_fd_lua(lua_State *L) {
-  int fd = descriptor(L, 1);
+  int fd = descriptor(L);
   if (fd < 0) return 2;
   lua_pushinteger(L, fd);
   return 1;
