@@ -78,21 +78,136 @@ describe('doc/api.md', function()
 
 end)
 
+-- The text of all files that a pattern of the shell's names.
+local function sources(pattern)
+  local list = {}
+  for path in shell('ls ' .. pattern):gmatch '%S+' do list[#list + 1] = contents(path) end
+  return table.concat(list, '\n')
+end
+
+describe('an event', function()
+  local api = contents 'doc/api.md'
+  local multiplex, silence = contents 'lua/dtls/multiplex.lua', require 'dtls.silence'
+
+  -- The events in the table under a heading of doc/api.md.
+  local function listed(heading)
+    local found = {}
+    local rows = api:match('\n## ' .. heading .. '\n.-\n| event |[^\n]*\n|[- |]+\n(.-)\n\n')
+    for name in ('\n' .. rows):gmatch '\n| `(%w+)`' do found[name] = true end
+    return found
+  end
+
+  local function overloads(path)
+    local found = {}
+    for name in contents(path):gmatch "%-%-%-@overload fun%(self: [%w.]+, name: '(%w+)', callback: fun%(" do found[name] = true end
+    return found
+  end
+
+  -- Adds the events that a receiver fires in a file, and returns how many times.
+  local function collect(found, text, receiver)
+    local count = 0
+    for name in text:gmatch('%f[%w_.]' .. receiver:gsub('%p', '%%%0') .. ":fire%(?%s?'(%w+)'") do
+      found[name], count = true, count + 1
+    end
+    return count
+  end
+
+  it('of a server is in doc/api.md, has an overload of on, and is fired by the code; and so the other way round', function()
+    local fired = {}
+    collect(fired, contents 'lua/dtls/server.lua', 'self')
+    collect(fired, contents 'lua/dtls/connection.lua', 'self._server')
+    collect(fired, multiplex, 'self')
+    assert.same(fired, listed 'Server')
+    assert.same(fired, overloads 'lua/dtls/server.lua')
+  end)
+
+  it('of a connection is in doc/api.md, has an overload of on, and is fired by the code; and so the other way round', function()
+    local fired = keys { timeout = true, receiveTimeout = true }
+    assert.same({ 'timeout', 'receiveTimeout' }, silence.EVENTS) -- which connection.lua fires by a variable
+    collect(fired, contents 'lua/dtls/connection.lua', 'self')
+    collect(fired, multiplex, 'self')
+    assert.same(fired, listed 'Connection')
+    assert.same(fired, overloads 'lua/dtls/connection.lua')
+  end)
+
+  it('is fired by the files that these tests read, and by no other', function()
+    local all, read = {}, {}
+    for receiver in sources('lua/dtls/*.lua'):gmatch "([%w_.]+):fire%(?%s?'" do all[#all + 1] = receiver end
+    local count = collect(read, multiplex, 'self')
+    for _, name in ipairs { 'server', 'connection' } do
+      local text = contents(('lua/dtls/%s.lua'):format(name))
+      count = count + collect(read, text, 'self') + collect(read, text, 'self._server')
+    end
+    assert.equal(#all, count)
+  end)
+end)
+
 describe('doc/errors.md', function()
-  it('lists every error code of the code, and no others', function()
-    local coded, listed = {}, {}
-    local pipe = assert(io.popen "grep -ohE 'ERR_DTLS_[A-Z_]*[A-Z]' src/*/*.c lua/dtls/*.lua")
-    for code in pipe:lines() do coded[code] = true end
-    pipe:close()
-    for code in contents('doc/errors.md'):match('\n## Error codes\n(.-)\n## '):gmatch '| `(ERR_DTLS_[%u_]+)` |' do listed[code] = true end
-    assert.same(coded, listed)
+  local errors = contents 'doc/errors.md'
+  local codes = errors:match '\n## Error codes\n(.-)\n## '
+
+  it('lists every error code that the code makes, and no others', function()
+    local made, listed = {}, {}
+    -- A literal makes an error with that code, unless the code of an error is compared with it.
+    for code in sources('src/*/*.c src/*/*.h'):gmatch '"(ERR_DTLS_[%u_]+)"' do made[code] = true end
+    for before, code in sources('lua/dtls/*.lua'):gmatch "(...)'(ERR_DTLS_[%u_]+)'" do
+      if before ~= '== ' then made[code] = true end
+    end
+    for code in codes:gmatch '\n| `(ERR_DTLS_[%u_]+)` |' do listed[code] = true end
+    assert.same(made, listed)
+  end)
+
+  it('names system errors and errors of the resolver that the code makes', function()
+    local made, count = sources 'src/*/*.c src/*/*.h lua/dtls/*.lua', 0
+    for code in codes:gmatch '`(EA?I?_?[%u]+)`' do
+      assert.truthy(made:find('[%(\'" {]' .. code .. '[%)\'" ]'), code)
+      count = count + 1
+    end
+    assert.is_true(count > 4, count)
   end)
 
   it('lists every drop reason of the code, and no others', function()
     local coded, listed = {}, {}
     for name in contents 'src/base/counters.h':gmatch 'X%([A-Z]+, "(%a+)"%)' do coded[name] = true end
-    for name in contents('doc/errors.md'):match('\n## Drop reasons\n(.*)$'):gmatch '\n| `(%a+)` |' do listed[name] = true end
+    for name in errors:match('\n## Drop reasons\n(.*)$'):gmatch '\n| `(%a+)` |' do listed[name] = true end
     assert.same(coded, listed)
+  end)
+end)
+
+describe('doc/architecture.md', function()
+  local text = contents 'doc/architecture.md'
+  local c, lua = '\n' .. sources 'src/*/*.c src/*/*.h', '\n' .. sources 'lua/dtls/*.lua'
+  local files = {} -- by their names without folder and ending
+  for path in shell 'ls src/*/*.c src/*/*.h lua/dtls/*.lua':gmatch '%S+' do files[path:match '([%w_]+)%.%l+$'] = true end
+
+  local function defines(name)
+    local word = '%f[%w_]' .. name
+    return c:find('\n%l[^\n;]*' .. word .. '%([^;{]*%) {') or lua:find('function [%w_.:]*' .. word .. '%(')
+  end
+
+  it('names functions that the code defines, and handles that it has of luv', function()
+    local count = 0
+    for name in text:gmatch '%f[%w_/]%l%w*_[%w_]+' do
+      local handle = name:match '^uv_(.+)'
+      local there = files[name] or handle and lua:find('uv.new_' .. handle, 1, true) or defines(name)
+      assert.truthy(there, name)
+      count = count + 1
+    end
+    assert.is_true(count > 5, count)
+  end)
+
+  it('names files and folders that exist', function()
+    local count = 0
+    for name in text:gmatch '%f[%w_.]%l[%w_]+/[%w_/.]*%f[^%w_/.]' do
+      name = name:gsub('[./]+$', '')
+      local found = false
+      for _, path in ipairs { name, 'src/' .. name, ('src/%s.c'):format(name), ('doc/%s'):format(name) } do
+        found = found or select(2, shell('test -e ' .. path)) == 0
+      end
+      assert.is_true(found, name)
+      count = count + 1
+    end
+    assert.is_true(count > 30, count)
   end)
 end)
 

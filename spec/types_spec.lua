@@ -69,46 +69,6 @@ describe('the annotations of options', function()
   end)
 end)
 
-describe('the annotations of events', function()
-  local api = contents 'doc/api.md'
-
-  local function overloads(path)
-    local found = {}
-    for name in contents(path):gmatch "%-%-%-@overload fun%(self: [%w.]+, name: '(%w+)', callback: fun%(" do found[name] = true end
-    return found
-  end
-
-  -- The events of the table under a heading of doc/api.md.
-  local function listed(heading)
-    local found = {}
-    local rows = api:match('\n## ' .. heading .. '\n.-\n| event |[^\n]*\n|[- |]+\n(.-)\n\n')
-    for name in ('\n' .. rows):gmatch '\n| `(%w+)`' do found[name] = true end
-    return found
-  end
-
-  local function fired(...)
-    local found = {}
-    for i = 1, select('#', ...) do
-      for name in contents((select(i, ...))):gmatch "self:fire%(?%s?'(%w+)'" do found[name] = true end
-    end
-    return found
-  end
-
-  it('of a server are overloads of on, the table in doc/api.md, and what the code emits', function()
-    local names = overloads 'lua/dtls/server.lua'
-    assert.same(listed 'Server', names)
-    within(fired 'lua/dtls/server.lua', names)
-    within({ connection = true, keylog = true, clientError = true }, names)
-  end)
-
-  it('of a connection are overloads of on, the table in doc/api.md, and what the code emits', function()
-    local names = overloads 'lua/dtls/connection.lua'
-    assert.same(listed 'Connection', names)
-    within(fired 'lua/dtls/connection.lua', names)
-    within({ timeout = true, receiveTimeout = true }, names)
-  end)
-end)
-
 describe('the annotations of what is known', function()
   it('have a field for every counter, time and detail of a certificate', loop.run(function()
     local me = pair.identity
