@@ -59,12 +59,13 @@ end)
 describe('doc/api.md', function()
   local api = contents 'doc/api.md'
 
-  -- The names in the first cells of the rows of a table.
+  -- The names in the first cells of the rows of all tables with this heading.
   local function named(heading)
     local found = {}
-    local rows = api:match('\n| ' .. heading .. ' |[^\n]*\n|[- |]+\n(.-)\n\n')
-    for cell in rows:gmatch '[^\n]+' do
-      for name in cell:match('^| (.-) |'):gmatch '`([%w]+)`' do found[name] = true end
+    for rows in api:gmatch('\n| ' .. heading .. ' |[^\n]*\n|[- |]+\n(.-)\n\n') do
+      for cell in rows:gmatch '[^\n]+' do
+        for name in cell:match('^| (.-) |'):gmatch '`([%w]+)`' do found[name] = true end
+      end
     end
     return found
   end
@@ -76,6 +77,14 @@ describe('doc/api.md', function()
     assert.same(keys(options.roles.client), named "client's option")
   end)
 
+  it('lists the functions of the core, and no others', function()
+    local made, listed = {}, {}
+    for name, value in pairs(require 'dtls.core') do
+      if type(value) == 'function' then made[name] = true end
+    end
+    for name in api:match('\n## The core\n.-:(.-)%. Its'):gmatch '`([%l_]+)`' do listed[name] = true end
+    assert.same(made, listed)
+  end)
 end)
 
 -- The text of all files that a pattern of the shell's names.

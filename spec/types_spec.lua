@@ -92,15 +92,20 @@ describe('the annotations of what is known', function()
     assert.same(reasons, fields 'dtls.Drops')
   end)
 
-  it('have every counter that doc/api.md lists, and no others', function()
-    local text = contents 'doc/api.md':match '\n`stats%(%)`: (.-)explained in'
-    local counters, reasons = text:match '^`(.-)`, and `drops`.-`(.-)`'
-    local listed = { drops = true, recvBufferSize = true, sendBufferSize = true }
-    for name in counters:gmatch '%w+' do listed[name] = true end
-    assert.same(listed, fields 'dtls.ServerStats')
-    local known = {}
-    for name in reasons:gmatch '%w+' do known[name] = true end
-    assert.same(known, fields 'dtls.Drops')
+  it('have every counter and time that doc/operations.md lists, and no others', function()
+    local text = contents 'doc/operations.md':match '\n## Statistics\n(.-)\n## '
+    local function listed(...)
+      local found = {}
+      for _, heading in ipairs { ... } do
+        local rows = text:match('\n| %l+ | ' .. heading .. '[^\n]*\n[- |]+\n(.-)\n\n')
+        for cell in ('\n' .. rows):gmatch '\n| (.-) |' do
+          for name in cell:gmatch '`(%w+)`' do found[name] = true end
+        end
+      end
+      return found
+    end
+    assert.same(fields 'dtls.ServerStats', listed('of a server and of a connection', 'of a server |'))
+    assert.same(fields 'dtls.ConnectionStats', listed('of a server and of a connection', 'of a connection; '))
   end)
 end)
 
@@ -137,11 +142,8 @@ describe('doc/api.md', function()
     for name in contents 'lua/dtls/connection.lua':gmatch '%-%-%-@field (%a+) ' do
       if name ~= 'private' then typed[name] = true end
     end
-    local sentence = api:match '\n## Connection\n.-\n(Fields, .-)Each is set'
-    for name in sentence:gmatch '`(%l%w*)`' do
-      if name ~= 'connection' then named[name] = true end -- the event, which one of them waits for
-    end
-    named.checkServerIdentity = nil
+    local rows = api:match '\n| field |[^\n]*\n|[- |]+\n(.-)\n\n'
+    for name in ('\n' .. rows):gmatch '\n| `(%w+)` |' do named[name] = true end
     assert.same(typed, named)
   end)
 end)

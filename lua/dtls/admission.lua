@@ -3,8 +3,8 @@
 
 local core = require 'dtls.core'
 
--- Half-open handshakes cost their makers two datagrams and us 50 to 70 KB each (200 KB when they send all that is kept for
--- them), so there must be an end: 200 to 300 MB, at worst 800.
+-- A half-open handshake costs its maker two datagrams and us 50 to 70 KB (270 KB when its maker goes on to ChangeCipherSpec and then
+-- sends all that is kept), so there must be an end: 200 to 300 MB, at worst 1.1 GB.
 -- Then the host that has most of them loses its oldest; a burst of thousands of clients, as after a restart, must pass as well.
 local DEFAULT_MAX_HANDSHAKES = 4096
 

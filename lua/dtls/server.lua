@@ -460,7 +460,7 @@ function Server:connections()
   end
 end
 
---- Counters; doc/api.md lists them.
+--- Counters; doc/operations.md says what each counts.
 ---@return dtls.ServerStats
 function Server:stats()
   local stats = self._endpoint and self._endpoint:stats() or self._finalStats or { drops = {} }
