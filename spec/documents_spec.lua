@@ -77,6 +77,44 @@ describe('doc/api.md', function()
     assert.same(keys(options.roles.client), named "client's option")
   end)
 
+  -- Calls f(names, cell) with the names of each row of the tables of options and its cell of type and default.
+  local function each_option(f)
+    for names, cell in api:gmatch '\n| ([^|\n]+) | ([^\n]-) | [^|\n]+ |%f[\n]' do
+      local list = {}
+      for name in names:gmatch '`(%w+)`' do list[#list + 1] = name end
+      f(list, cell)
+    end
+  end
+
+  it('says of each number which ones the code takes', function()
+    local options = require 'dtls.options'
+    local tables = { options.credentials, options.settings, options.roles.server, options.roles.client }
+    local count = 0
+    each_option(function(names, cell)
+      local ranges = {}
+      for least, most in cell:gmatch '(%d+) to (%d+)' do ranges[#ranges + 1] = { tonumber(least), tonumber(most) } end
+      for i, range in ipairs(ranges) do
+        local name, check = names[#names - #ranges + i], nil
+        for _, each in ipairs(tables) do check = check or each[name] end
+        for value, good in pairs { [range[1]] = true, [range[2]] = true, [range[1] - 1] = false, [range[2] + 1] = false } do
+          assert.equal(good, check(value) ~= nil, ('%s: %s'):format(name, value))
+        end
+        count = count + 1
+      end
+    end)
+    assert.equal(7, count)
+  end)
+
+  it('says the defaults of the code', function()
+    local said = {}
+    each_option(function(names, cell)
+      for _, name in ipairs(names) do said[name] = (said[name] or '') .. cell end
+    end)
+    for name, value in pairs(require('dtls.context').defaults) do
+      assert.truthy(said[name]:find(tostring(value), 1, true), ('%s: %s'):format(name, value))
+    end
+  end)
+
   it('lists the functions of the core, and no others', function()
     local made, listed = {}, {}
     for name, value in pairs(require 'dtls.core') do
