@@ -105,6 +105,24 @@ describe('doc/api.md', function()
     assert.equal(7, count)
   end)
 
+  it('says which options only one side has', function()
+    local samples = {
+      requestCert = true, pskIdentityHint = 'hint', ticketKeys = ('k'):rep(80), checkServerIdentity = print, maxFragmentLength = 512,
+    }
+    local marked = { server = {}, client = {} }
+    for name, side in api:gmatch '\n| `(%w+)` | [^\n]- | (%l+): ' do
+      if marked[side] then marked[side][name] = true end
+    end
+    local own = { server = {}, client = {} }
+    for name, value in pairs(samples) do
+      for side, other in pairs { server = 'client', client = 'server' } do
+        local _, err = require('dtls').createContext(other, { psk = { identity = 'i', key = 'k' }, [name] = value })
+        if err and err.message:find('has none', 1, true) then own[side][name] = true end
+      end
+    end
+    assert.same(own, marked)
+  end)
+
   it('says the defaults of the code', function()
     local said = {}
     each_option(function(names, cell)
