@@ -4,8 +4,6 @@
  */
 #include "association/deferral.h"
 
-#include <errno.h>
-
 #include "association/association.h"
 #include "association/bio.h"
 #include "association/endpoint.h"
@@ -25,6 +23,11 @@ static void on_told(void *whom, dtls_sender *sender, size_t size, int error) {
     dtls_count_out(&ep->counters, size);
   else
     ep->counters.drops[dtls_socket_drop_reason(error)]++;
+}
+
+bool dtls_deferral_open(dtls_endpoint *ep) {
+  ep->deferral.box = dtls_outbox_new(ep->fd, on_told, ep);
+  return ep->deferral.box != NULL;
 }
 
 void dtls_deferral_begin(dtls_endpoint *ep) { ep->deferral.defers = true; }
@@ -56,15 +59,11 @@ void dtls_deferral_close(dtls_endpoint *ep) {
 bool dtls_deferral_applies(const dtls_association *a) {
   const dtls_endpoint *ep = a->endpoint;
   if (!ep || ep->fd < 0 || !a->path || a->path->fd >= 0) return false;
-  return ep->deferral.defers || (ep->deferral.box && !dtls_outbox_is_empty(ep->deferral.box));
+  return ep->deferral.box && (ep->deferral.defers || !dtls_outbox_is_empty(ep->deferral.box));
 }
 
 bool dtls_deferral_add(dtls_association *a, const char *data, size_t size) {
   dtls_deferral *d = &a->endpoint->deferral;
-  if (!d->box && !(d->box = dtls_outbox_new(a->endpoint->fd, on_told, a->endpoint))) {
-    errno = ENOMEM;
-    return false;
-  }
   if (is_parents(d)) dtls_outbox_clear(d->box);
   d->fork_generation = dtls_fork_generation();
   return dtls_outbox_add(d->box, &a->output.sender, &a->path->local, &a->path->peer, data, size,

@@ -9,11 +9,12 @@
 #include "net/outbox.h"
 
 typedef struct {
-  dtls_outbox *box;         /* NULL until something is deferred */
+  dtls_outbox *box;         /* NULL where each peer has a socket of its own, and once closed */
   bool defers;              /* what is sent now waits for the end of the turn */
   unsigned fork_generation; /* of the process that filled the box, base/fork.h */
 } dtls_deferral;
 
+bool dtls_deferral_open(dtls_endpoint *ep);  /* of an endpoint with a shared socket; false: no memory */
 void dtls_deferral_begin(dtls_endpoint *ep); /* from now on, until the end */
 /* False: the socket takes no more at the moment; the rest waits for another end. */
 bool dtls_deferral_end(dtls_endpoint *ep);

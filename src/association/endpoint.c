@@ -101,7 +101,8 @@ static bool fill(dtls_endpoint *ep, SSL_CTX *ctx) {
   ep->pace = dtls_pace_new();
   ep->batch = dtls_batch_new();
   if (SSL_CTX_up_ref(ctx)) ep->ctx = ctx;
-  return ep->cookies && ep->paths && ep->pace && ep->batch && ep->ctx;
+  return ep->cookies && ep->paths && ep->pace && ep->batch && ep->ctx &&
+         (!ep->options.shared || dtls_deferral_open(ep));
 }
 
 dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options options, dtls_failure *f) {
