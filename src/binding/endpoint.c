@@ -58,10 +58,13 @@ static int endpoint_gc(lua_State *L) { return dtls_box_test(L, 1, TYPE) ? endpoi
 
 /* ── datagrams ── */
 
-/* Pushes what was found, and whose association it is. An association without an owner may be freed by that: pushing a string
-   may set the collector off. */
+/* Pushes what was found, and whose association it is; nil for none. The owner comes first: pushing a string may set the collector
+   off, which frees an association without an owner. */
 static void push_found(lua_State *L, const char *found, const dtls_association *a) {
-  dtls_association_push_owner(L, a);
+  if (a)
+    dtls_association_push_owner(L, a);
+  else
+    lua_pushnil(L);
   lua_pushstring(L, found);
   lua_insert(L, -2);
 }
@@ -102,12 +105,7 @@ static int push_hello(lua_State *L, const dtls_endpoint *ep, bool known) {
 
 static int push_other(lua_State *L, const dtls_endpoint *ep, const dtls_association *taker) {
   const dtls_datagram *d = &ep->current.datagram;
-  if (taker) {
-    push_found(L, "datagram", taker);
-  } else {
-    lua_pushliteral(L, "datagram");
-    lua_pushnil(L);
-  }
+  push_found(L, "datagram", taker);
   lua_pushlstring(L, (const char *)d->data, d->size);
   dtls_address_push(L, &d->peer);
   if (taker) return 4; /* it answers by itself from the address that it has */
