@@ -27,6 +27,12 @@ local prelude = [[
     if ok then table.insert(self.sent[i], text) end
     return ok, err
   end
+  -- So many messages to each client, which take turns.
+  function Trial:burst(count)
+    for n = 1, count do
+      for i in ipairs(self.clients) do self:send(i, ('number %02d'):format(n)) end
+    end
+  end
   function Trial:check()
     for i in ipairs(self.clients) do
       loop.till(function() return #self.got[i] >= #self.sent[i] end, 'all messages of a client')
@@ -67,9 +73,7 @@ describe('messages that a server sends in one turn', function()
     local all = run.new(3)
     run.fault.set('segments', 1, 1e6, 'EIO')
     for _ = 1, 3 do
-      for n = 1, 20 do
-        for i = 1, 3 do all:send(i, ('number %02d'):format(n)) end
-      end
+      all:burst(20)
       all:check()
       -- those of the first sendmmsg
       assert(run.fault.calls 'segments' == (run.cuts and 3 or 0), run.fault.calls 'segments')
@@ -82,9 +86,7 @@ describe('messages that a server sends in one turn', function()
     local all = run.new(2)
     run.fault.set('segments', 1, 1, 'EINVAL')
     for round = 1, 3 do
-      for n = 1, 20 do
-        for i = 1, 2 do all:send(i, ('number %02d'):format(n)) end
-      end
+      all:burst(20)
       all:check()
       assert(run.fault.calls 'segments' == (run.cuts and round + 1 or 0), run.fault.calls 'segments')
     end
@@ -97,9 +99,7 @@ describe('messages that a server sends in one turn', function()
       local run = ...
       local all = run.new(100)
       run.fault.set('send', %d, %d, 'EAGAIN')
-      for n = 1, 3 do
-        for i = 1, 100 do all:send(i, ('number %%02d'):format(n)) end
-      end
+      all:burst(3)
       all:check()
       assert(run.fault.calls 'send' > 4)
       assert(not next(all:drops()))
