@@ -256,6 +256,7 @@ deep: ## all that is too dear for each change: coverage, valgrind, floods, bad n
 
 -include spec/fuzz/fuzz.mk
 -include spec/interop/peers/peers.mk
+-include rockspec/packages.mk
 
 # .clang-tidy says what is looked for. One file at a time: what it says of one depends on those before it.
 # cppcheck reads no foreign headers; what it would have needed of them follows -D. Its readdirCalled asks for readdir_r, which is
@@ -311,4 +312,4 @@ rock: ## builds and installs the rock into a tree of its own, and loads it from 
 	$(call loads,$(TREE)/share/lua/5.1,$(TREE)/lib/lua/5.1)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile spec/fuzz/fuzz.mk spec/interop/peers/peers.mk
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile rockspec/packages.mk spec/fuzz/fuzz.mk spec/interop/peers/peers.mk
