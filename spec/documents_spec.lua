@@ -2,9 +2,8 @@
 --- name”, “…”.
 
 local contents = require 'spec.support.contents'
+local documents = require 'spec.support.documents'
 local keys = require 'spec.support.keys'
-local loop = require 'spec.support.loop'
-local raw = require 'spec.support.raw'
 local shell = require 'spec.support.shell'
 
 -- Whether the source has a test or a group of tests with this name, or with one that begins so.
@@ -276,12 +275,6 @@ describe('doc/architecture.md', function()
   end)
 end)
 
-local function documents()
-  local found = {}
-  for path in shell "ls README.md CONTRIBUTING.md CHANGELOG.md doc/*.md examples/README.md":gmatch '%S+' do found[#found + 1] = path end
-  return found
-end
-
 -- The anchor of a heading, as hosts of repositories make it.
 local function anchor(heading) return (heading:lower():gsub('[^%w%- ]', ''):gsub(' ', '-')) end
 
@@ -344,23 +337,4 @@ describe('the README', function()
   it('has at most 120 lines', function()
     assert.is_true(select(2, readme:gsub('\n', '')) <= 120)
   end)
-
-  it('has a server and a client that run as they stand', loop.run(function()
-    local blocks = {}
-    for block in readme:gmatch '```lua\n(.-)```' do blocks[#blocks + 1] = block end
-    assert.equal(2, #blocks)
-    local folder = shell('mktemp -d'):match '%S+'
-    local port = raw.freePort()
-    for i, name in ipairs { 'server', 'client' } do
-      local file = assert(io.open(('%s/%s.lua'):format(folder, name), 'w'))
-      file:write((blocks[i]:gsub('5684', tostring(port))))
-      file:close()
-    end
-    local output = shell(([[
-      export LD_PRELOAD='%s'; cd '%s' && luajit server.lua & server=$!
-      for try in 1 2 3 4 5; do said=$(timeout 10 luajit '%s/client.lua' 2>&1); [ "$said" = 'sensor-1 said hello' ] && break; done
-      echo "$said"; kill $server]]):format(os.getenv 'LD_PRELOAD' or '', folder, folder)) -- the sanitizers', which shell() takes away
-    shell(("rm -r '%s'"):format(folder))
-    assert.truthy(output:find('sensor-1 said hello', 1, true), output)
-  end))
 end)
