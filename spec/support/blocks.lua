@@ -9,6 +9,7 @@
 ---   ends: NAME       before it runs, the one of this name, which is still there, gets SIGTERM
 ---   output of: NAME  the one of this name prints this, after all that it was seen to print before
 ---   with: NAME       it is part of a program, spec/support/fixtures/NAME.lua, where a line says `-- the block --`
+---   needs: PROGRAM   it is passed over, and so is its output, where there is no such program
 ---   not run: WHY     it cannot be run here
 
 local uv = require 'luv'
@@ -20,7 +21,7 @@ local shell = require 'spec.support.shell'
 local blocks = {}
 
 local WORDS = {
-  file = true, stays = true, ends = true, ['output of'] = true, with = true, ['not run'] = true,
+  file = true, stays = true, ends = true, ['output of'] = true, with = true, needs = true, ['not run'] = true,
 }
 
 -- What a comment before a block says: {word = value}.
@@ -91,8 +92,8 @@ local function prepare(host)
   write(luvit, ([[
 #!/bin/sh
 script=$(realpath "$1"); shift
-cd %s && exec env -u LUA_PATH -u LUA_CPATH %s/host/luvi spec/host/init.lua "$script" "$@"
-]]):format(root, build))
+exec env -u LUA_PATH -u LUA_CPATH %s/host/luvi %s/spec/host/init.lua "$script" "$@"
+]]):format(build, root))
   assert(uv.fs_chmod(luvit, 448))
   if host == 'luvit' then assert(uv.fs_symlink(luvit, base .. '/bin/luajit')) end
   return base, build
@@ -121,11 +122,13 @@ function Session:_start(block)
   elseif says.stays then
     run = text:gsub('([^\n]+\n)$', 'exec %1') -- what is ended is the program itself, not its shell
   end
-  return process.spawn('env', {
+  local child = process.spawn('env', {
     '-C', self.base .. '/work', ('PATH=%s/bin:%s'):format(self.base, os.getenv 'PATH'),
     ('LUA_PATH=%s/lua/?.lua;%s/lua/?/init.lua;;'):format(root, root), ('LUA_CPATH=%s/?.so;;'):format(self.build), 'LUA_INIT=',
     'stdbuf', '-oL', 'sh', '-euc', 'exec 2>&1\n' .. run,
   })
+  self.children[#self.children + 1] = child
+  return child
 end
 
 local function failed(block, child, what)
@@ -180,6 +183,8 @@ function Session:_run(block)
   local says = block.says
   if says.ends then self:_end(block, says.ends) end
   if says['not run'] or block.language == 'text' then return end
+  if block.language ~= '' then self.passed = says.needs and select(2, shell('command -v ' .. says.needs)) ~= 0 end
+  if self.passed then return end
   if block.language == '' then return self:_compare(block) end
   if block.language ~= 'lua' and block.language ~= 'sh' then failed(block, nil, 'a comment has to say why this is not run') end
   self.ran = self.ran + 1
@@ -202,12 +207,12 @@ end
 ---@return integer count of those that ran
 function blocks.run(list, host)
   local base, build = prepare(host)
-  local self = setmetatable({ base = base, build = build, ports = {}, staying = {}, ran = 0 }, Session)
+  local self = setmetatable({ base = base, build = build, ports = {}, children = {}, staying = {}, ran = 0 }, Session)
   local ok, err = pcall(function()
     for _, block in ipairs(list) do self:_run(block) end
     self:_finish(list[#list])
   end)
-  process.killAll()
+  for _, child in ipairs(self.children) do child:kill() end
   for name, child in pairs(ok and {} or self.staying) do err = ('%s\n`%s` printed:\n%s'):format(err, name, child.output.stdout) end
   shell(("rm -rf '%s'"):format(base))
   if not ok then error(err, 0) end
