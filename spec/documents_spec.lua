@@ -1,6 +1,7 @@
 --- What the documents say of the code. They name tests as spec ("a name", "the beginning of one …") or spec: “a
 --- name”, “…”.
 
+local ffi = require 'ffi'
 local contents = require 'spec.support.contents'
 local documents = require 'spec.support.documents'
 local keys = require 'spec.support.keys'
@@ -235,6 +236,42 @@ describe('doc/errors.md', function()
     for name in contents 'src/base/counters.h':gmatch 'X%([A-Z]+, "(%a+)"%)' do coded[name] = true end
     for name in errors:match('\n## Drop reasons\n(.*)$'):gmatch '\n| `(%a+)` |' do listed[name] = true end
     assert.same(coded, listed)
+  end)
+
+  it('says of each symptom, code, alert, refused certificate and drop reason what it means and what to do', function()
+    local count = 0
+    for heading, rows in (errors .. '\n'):gmatch '\n| (%l+) |[^\n]*|\n|[- |]+\n(.-)\n\n' do
+      if heading ~= 'field' then
+        for row in rows:gmatch '[^\n]+' do
+          local cells = {}
+          for cell in row:gmatch '|([^|]+)' do cells[#cells + 1] = cell:match '%S.*%S' end
+          assert.equal(3, #cells, row)
+          count = count + 1
+        end
+      end
+    end
+    assert.is_true(count > 70, count)
+  end)
+
+  it('names reasons of refused certificates that the code gives, and alerts of the RFCs', function()
+    local ssl = ffi.load 'ssl'
+    pcall(ffi.cdef, 'const char *SSL_alert_desc_string_long(int value);')
+    local reasons, alerts = sources 'src/identity/*.c src/binding/facts.c', {}
+    for i = 0, 255 do alerts[ffi.string(ssl.SSL_alert_desc_string_long(i)):lower():gsub(' ', '_')] = true end
+    local function each(section, pattern, f)
+      local count = 0
+      for names in ('\n' .. errors:match('\n### ' .. section .. '\n(.-)\n##')):gmatch '\n| (`.-) |' do
+        for name in names:gmatch(pattern) do
+          f(name)
+          count = count + 1
+        end
+      end
+      assert.is_true(count > 8, count)
+    end
+    each('Certificates', '`([%u_]+)`', function(name)
+      assert.truthy(reasons:find(('X(%s)'):format(name), 1, true) or reasons:find(('"%s"'):format(name), 1, true), name)
+    end)
+    each('Alerts', '`([%l_]+)`', function(name) assert.is_true(alerts[name], name) end)
   end)
 end)
 
