@@ -95,10 +95,13 @@ $(OUT)/obj/%.o: src/%.c Makefile
 
 -include $(OBJECTS:.o=.d)
 
+# The core is in a folder of its platform (Linux-x64): those of several platforms can stand side by side.
+PLATFORM = $(eval PLATFORM := $(shell $(CC) $(CPPFLAGS) $(CFLAGS) -E -P luvit/platform.h | tr -d ' \n'))$(PLATFORM)
+
 # luvit's require resolves '../x' beside the file's folder, and does not turn dots into folders. './x' would do there; lit's
 # luvit-loader keeps modules by that text, and the application's own './client' would be taken for ours.
-luvit: $(MODULES:lua/dtls/%=$(LUVIT)/%) $(LUVIT)/core.lua $(LUVIT)/package.lua $(LUVIT)/core.so ## the folder to drop into an application's deps/ or libs/
-	@:
+luvit: $(MODULES:lua/dtls/%=$(LUVIT)/%) $(LUVIT)/core.lua $(LUVIT)/package.lua $(CORE) ## the folder to drop into an application's deps/ or libs/
+	@install -D $(CORE) $(LUVIT)/$(PLATFORM)/core.so
 
 $(LUVIT)/%.lua: lua/dtls/%.lua Makefile
 	@mkdir -p $(@D)
@@ -114,10 +117,6 @@ VERSION = $(shell sed -n 's/^\#define DTLS_VERSION "\(.*\)"/\1/p' src/binding/mo
 $(LUVIT)/package.lua: luvit/package.lua src/binding/module.c Makefile
 	@mkdir -p $(@D)
 	sed -e 's#@OWNER@#$(LIT_OWNER)#' -e 's#@VERSION@#$(VERSION)#' $< >$@
-
-$(LUVIT)/core.so: $(CORE)
-	@mkdir -p $(@D)
-	cp $< $@
 
 # The programs that the specs load the module into; their file names them in HOSTS.
 -include spec/host/host.mk

@@ -4,5 +4,5 @@ return {
   description = 'DTLS over UDP: servers and clients',
   tags = { 'luvit', 'dtls', 'udp', 'tls', 'ssl', 'socket' },
   license = 'MIT',
-  files = { '*.lua', 'core.so' },
+  files = { '*.lua', '$OS-$ARCH/core.so' },
 }
