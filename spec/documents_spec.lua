@@ -275,6 +275,22 @@ describe('doc/errors.md', function()
   end)
 end)
 
+describe('doc/migrating.md', function()
+  it('has on its right side only names that doc/api.md has', function()
+    local known = contents 'doc/api.md' .. contents 'doc/errors.md' .. contents 'doc/openssl.md'
+    local count = 0
+    for cell in contents 'doc/migrating.md':gmatch '\n| [^\n]*| ([^|\n]+) |%f[\n]' do
+      for code in cell:gmatch '`(.-)`' do
+        for name in code:gsub("'.-'", ''):gmatch '%f[%w_]%l[%w_]+' do
+          assert.truthy(known:find('%f[%w_]' .. name .. '%f[^%w_]'), name)
+          count = count + 1
+        end
+      end
+    end
+    assert.is_true(count > 120, count)
+  end)
+end)
+
 describe('doc/architecture.md', function()
   local text = contents 'doc/architecture.md'
   local c, lua = '\n' .. sources 'src/*/*.c src/*/*.h', '\n' .. sources 'lua/dtls/*.lua'

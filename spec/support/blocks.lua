@@ -212,7 +212,7 @@ function blocks.run(list, host)
     for _, block in ipairs(list) do self:_run(block) end
     self:_finish(list[#list])
   end)
-  for _, child in ipairs(self.children) do child:kill() end
+  for _, child in ipairs(self.children) do pcall(child.kill, child) end
   for name, child in pairs(ok and {} or self.staying) do err = ('%s\n`%s` printed:\n%s'):format(err, name, child.output.stdout) end
   shell(("rm -rf '%s'"):format(base))
   if not ok then error(err, 0) end
