@@ -4,6 +4,7 @@ local contents = require 'spec.support.contents'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local process = require 'spec.support.process'
+local raw = require 'spec.support.raw'
 local shell = require 'spec.support.shell'
 
 local root = uv.cwd()
@@ -11,7 +12,7 @@ local build = assert(uv.fs_realpath(os.getenv 'DTLS_BUILD' or 'build'))
 
 local scripts = {
   'demo.lua', 'echo_server.lua', 'echo_client.lua', 'psk_server.lua', 'dtlscat.lua', 'coap_gateway.lua', 'tunnel.lua', 'syslog.lua',
-  'game_server.lua', 'webrtc_pair.lua', 'coroutine.lua',
+  'game_server.lua', 'webrtc_pair.lua', 'coroutine.lua', 'fleet.lua', 'fleet_worker.lua',
 }
 local variants = { shared = build, static = build .. '/static' }
 
@@ -37,11 +38,16 @@ end
 
 local run = {}
 
+-- The program is a script, so that an example can start itself again by args[0].
 local function asLuvit(host, variant, script, ...)
-  return process.spawn('env', {
-    '-u', 'LUA_PATH', '-u', 'LUA_CPATH',
-    ('%s/host/%s'):format(build, host), 'spec/host/init.lua', ('%s/%s/%s'):format(tree, variant, script), ...,
-  })
+  local luvit = ('%s/%s'):format(tree, host)
+  if not uv.fs_stat(luvit) then
+    local file = assert(io.open(luvit, 'w'))
+    file:write(('#!/bin/sh\nunset LUA_PATH LUA_CPATH\nLUVIT="$0" exec %s/host/%s %s/spec/host/init.lua "$@"\n'):format(build, host, root))
+    file:close()
+    assert(uv.fs_chmod(luvit, 448))
+  end
+  return process.spawn(luvit, { ('%s/%s/%s'):format(tree, variant, script), ... })
 end
 
 for variant in pairs(variants) do
@@ -177,6 +183,87 @@ local function negotiate(here, there, expected)
   local answered = answer:expect '^(%x%x:[%x:]+)\n.*STUN answered before the handshake\n'
   assert.is_nil((answer:printed 'sends with'))
   return offer, answer, answered
+end
+
+-- A running fleet of two processes, and a way to look at it.
+local Fleet = {}
+Fleet.__index = Fleet
+
+-- Starts it with an identity of its own, and with a Redis for its sessions if a port is given.
+local function startFleet(runner, redisPort)
+  local self = setmetatable({ path = os.tmpname() }, Fleet)
+  self:newIdentity()
+  self.child = run[runner]('fleet.lua', self.path, '0', '127.0.0.1', '0', '2', redisPort)
+  self.url = self.child:expect 'metrics at (%S+)\n'
+  self.port = tonumber(self.child:expect '\n2 processes serve port (%d+)\n')
+  return self
+end
+
+function Fleet:newIdentity()
+  local made = assert(dtls.selfSigned())
+  self.fingerprint = made.fingerprint
+  local file = assert(io.open(self.path, 'w'))
+  file:write(made.cert, made.key)
+  file:close()
+end
+
+-- What curl gets from a URL: the status, and the text.
+local function curl(url)
+  local child = process.spawn('curl', { '--silent', '--show-error', '--write-out', '%{http_code}', url })
+  assertEnds(child)
+  local text, status = child.output.stdout:match '^(.*)(%d%d%d)$'
+  return tonumber(status), text
+end
+
+-- Waits until there are two processes whose metrics together have that value; returns those of each.
+function Fleet:count(name, value)
+  local each, sum, processes
+  repeat
+    local status, text = curl(self.url)
+    assert.equal(200, status)
+    each, sum, processes = {}, 0, 0
+    for pid, count in text:gmatch('\n' .. name .. '{pid="(%d+)"} (%d+)%f[\n]') do
+      each[pid], sum, processes = tonumber(count), sum + tonumber(count), processes + 1
+    end
+  until processes == 2 and sum == value
+  return each
+end
+
+-- Opens a client, waits for its handshake and session, and for the echo of a message.
+function Fleet:client(options)
+  local conn = pair.client({ ip = '127.0.0.1', port = self.port }, pair.merged({ fingerprint = self.fingerprint }, options))
+  conn.got = pair.record(conn, 'message', 'error', 'close')
+  loop.event(conn, 'connection')
+  conn:send 'hello'
+  loop.till(function() return conn.got[1] end, 'the echo')
+  assert.same({ 'message', 'hello' }, conn.got[1])
+  return conn
+end
+
+-- One handshake of `openssl s_client`; its sessions are in a file. Gives 'New' or 'Reused'.
+function Fleet:openssl(file, option)
+  local child = process.spawn('openssl', { 's_client', '-dtls1_2', '-connect', '127.0.0.1:' .. self.port, option, file })
+  child:expect '\n%s+Extended master secret: yes\n'
+  child:finish()
+  assertEnds(child)
+  return child:printed '\n(%u%l+), TLSv1%.2'
+end
+
+function Fleet:finish()
+  self.child.handle:kill 'sigterm'
+  assertEnds(self.child)
+  assert.equal('', self.child.output.stderr)
+  os.remove(self.path)
+end
+
+-- A Redis on a free port, in memory alone; ask(…) gives what redis-cli prints.
+local function startRedis(port)
+  port = port or tostring(raw.freePort())
+  local child = process.spawn('redis-server', { '--port', port, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no' })
+  child:expect 'Ready to accept connections'
+  child.port = port
+  child.ask = function(...) return (shell(('redis-cli -p %s %s'):format(port, table.concat({ ... }, ' ')))) end
+  return child
 end
 
 local COROUTINE_SAYS = [[
@@ -583,6 +670,151 @@ describe('the examples:', function()
       assert.equal(COROUTINE_SAYS, child.output.stdout)
       assert.equal('', child.output.stderr)
     end
+  end))
+
+  for keeper, runner in pairs { tickets = 'luvit, static', Redis = 'luajit, shared' } do
+    it(('fleet under %s: both processes serve, and those that follow after SIGHUP resume the sessions, from %s'):format(runner, keeper),
+      test(function()
+        local redis = keeper == 'Redis' and startRedis()
+        local fleet = startFleet(runner, redis and redis.port)
+        local clients, sessions = {}, {}
+        for i = 1, 24 do
+          clients[i] = fleet:client()
+          sessions[i] = assert(clients[i]:getSession())
+        end
+        local file = os.tmpname()
+        assert.equal('New', fleet:openssl(file, '-sess_out'))
+        local before = fleet:count('dtls_connections_total', 25)
+        for pid, count in pairs(before) do assert.is_true(count < 25, pid) end
+        if redis then
+          assert.equal('25\n', redis.ask 'DBSIZE')
+          local left = tonumber(redis.ask('EVAL', [["return redis.call('PTTL', redis.call('RANDOMKEY'))"]], '0'))
+          assert.is_true(left > 0 and left <= 300000, left)
+        end
+
+        local pinned = fleet.fingerprint
+        fleet:newIdentity()
+        fleet.child.handle:kill 'sighup'
+        for _, conn in ipairs(clients) do assert.same({ 'close', false }, conn.got.wait 'close') end
+        fleet.child:expect '(2 processes serve port %d+\n.*2 processes serve port %d+\n)'
+        for i, session in ipairs(sessions) do
+          clients[i] = fleet:client { session = session, fingerprint = pinned }
+          assert.is_true(clients[i]:isSessionReused(), i)
+        end
+        assert.equal('Reused', fleet:openssl(file, '-sess_in'))
+        assert.is_false(fleet:client():isSessionReused()) -- and has the new certificate
+        for pid in pairs(fleet:count('dtls_connections_total', 26)) do assert.is_nil(before[pid]) end
+        fleet:count('dtls_active', 25)
+        fleet:finish()
+        for _, conn in ipairs(clients) do conn.got.wait 'close' end
+        if redis then assert.equal('', redis.output.stderr) end
+        os.remove(file)
+      end))
+  end
+
+  it('fleet replaces a process that has died, and the peers of the others notice nothing', test(function()
+    local fleet = startFleet 'luajit, shared'
+    local clients = {}
+    for i = 1, 24 do clients[i] = fleet:client() end
+    local counts = fleet:count('dtls_active', 24)
+    local victim, left = next(counts)
+    assert(uv.kill(tonumber(victim), 'sigkill'))
+    fleet.child:expect('process ' .. victim .. ' has died\n')
+    assert.is_nil(fleet:count('dtls_active', 24 - left)[victim])
+    for _, conn in ipairs(clients) do conn:send 'still there' end
+    local answered
+    loop.till(function()
+      answered = 0
+      for _, conn in ipairs(clients) do answered = answered + (conn.got[2] and conn.got[2][1] == 'message' and 1 or 0) end
+      return answered == 24 - left
+    end, 'an echo for each peer of the process that lives')
+    for _ = 1, 8 do pair.close(fleet:client()) end
+    for _, conn in ipairs(clients) do conn:destroy() end
+    fleet:finish()
+  end))
+
+  it('fleet keeps its processes when those of the next generation cannot start, and starts none when the first ones cannot', test(function()
+    local fleet = startFleet 'luajit, shared'
+    local conn = fleet:client()
+    assert(os.remove(fleet.path))
+    fleet.child.handle:kill 'sighup'
+    fleet.child:expect '\nthe new generation cannot start, the old one stays\n'
+    assert.equal(('fleet: %s: No such file or directory\n'):format(fleet.path), fleet.child.output.stderr)
+    local file = assert(io.open(fleet.path, 'w'))
+    file:write 'no certificate'
+    file:close()
+    fleet.child.handle:kill 'sighup'
+    fleet.child:expect '\n(the new generation.*the new generation cannot start, the old one stays\n)'
+    assert.matches('\nfleet_worker: ERR_DTLS_CONFIG: cert: [^\n]*\n$', fleet.child.output.stderr)
+    conn:send 'again'
+    loop.till(function() return conn.got[2] end, 'the echo')
+    pair.close(fleet:client(), conn)
+    local another = run['luajit, shared']('fleet.lua', fleet.path, '0', '127.0.0.1', '0', '2')
+    assertEnds(another, 1)
+    assert.truthy(another:printed 'fleet: cannot start\n')
+    fleet.child.handle:kill 'sigint'
+    assertEnds(fleet.child)
+    os.remove(fleet.path)
+  end))
+
+  it('fleet serves its peers without sessions as long as Redis is away, and with sessions when it is back', test(function()
+    local redis = startRedis()
+    local fleet = startFleet('luajit, shared', redis.port)
+    local function resumes()
+      local first = fleet:client()
+      local session = first:getSession()
+      local second = fleet:client { session = session }
+      local reused = second:isSessionReused()
+      pair.close(first, second)
+      return reused
+    end
+    assert.is_true(resumes())
+    redis.handle:kill 'sigstop'
+    assert.is_false(resumes())
+    fleet.child:expect 'Redis: no answer\n'
+    redis:kill()
+    assert.is_false(resumes())
+    fleet.child:expect 'Redis: ECONNREFUSED\n'
+    redis = startRedis(redis.port)
+    assert.is_true(resumes())
+    redis.ask('CONFIG', 'SET', 'maxmemory', '1')
+    assert.is_false(resumes())
+    fleet.child:expect 'sessionStore.set: OOM [^\n]*\n'
+    fleet:finish()
+  end))
+
+  it('fleet says what it counts at /metrics alone, to whoever asks, and ends with its parent', test(function()
+    local fleet = startFleet 'luajit, shared'
+    pair.close(fleet:client())
+    local pids = fleet:count('dtls_connections_total', 1)
+    local status, text = curl(fleet.url)
+    assert.equal(200, status)
+    local types, seen = {}, {}
+    for line in text:gmatch '[^\n]+' do
+      local name, kind = line:match '^# TYPE ([%l_]+) (%l+)$'
+      if name then
+        assert.is_nil(types[name])
+        types[name] = kind
+      else
+        name = line:match '^([%l_]+){pid="%d+"[^}]*} %d+$'
+        assert.truthy(types[name], line)
+        assert.equal(name:find '_total$' and 'counter' or 'gauge', types[name])
+        seen[name] = true
+      end
+    end
+    for name in pairs(types) do assert.is_true(seen[name]) end
+    local server = pair.listening()
+    for name in pairs(server:stats()) do
+      local full = 'dtls_' .. name:gsub('%u', function(letter) return '_' .. letter:lower() end)
+      assert.truthy(types[full] or types[full .. '_total'] or name == 'drops', name)
+    end
+    pair.close(server)
+    assert.truthy(text:find '\ndtls_datagrams_in_total{pid="%d+"} [1-9]')
+    assert.equal(404, (curl(fleet.url .. '2')))
+    assert.equal(404, (curl(fleet.url:gsub('metrics', ''))))
+    fleet.child:kill()
+    for pid in pairs(pids) do loop.till(function() return not uv.kill(tonumber(pid), 0) end, 'the end of ' .. pid) end
+    os.remove(fleet.path)
   end))
 
   it('dtlscat with certificates from files: a CA and a name for the server, a fingerprint for the client', test(function()

@@ -7,7 +7,7 @@ local here = debug.getinfo(1, 'S').source:match('^@(.*)/[^/]*$') or '.'
 local newModule = dofile(here .. '/require.lua')
 
 local script = ...
-_G.args = { [0] = 'luvi', ... } -- luvit's: the script is the first, its arguments follow
+_G.args = { [0] = os.getenv 'LUVIT' or 'luvi', ... } -- luvit's: itself, the script, its arguments
 
 local function runScript()
   newModule(uv.cwd() .. '/main.lua').require(script:sub(1, 1) == '/' and script or './' .. script)
