@@ -255,6 +255,7 @@ deep: ## all that is too dear for each change: coverage, valgrind, floods, bad n
 
 -include spec/fuzz/fuzz.mk
 -include spec/interop/peers/peers.mk
+-include doc/docs.mk
 -include rockspec/packages.mk
 
 # .clang-tidy says what is looked for. One file at a time: what it says of one depends on those before it.
@@ -270,7 +271,7 @@ format: ## clang-format, as .clang-format says
 lint: ## luacheck, clang-format, clang-tidy, cppcheck, shellcheck
 	@.ci/setup build lint
 	clang-format --dry-run -Werror $(FORMATTED)
-	luacheck --quiet --no-color lua luvit spec bench examples .busted .luacheckrc rockspec
+	luacheck --quiet --no-color lua luvit spec bench examples doc .busted .luacheckrc rockspec
 	shellcheck -x .ci/run .ci/deep .ci/setup .ci/matrix .ci/packages rockspec/debian/tests/echo spec/support/shards.sh
 	cppcheck --quiet --std=c11 --library=posix --enable=warning,performance,portability,style --inconclusive \
 	  --error-exitcode=1 --suppress=missingIncludeSystem --suppress=readdirCalled -Isrc \
@@ -311,4 +312,4 @@ rock: ## builds and installs the rock into a tree of its own, and loads it from 
 	$(call loads,$(TREE)/share/lua/5.1,$(TREE)/lib/lua/5.1)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile rockspec/packages.mk spec/fuzz/fuzz.mk spec/interop/peers/peers.mk
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile doc/docs.mk rockspec/packages.mk spec/fuzz/fuzz.mk spec/interop/peers/peers.mk

@@ -1,8 +1,8 @@
 -- netcat over DTLS: what comes in on standard input goes to the peer, what the peer sends to standard output.
 
 local HELP = [[
-usage: dtlscat.lua [options] host port        connects
-       dtlscat.lua [options] -l [host] port   waits for one peer; port 0 is any free one
+usage: dtlscat [options] host port        connects
+       dtlscat [options] -l [host] port   waits for one peer; port 0 is any free one
 
   -l                    listen; without --cert and --psk-key a certificate is made for this
                         run, and its fingerprint is printed for the peer

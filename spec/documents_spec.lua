@@ -292,7 +292,7 @@ describe('doc/migrating.md', function()
 end)
 
 describe('doc/architecture.md', function()
-  local text = contents 'doc/architecture.md'
+  local text = contents 'doc/architecture.md' .. contents 'doc/pictures/datagram.gv':gsub('\\n', ' ')
   local c, lua = '\n' .. sources 'src/*/*.c src/*/*.h', '\n' .. sources 'lua/dtls/*.lua'
   local files = {} -- by their names without folder and ending
   for path in shell 'ls src/*/*.c src/*/*.h lua/dtls/*.lua':gmatch '%S+' do files[path:match '([%w_]+)%.%l+$'] = true end
@@ -330,6 +330,51 @@ end)
 
 -- The anchor of a heading, as hosts of repositories make it.
 local function anchor(heading) return (heading:lower():gsub('[^%w%- ]', ''):gsub(' ', '-')) end
+
+describe('a picture', function()
+  -- Names of the characters that graphviz does not write as they are.
+  local entities = { amp = '&', lt = '<', gt = '>', quot = '"' }
+
+  local function plain(text)
+    return (text:gsub('&#(%d+);', function(code) return code == '8594' and '→' or string.char(code) end):gsub('&(%l+);', entities))
+  end
+
+  -- The texts of a graph: quoted labels line by line, and the names of nodes that have no other label.
+  local function written(graph)
+    local found = {}
+    for label in graph:gmatch '[^%w]label="(.-)"' do
+      for line in (label .. '\\n'):gmatch '(.-)\\n' do found[line] = true end
+    end
+    return found
+  end
+
+  it('shows what its text says: `make pictures` has been run since', function()
+    local count = 0
+    for path in shell 'ls doc/pictures/*.gv':gmatch '%S+' do
+      local graph, shown = contents(path), {}
+      for text in contents((path:gsub('gv$', 'svg'))):gmatch '<text[^>]*>(.-)</text>' do shown[plain(text)] = true end
+      for text in pairs(written(graph)) do
+        assert.is_true(shown[text], ('%s: %s'):format(path, text))
+        count = count + 1
+      end
+      for text in pairs(shown) do assert.truthy(graph:find(text, 1, true), ('%s has no: %s'):format(path, text)) end
+    end
+    assert.is_true(count > 40, count)
+  end)
+end)
+
+describe('doc/dtlscat.md', function()
+  it('has the options of dtlscat, and no others', function()
+    local page, taken, described = contents 'doc/dtlscat.md', {}, {}
+    for name in contents 'examples/dtlscat.lua':match '%[%[\n(.-)%]%]':gmatch '\n  (%-[%-%l]+)' do taken[name] = true end
+    for line in page:match '\n## Options\n(.-)\n## ':gmatch '[^\n]+' do
+      if line:find '\\$' then
+        for name in line:gmatch '%*%*(%-[%-%l]+)%*%*' do described[name] = true end
+      end
+    end
+    assert.same(taken, described)
+  end)
+end)
 
 describe('a link in a document', function()
   it('leads to a file that exists, and to a heading in it', function()

@@ -77,7 +77,7 @@ local function write(path, text)
   file:close()
 end
 
--- Beside the folder where the blocks run there is the checkout, with the build that is tested; and a program `luvit`.
+-- Beside the folder where the blocks run there is the checkout, with the build that is tested; and programs `luvit`, `dtlscat`.
 local function prepare(host)
   local build = assert(uv.fs_realpath(os.getenv 'DTLS_BUILD' or 'build'))
   local base = assert(uv.fs_mkdtemp((os.getenv 'TMPDIR' or '/tmp') .. '/dtls-spec-XXXXXX'))
@@ -86,7 +86,6 @@ local function prepare(host)
     if name ~= 'build' then assert(uv.fs_symlink(root .. '/' .. name, base .. '/luvit-dtls/' .. name)) end
   end
   assert(uv.fs_symlink(build, base .. '/luvit-dtls/build'))
-  assert(uv.fs_symlink(root .. '/examples', base .. '/work/examples'))
   assert(uv.fs_symlink(build .. '/luvit/dtls', base .. '/work/deps/dtls'))
   local luvit = base .. '/bin/luvit'
   write(luvit, ([[
@@ -94,7 +93,9 @@ local function prepare(host)
 script=$(realpath "$1"); shift
 exec env -u LUA_PATH -u LUA_CPATH %s/host/luvi %s/spec/host/init.lua "$script" "$@"
 ]]):format(build, root))
-  assert(uv.fs_chmod(luvit, 448))
+  local dtlscat = base .. '/bin/dtlscat'
+  write(dtlscat, ('#!/bin/sh\nexec luajit %s/examples/dtlscat.lua "$@"\n'):format(root))
+  for _, program in ipairs { luvit, dtlscat } do assert(uv.fs_chmod(program, 448)) end
   if host == 'luvit' then assert(uv.fs_symlink(luvit, base .. '/bin/luajit')) end
   return base, build
 end
