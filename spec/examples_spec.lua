@@ -3,7 +3,9 @@ local uv = require 'luv'
 local contents = require 'spec.support.contents'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
+local pki = require 'spec.support.pki'
 local process = require 'spec.support.process'
+local proxy = require 'spec.support.proxy'
 local raw = require 'spec.support.raw'
 local shell = require 'spec.support.shell'
 
@@ -12,7 +14,7 @@ local build = assert(uv.fs_realpath(os.getenv 'DTLS_BUILD' or 'build'))
 
 local scripts = {
   'demo.lua', 'echo_server.lua', 'echo_client.lua', 'psk_server.lua', 'dtlscat.lua', 'coap_gateway.lua', 'tunnel.lua', 'syslog.lua',
-  'game_server.lua', 'webrtc_pair.lua', 'coroutine.lua', 'fleet.lua', 'fleet_worker.lua',
+  'game_server.lua', 'webrtc_pair.lua', 'coroutine.lua', 'fleet.lua', 'fleet_worker.lua', 'coap.lua', 'coap_client.lua',
 }
 local variants = { shared = build, static = build .. '/static' }
 
@@ -572,26 +574,168 @@ describe('the examples:', function()
     pair.close(after.conn)
   end))
 
+  it('coap_gateway tells those who observe a value of each change, until they say that it is enough or are gone', test(function()
+    local server = run['luajit, shared']('coap_gateway.lua', '0')
+    local port = server:expect 'listening on port (%d+)\n'
+    local kitchen, hall = device(port, 'kitchen'), device(port, 'hall')
+    -- GET with the option Observe, of the value 0 or 1.
+    local function observe(who, id, number, token)
+      return who:exchange('\66\1\0' .. string.char(id) .. token .. (number == 0 and '\96' or '\97\1') .. '\88the/time')
+    end
+    -- A notification for that token: its ID, its number and what it says.
+    local function notification(who, token)
+      who.taken = (who.taken or 0) + 1
+      loop.till(function() return who.got[who.taken] end, 'a notification')
+      local id, got, number, value = who.got[who.taken][2]:match '^\82\69(..)(..)a(.)\255(.*)$'
+      assert.equal(token, got)
+      return id, number:byte(), value
+    end
+    assert.equal('\98\132\0\1to', observe(hall, 1, 0, 'to')) -- there is nothing yet to observe
+    assert.equal(coap.CREATED, kitchen:ask(coap.PUT, 'the/time', 'ten'))
+    assert.equal('\98\69\0\2to\97\1\255ten', observe(hall, 2, 0, 'to'))
+    assert.equal('\98\69\0\2tp\97\1\255ten', observe(hall, 2, 0, 'tp'))
+    assert.equal(coap.CHANGED, kitchen:ask(coap.PUT, 'the/time', 'ten')) -- which is no change
+    assert.equal(coap.CHANGED, kitchen:ask(coap.PUT, 'the/time', 'eleven'))
+    local first, number, value = notification(hall, 'to')
+    assert.same({ 2, 'eleven' }, { number, value })
+    local second = notification(hall, 'tp')
+    assert.not_equal(first, second)
+    hall.conn:send('\112\0' .. second) -- RST: no more for the token tp
+    assert.equal('\98\69\0\3to\255eleven', observe(hall, 3, 0, 'to'):gsub('\97\2', ''))
+    assert.equal(coap.CHANGED, kitchen:ask(coap.PUT, 'the/time', 'twelve'))
+    assert.same({ 3, 'twelve' }, { select(2, notification(hall, 'to')) })
+    assert.equal('\98\69\0\4to\255twelve', observe(hall, 4, 1, 'to'))
+    assert.equal(coap.CHANGED, kitchen:ask(coap.PUT, 'the/time', 'one'))
+    assert.same({ coap.CONTENT, 'one' }, { hall:ask(coap.GET, 'the/time') }) -- and no notification before that
+    assert.equal('\98\69\0\5to\97\4\255one', observe(hall, 5, 0, 'to'))
+    pair.close(hall.conn)
+    server:expect 'hall: closed\n'
+    assert.equal(coap.CHANGED, kitchen:ask(coap.PUT, 'the/time', 'two'))
+    pair.close(kitchen.conn)
+    assert.equal('', server.output.stderr)
+  end))
+
   for _, library in ipairs { 'openssl', 'gnutls' } do
-    it('coap_gateway serves coap-client of libcoap with ' .. library, test(function()
-      local client = 'coap-client-' .. library
-      local _, status = shell('command -v ' .. client)
-      if status ~= 0 then return pending('needs `make peers`') end
-      local server = run['luajit, shared']('coap_gateway.lua', '0')
-      local port = server:expect 'listening on port (%d+)\n'
-      local function ask(name, key, ...)
-        local arguments = { '-u', name, '-k', key, ... }
-        arguments[#arguments + 1] = ('coaps://127.0.0.1:%d/house/temperature'):format(port)
-        local child = process.spawn(client, arguments)
-        assertEnds(child)
-        return child.output.stdout .. child.output.stderr
+    describe('coap with libcoap and ' .. library .. ':', function()
+      local client, server = 'coap-client-' .. library, 'coap-server-' .. library
+      if select(2, shell('command -v ' .. client)) ~= 0 then return pending('needs libcoap3-bin') end
+
+      local files, authority, ours, theirs, ourPem
+
+      setup(function()
+        files = pki.new()
+        authority = files:certificate('root', { authority = true })
+        ours = files:certificate('ours', { issuer = authority, altNames = { 'localhost', '127.0.0.1' } })
+        theirs = files:certificate('theirs', { issuer = authority, altNames = { 'localhost', '127.0.0.1' } })
+        ourPem = files:write('ours.both', ours.pem.cert .. ours.pem.key)
+      end)
+
+      teardown(function() files:remove() end)
+
+      it('coap_gateway serves its client, with keys and with certificates, and tells one that observes', test(function()
+        local gateway = run['luajit, shared']('coap_gateway.lua', '0', '127.0.0.1', '300', ourPem, authority.cert)
+        local port = gateway:expect 'listening on port (%d+)\n'
+        local function start(...)
+          local arguments = { ... }
+          arguments[#arguments + 1] = ('coaps://127.0.0.1:%d/house/temperature'):format(port)
+          return process.spawn(client, arguments)
+        end
+        local function ask(...)
+          local child = start(...)
+          assertEnds(child)
+          return child.output.stdout .. child.output.stderr
+        end
+        local certificate = { '-c', theirs.cert, '-j', theirs.key, '-C', authority.cert }
+        assert.truthy(ask('-u', 'hall', '-k', 'key of the hall...'):find '4%.04')
+        ask('-u', 'kitchen', '-k', 'key of the kitchen', '-m', 'put', '-e', '21.5')
+        assert.equal('21.5\n', ask(unpack(certificate)))
+        local observer = start('-w', '-s', '60', unpack(certificate))
+        observer:expect '21%.5\n'
+        ask('-u', 'kitchen', '-k', 'key of the kitchen', '-m', 'put', '-e', '22.0')
+        observer:expect '21%.5\n22%.0\n'
+        gateway:expect 'kitchen: /house/temperature 2%.01\n.*theirs: /house/temperature 2%.05\n'
+        local stranger = files:certificate 'stranger'
+        start('-c', stranger.cert, '-j', stranger.key, '-B', '1', '-n')
+        gateway:expect 'did not get in: [^\n]*certificate[^\n]*\n' -- GnuTLS shows none that the gateway would not take
+        assert.equal('', gateway.output.stderr)
+      end))
+
+      for kind, credentials in pairs {
+        ['a key'] = function() return { 'psk', 'kitchen', 'key of the kitchen' }, { '-k', 'key of the kitchen', '-h', '' } end,
+        ['certificates'] = function()
+          return { 'cert', ourPem, authority.cert }, { '-c', theirs.cert, '-j', theirs.key, '-C', authority.cert }
+        end,
+      } do
+        it('coap_client gets, puts and observes values of its server, with ' .. kind, test(function()
+          local mine, arguments = credentials()
+          local port = raw.freePorts()
+          for _, each in ipairs { '-A', '127.0.0.1', '-p', tostring(port), '-v', '7' } do arguments[#arguments + 1] = each end
+          process.spawn(server, arguments):expect '(created DTLS endpoint)'
+          local function start(runner, method, path, value)
+            local uri = ('coaps://127.0.0.1:%d%s'):format(port + 1, path)
+            return run[runner]('coap_client.lua', method, uri, mine[1], mine[2], mine[3], value)
+          end
+          local function ask(...)
+            local child = start(...)
+            assertEnds(child)
+            assert.equal('', child.output.stderr)
+            return child.output.stdout
+          end
+          assert.matches('^%u%l%l %d%d %d%d:%d%d:%d%d\n$', ask('luajit, shared', 'get', '/time'))
+          assert.equal('2.01\n', ask('luvit, static', 'put', '/example_data', 'a value'))
+          assert.equal('a value\n', ask('luajit, shared', 'get', '/example_data'))
+          local observer = start('luvit, static', 'observe', '/time')
+          observer:expect '^%u%l%l %d%d %d%d:%d%d:%d%d\n%u%l%l %d%d [%d:]+\n%u%l%l %d%d [%d:]+\n'
+          observer.handle:kill 'sigint'
+          assertEnds(observer)
+          assert.equal('', observer.output.stderr)
+          local missing = start('luajit, shared', 'get', '/nothing')
+          assertEnds(missing, 1)
+          assert.equal('coap_client: 4.04 Not Found\n', missing.output.stderr)
+        end))
       end
-      assert.truthy(ask('hall', 'key of the hall...'):find '4%.04')
-      ask('kitchen', 'key of the kitchen', '-m', 'put', '-e', '21.5')
-      assert.equal('21.5\n', ask('hall', 'key of the hall...'))
-      server:expect 'kitchen: /house/temperature 2%.01\n.*hall: /house/temperature 2%.05\n'
-    end))
+    end)
   end
+
+  it('coap_client puts into coap_gateway, and observes what another has put there', test(function()
+    local server = run['luvit, shared']('coap_gateway.lua', '0')
+    local uri = ('coaps://127.0.0.1:%d/house'):format(server:expect 'listening on port (%d+)\n')
+    local function start(method, ...) return run['luajit, shared']('coap_client.lua', method, uri, 'psk', ...) end
+    local function put(value)
+      local child = start('put', 'kitchen', 'key of the kitchen', value)
+      assertEnds(child)
+      return child.output.stdout
+    end
+    assert.equal('2.01\n', put 'empty')
+    local observer = start('observe', 'hall', 'key of the hall...')
+    observer:expect '^empty\n'
+    assert.equal('2.04\n', put 'full')
+    observer:expect '^empty\nfull\n'
+    observer.handle:kill 'sigint'
+    assertEnds(observer)
+    local wrong = start('get', 'cellar', 'key of the hall...')
+    assertEnds(wrong, 1)
+    assert.matches('^coap_client: [^\n]+\n$', wrong.output.stderr)
+  end))
+
+  it('coap_client repeats a request that gets lost', test(function()
+    local server = run['luajit, shared']('coap_gateway.lua', '0')
+    local port = tonumber(server:expect 'listening on port (%d+)\n')
+    local lost = 0
+    -- Application data is of content type 23.
+    local middle = proxy.new({ ip = '127.0.0.1', port = port }, {
+      filter = function(direction, _, data)
+        if direction ~= 'server' or data:byte() ~= 23 or lost > 0 then return data end
+        lost = lost + 1
+      end,
+    })
+    local child = run['luajit, shared']('coap_client.lua', 'put', ('coaps://127.0.0.1:%d/house'):format(middle.port), 'psk', 'kitchen',
+      'key of the kitchen', 'value')
+    assertEnds(child)
+    assert.equal('2.01\n', child.output.stdout)
+    assert.equal(1, lost)
+    pair.close(middle)
+  end))
 
   it('tunnel keeps datagrams that its socket has no room for, and sends them after drain', test(function()
     local target, app = socket(), socket()

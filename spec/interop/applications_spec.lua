@@ -51,18 +51,6 @@ local function credentials(kind, role)
   return { cert = ours.pem.cert, key = ours.pem.key, ca = root.pem.cert, requestCert = role == 'server' or nil }
 end
 
--- A port for CoAP, whose next one is free, too, for CoAP over DTLS.
-local function ports()
-  for _ = 1, 100 do
-    local port = raw.freePort(IP)
-    if pcall(function()
-      local next = raw.open(IP, port + 1)
-      next:close()
-    end) then return port end
-  end
-  error 'no two free ports side by side'
-end
-
 setup(function()
   files = pki.new()
   root = files:certificate('root', { authority = true })
@@ -103,7 +91,7 @@ for _, library in ipairs { 'openssl', 'gnutls' } do
 
       -- The server, and our client's association with it.
       local function connect()
-        local port = ports()
+        local port = raw.freePorts(IP)
         local list = arguments(kind, 'server')
         for _, each in ipairs { '-A', IP, '-p', tostring(port), '-v', '7' } do list[#list + 1] = each end
         local child = process.spawn(server, list)

@@ -63,6 +63,17 @@ function raw.freePort(ip)
   return port
 end
 
+--- A free port whose next one is free, too: CoAP's servers use both.
+function raw.freePorts(ip)
+  for _ = 1, 100 do
+    local port, next_one = raw.freePort(ip), uv.new_udp()
+    local free = next_one:bind(ip or '127.0.0.1', port + 1)
+    next_one:close()
+    if free then return port end
+  end
+  error 'no two free ports side by side'
+end
+
 --- How many hops the datagrams of a descriptor may take.
 function raw.hops(fd, ip)
   local IPPROTO_IP, IP_TTL, IPPROTO_IPV6, IPV6_UNICAST_HOPS = 0, 2, 41, 16
