@@ -120,7 +120,7 @@ end
 ---@param on_connection fun()? listens to `connection`
 ---@return dtls.Connection? conn
 ---@return dtls.Error? err ERR_DTLS_CONFIG, EBADF
-local function open(options, on_connection)
+local function connect(options, on_connection)
   arguments.callback('connect', on_connection, 'onConnection')
   local made, settings, own = context.resolve('client', options)
   if not made then return nil, settings end
@@ -154,4 +154,4 @@ local function open(options, on_connection)
   return conn
 end
 
-return { connect = open }
+return { connect = connect }

@@ -483,7 +483,7 @@ local function as_error(value)
 end
 
 --- Closes without a word to the peer. `close` follows; with `err`, `error` comes before it.
----@param err any an error object, which is emitted as it is; anything else is the `cause` of one with the code ERR_DTLS_DESTROYED
+---@param err? any an error object, which is emitted as it is; anything else is the `cause` of one with the code ERR_DTLS_DESTROYED
 function Connection:destroy(err)
   self._retry = nil -- an end that is wanted is no reason to try another address
   if err ~= nil then self:_fail(as_error(err)) else self:_finish() end
@@ -659,9 +659,11 @@ local function each_handle(self, method)
 end
 
 --- Keeps the event loop alive (the default).
+---@return self
 function Connection:ref() return each_handle(self, 'ref') end
 
 --- Lets the event loop end although this connection is open.
+---@return self
 function Connection:unref() return each_handle(self, 'unref') end
 
 arguments.methods(Connection, 'Connection', function(value) return getmetatable(value) == Connection end, {

@@ -27,6 +27,7 @@ Emitter.__index = Emitter
 Emitter.meta = { __index = Emitter, super = emitter_of_luvit() }
 
 --- A class that inherits from this one; instances are made with setmetatable.
+---@return table class
 function Emitter:extend()
   local class = setmetatable({}, self)
   class.__index = class
@@ -104,6 +105,7 @@ end
 
 --- Calls the listeners of `name` in the order in which they were added. A listener's error comes out of here.
 ---@param name string
+---@param ... any
 ---@return self?
 function Emitter:emit(name, ...)
   arguments.event('emit', name)
@@ -142,6 +144,7 @@ function Emitter:removeAllListeners(name)
   end
 end
 
+--- The list of the listeners of `name`; one that was removed may be `false` in it.
 ---@param name string
 ---@return table
 function Emitter:listeners(name)
@@ -149,6 +152,7 @@ function Emitter:listeners(name)
   return self.handlers and self.handlers[name] or {}
 end
 
+--- How many listeners `name` has.
 ---@param name string
 ---@return integer
 function Emitter:listenerCount(name)
@@ -163,6 +167,7 @@ end
 --- What happens to an event that nobody listens to. luvit gives an `error` to the listeners of its process object, with the
 --- emitter behind it; a class may do something else.
 ---@param name string
+---@param ... any
 function Emitter:missingHandlerType(name, ...)
   local process = process_of_luvit()
   if name ~= 'error' or not process or self == process or process:listenerCount 'error' == 0 then return end
@@ -223,6 +228,7 @@ end
 
 --- Calls a function of the application's; its error is reported and goes no further.
 ---@param callback function
+---@param ... any
 ---@return boolean ok
 function Emitter.protect(callback, ...)
   local ok, failure = xpcall(callback, caught, ...)
@@ -232,6 +238,7 @@ end
 
 --- `emit`, with a listener's error reported instead of raised; the other listeners are called all the same.
 ---@param name string
+---@param ... any
 function Emitter:fire(name, ...)
   each(self, name, Emitter.protect, ...)
 end

@@ -36,17 +36,21 @@ local function recall(self, method, ...)
   return known and copy(known[method])
 end
 
+--- Where its socket is bound, or which address of the server its peer has dialled.
 ---@return dtls.Address?
 function Info:localAddress() return recall(self, 'local_address') end
 
+--- Where its peer is.
 ---@return dtls.Address?
 function Info:remoteAddress() return recall(self, 'remote_address') end
 
 Info.address = Info.localAddress
 
+--- Which protocol the handshake has chosen.
 ---@return string? 'DTLSv1.2'
 function Info:getProtocol() return recall(self, 'protocol') end
 
+--- The suite that the handshake has chosen, by OpenSSL's name and by that of the RFCs.
 ---@return {name: string, standardName: string, version: string, bits: integer}?
 function Info:getCipher() return recall(self, 'cipher') end
 
@@ -85,19 +89,19 @@ function Info:getSession()
   return blob
 end
 
---- RFC 5705.
+--- Keys for another protocol, which both ends derive from the handshake (RFC 5705).
 ---@param length integer 1 to 65536 bytes
 ---@param label string
----@param extra string? the context of RFC 5705
+---@param context string?
 ---@return string? bytes
 ---@return dtls.Error? err
-function Info:exportKeyingMaterial(length, label, extra)
+function Info:exportKeyingMaterial(length, label, context)
   arguments.insist('exportKeyingMaterial', 'length', options.wholeNumber(1, 65536), length)
   arguments.insist('exportKeyingMaterial', 'label', options.ofType 'string', label)
-  if extra ~= nil then arguments.insist('exportKeyingMaterial', 'context', options.ofType 'string', extra) end
+  if context ~= nil then arguments.insist('exportKeyingMaterial', 'context', options.ofType 'string', context) end
   local association, err = self:_core()
   if not association then return nil, err end
-  return association:export_keying_material(length, label, extra)
+  return association:export_keying_material(length, label, context)
 end
 
 return Info

@@ -47,6 +47,12 @@ local function selfSigned(given)
   }
 end
 
+--- The functions are annotated where they are defined.
+---@class dtls
+---@field VERSION string of this module, 'x.y.z'
+---@field OPENSSL {text: string, number: integer, linkage: 'shared'|'static'|'host'} the OpenSSL that it uses
+---@field DEFAULT_CIPHERS string the suites of the secure profile, as OpenSSL's list
+---@field fd fun(handle: uv_udp_t|table): integer?, dtls.Error? the descriptor of a luv UDP handle or a luvit dgram socket; EBADF
 return {
   VERSION = core.VERSION,
   OPENSSL = core.openssl(),

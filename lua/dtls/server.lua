@@ -476,12 +476,14 @@ local function each_handle(self, method)
 end
 
 --- Keeps the event loop alive (the default).
+---@return self
 function Server:ref()
   self._unreferenced = false
   return each_handle(self, 'ref')
 end
 
 --- Lets the event loop end although the server listens; covers its connections.
+---@return self
 function Server:unref()
   self._unreferenced = true
   return each_handle(self, 'unref')
