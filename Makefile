@@ -6,7 +6,9 @@
 
 # shared: the system's libssl, or the host's when it exports one. static: a private copy inside core.so.
 OPENSSL ?= shared
-BUILD   ?= build
+# 1: without what other kernels and C libraries than Linux's and glibc's may lack, src/base/platform.h.
+PORTABLE ?=
+BUILD   ?= build$(if $(filter 1,$(PORTABLE)),/portable)
 PREFIX  ?= /usr/local
 LUADIR  ?= $(PREFIX)/share/lua/5.1
 LIBDIR  ?= $(PREFIX)/lib/lua/5.1
@@ -48,7 +50,8 @@ HARDEN = $(eval HARDEN := $(shell for flag in -fstack-protector-strong -fstack-c
 FORTIFY = -U_FORTIFY_SOURCE $(if $(SANITIZE),,-D_FORTIFY_SOURCE=2)
 SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 
-COMPILE = $(CC) -std=c11 -D_GNU_SOURCE -Isrc -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Wconversion \
+COMPILE = $(CC) -std=c11 -D_GNU_SOURCE -Isrc -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Wconversion -Wundef \
+  $(if $(filter 1,$(PORTABLE)),-DDTLS_PORTABLE) \
   $(if $(WERROR),-Werror) $(HARDEN) $(FORTIFY) $(if $(SANITIZE),$(SANITIZERS)) \
   $(LUA_CFLAGS) $(SSL_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 

@@ -6,6 +6,7 @@ local core = require 'dtls.core'
 local hello = require 'spec.support.hello'
 local loop = require 'spec.support.loop'
 local memory = require 'spec.support.memory'
+local needs = require('spec.support.platform').needs
 
 local identity = assert(core.self_signed {})
 local PROFILE = { groups = 'X25519:P-256', sigalgs = 'ECDSA+SHA256', ciphers = 'ECDHE-ECDSA-AES128-GCM-SHA256' }
@@ -77,12 +78,12 @@ describe('core.fd', function()
 end)
 
 describe('core.configure_socket', function()
-  it('sets the options that the system lets it set', function()
+  it('sets the options that the system lets it set', needs('reuseport', function()
     local udp = socket '127.0.0.1'
     assert.is_true(core.configure_socket(core.fd(udp), { receive_buffer = 32768, send_buffer = 32768, reuse_port = true }))
     assert.equal(65536, udp:recv_buffer_size()) -- Linux doubles it
     assert.equal(65536, udp:send_buffer_size())
-  end)
+  end))
 
   it('gives nil and an error for a descriptor that is no socket', function()
     local ok, err = core.configure_socket(-1, { receive_buffer = 32768 })
@@ -160,6 +161,8 @@ describe('core.context', function()
 end)
 
 for _, demux in ipairs { 'connected', 'shared' } do
+  local peerSockets = demux == 'connected' and 'reuseport'
+
   describe(('an endpoint without an event loop (%s sockets):'):format(demux), function()
     local ip = '127.0.0.1'
     local udp, endpoint, port
@@ -288,7 +291,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       client:close()
     end)
 
-    it('an association of a server has a descriptor of its own in the connected strategy alone', function()
+    it('an association of a server has a descriptor of its own in the connected strategy alone', needs(peerSockets, function()
       local owner = establish((dial { reject = false }))
       if demux == 'connected' then
         assert.is_number(owner.association:fd())
@@ -296,7 +299,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       else
         assert.is_nil(owner.association:fd())
       end
-    end)
+    end))
 
     it('accept() refuses a verified hello once next() has been called again', function()
       local client = dial { reject = false }
@@ -375,7 +378,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
     end)
 
     if demux == 'connected' then
-      it('reading one socket sets aside the datagrams of other peers up to a limit', function()
+      it('reading one socket sets aside the datagrams of other peers up to a limit', needs('reuseport', function()
         local LIMIT, TURN = 1024, 64
         local client, handle = dial { reject = false }
         local association = establish(client).association
@@ -388,7 +391,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
         assert.is_nil(endpoint:next())
         assert.equal(LIMIT, endpoint:stats().hellos - before)
         client:close()
-      end)
+      end))
     end
 
     describe('libssl\'s record buffers are freed by', function()
@@ -422,7 +425,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
         client:close()
       end)
 
-      measured('a server\'s association that has nothing more to read', function()
+      measured('a server\'s association that has nothing more to read', needs(peerSockets, function()
         local client = dial { reject = false }
         local association = establish(client).association
         turn()
@@ -433,7 +436,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
         if demux == 'shared' then assert.is_nil(endpoint:next()) else association:read() end
         assert.is_true(held - memory.used() > BUFFERS, held - memory.used())
         client:close()
-      end)
+      end))
 
       measured('a listener, which needs none to answer a hello,', function()
         local client = dial { reject = false }
@@ -529,7 +532,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       accepted = {}
     end)
 
-    it('an association outlives its endpoint', function()
+    it('an association outlives its endpoint', needs(peerSockets, function()
       local client = dial { reject = false }
       local owner = establish(client)
       endpoint:close()
@@ -547,7 +550,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       owner.association:close()
       client:close()
       accepted = {}
-    end)
+    end))
 
     it('an association may be closed before it has read its datagram, and the endpoint goes on', function()
       local client = dial { reject = false }

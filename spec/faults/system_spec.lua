@@ -1,6 +1,7 @@
 local child = require('spec.support.faults').child
 local childWith = require('spec.support.faults').childWith
 local eachStrategy = require('spec.support.pair').eachStrategy
+local needs = require('spec.support.platform').needs
 
 describe('a system call on a socket that fails', function()
   eachStrategy(function(demux)
@@ -117,7 +118,7 @@ describe('a server without a descriptor or memory for a peer', function()
     { 'connect', 'ENETUNREACH' }, { 'connect', 'EAGAIN' }, { 'setsockopt', 'ENOBUFS' }, { 'getsockopt', 'ENOBUFS' },
   } do
     local kind, code = unpack(each)
-    it(('says so (%s: %s), leaks nothing, and takes the peer when it can'):format(kind, code), function()
+    it(('says so (%s: %s), leaks nothing, and takes the peer when it can'):format(kind, code), needs('reuseport', function()
       child(function(name, err)
         local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
         local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
@@ -144,13 +145,13 @@ describe('a server without a descriptor or memory for a peer', function()
           loop.till(function() return descriptors.count() == before end, 'the descriptors to be closed')
         end)
       end, kind, code)
-    end)
+    end))
   end
 end)
 
 describe('a server that gets no second socket for its port', function()
   for _, code in ipairs { 'EADDRINUSE', 'EACCES' } do
-    it(('serves its peers through the socket that it listens on (%s)'):format(code), function()
+    it(('serves its peers through the socket that it listens on (%s)'):format(code), needs('reuseport', function()
       child(function(err)
         local fault = require 'spec.support.faults'
         local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
@@ -168,7 +169,7 @@ describe('a server that gets no second socket for its port', function()
           trial.settle(server)
         end)
       end, code)
-    end)
+    end))
   end
 
   if require('luv').getuid() ~= 0 then return pending 'a server that gives up root: the specs do not run as root' end
@@ -200,7 +201,7 @@ describe('a server that gets no second socket for its port', function()
 end)
 
 describe('a peer socket that is closed', function()
-  it('gives up the hello behind its errors', function()
+  it('gives up the hello behind its errors', needs('reuseport', function()
     child(function()
       local fault, loop, hello = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.hello'
       local pair, proxy = require 'spec.support.pair', require 'spec.support.proxy'
@@ -219,7 +220,7 @@ describe('a peer socket that is closed', function()
         pair.close(conn, server, between)
       end)()
     end)
-  end)
+  end))
 end)
 
 describe('a client without a descriptor', function()
@@ -251,7 +252,7 @@ describe('a client without a descriptor', function()
     end)
   end
 
-  it('gets that as its error when all descriptors are used up', function()
+  it('gets that as its error when all descriptors are used up', needs('reuseport', function()
     childWith(luvLeaks, function()
       local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
       local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
@@ -283,7 +284,7 @@ describe('a client without a descriptor', function()
         trial.settle(server)
       end)
     end)
-  end)
+  end))
 end)
 
 describe('an interface that goes away', function()
@@ -387,7 +388,7 @@ describe('a hello for which there is no memory', function()
 end)
 
 describe('a process whose stdin, stdout and stderr are closed', function()
-  it('has no socket in their place', function()
+  it('has no socket in their place', needs('reuseport', function()
     child(function()
       local ffi, uv, core = require 'ffi', require 'luv', require 'dtls.core'
       ffi.cdef 'int dup(int fd); int dup2(int from, int to); int close(int fd);'
@@ -415,7 +416,7 @@ describe('a process whose stdin, stdout and stderr are closed', function()
       for fd = 0, 2 do ffi.C.dup2(kept[fd], fd) end
       assert(ok, err)
     end)
-  end)
+  end))
 end)
 
 describe('a port that is closed for a while', function()

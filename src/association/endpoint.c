@@ -69,23 +69,11 @@ void dtls_endpoint_close(dtls_endpoint *ep) {
   dtls_endpoint_unref(ep);
 }
 
-static bool ask_for_local_addresses(int fd, int family) {
-  int on = 1;
-  return setsockopt(fd, family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP,
-                    family == AF_INET6 ? IPV6_RECVPKTINFO : IP_PKTINFO, &on, sizeof on) == 0;
-}
-
-/* Peer sockets share the port. The option is set after bind, so that a port in use is still an error there. */
-static bool allow_peer_sockets(int fd) {
-  int on = 1;
-  return setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0;
-}
-
 /* Whether the socket can be listened on. */
 static bool prepare_socket(int fd, bool shared, dtls_address *bound, dtls_failure *f) {
   dtls_address peer;
-  if (!dtls_udp_local(fd, bound) || !ask_for_local_addresses(fd, bound->sa.sa_family) ||
-      (!shared && !allow_peer_sockets(fd)))
+  /* peer sockets share the port; allowed after bind, so that a port in use is still an error there */
+  if (!dtls_udp_local(fd, bound) || !dtls_control_ask(fd, bound->sa.sa_family) || (!shared && !dtls_udp_share_port(fd)))
     return dtls_fail_system(f, errno, "cannot listen on this socket");
   /* sin6_port is in the same place */
   if (bound->v4.sin_port == 0) return dtls_fail(f, "EINVAL", "cannot listen on a socket that is not bound");
@@ -107,6 +95,7 @@ static bool fill(dtls_endpoint *ep, SSL_CTX *ctx) {
 
 dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options options, dtls_failure *f) {
   dtls_address bound;
+  if (!DTLS_HAS_REUSEPORT) options.shared = true; /* there can be no peer sockets */
   if (!prepare_socket(fd, options.shared, &bound, f)) return NULL;
   dtls_endpoint *ep = OPENSSL_zalloc(sizeof *ep);
   int own = options.duplicate ? dtls_udp_duplicate(fd) : fd;

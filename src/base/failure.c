@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/openssl.h"
+#include "base/platform.h"
 
 bool dtls_fail(dtls_failure *f, const char *code, const char *format, ...) {
   va_list arguments;
@@ -38,10 +39,20 @@ static const char *errno_name(int number) {
 }
 /* clang-format on */
 
+/* The system's words for it: strerror's, without the buffer that all threads share. */
+static const char *errno_text(int number, char *buf, size_t size) {
+#if DTLS_HAS_GNU_STRERROR
+  return strerror_r(number, buf, size);
+#else
+  if (strerror_r(number, buf, size) != 0) snprintf(buf, size, "error %d", number);
+  return buf;
+#endif
+}
+
 bool dtls_fail_system(dtls_failure *f, int number, const char *what) {
   char reason[128];
   ERR_clear_error();
-  return dtls_fail(f, errno_name(number), "%s: %s", what, strerror_r(number, reason, sizeof reason));
+  return dtls_fail(f, errno_name(number), "%s: %s", what, errno_text(number, reason, sizeof reason));
 }
 
 bool dtls_fail_forked(dtls_failure *f) {

@@ -6,13 +6,17 @@
 #include "base/linkage.h"
 
 #include <dlfcn.h>
-#include <link.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/openssl.h"
+#include "base/platform.h"
+
+#if DTLS_HAS_PROGRAM_HEADERS
+#include <link.h>
+#endif
 
 /* Who may provide a function. Usable are PROGRAM alone, or one SSL with one CRYPTO; a static build has no provider. */
 enum { FROM_PROGRAM, FROM_SSL, FROM_CRYPTO, FROM_OTHER, FROM_COUNT };
@@ -26,16 +30,18 @@ typedef struct {
 
 typedef struct {
   provider from[FROM_COUNT]; /* OTHER has a second libssl or libcrypto, too */
-  const char *symbol;        /* the function that is being traced, and its address */
-  uintptr_t address;
-  bool first; /* the next object that dl_iterate_phdr shows is the program */
 } census;
 
-/* musl knows neither versions nor the symbol of an address. Its distributions build programs position-independent: no stubs. */
-#ifndef __GLIBC__
-static const void *address_of(const dtls_import *i) { return i->address ? i->address : dlsym(RTLD_DEFAULT, i->symbol); }
-static bool is_stub(uintptr_t address) { return address == 0; }
-#else
+/* A loaded object. */
+typedef struct {
+  const char *file;
+  uintptr_t base;
+  bool is_program;
+} object;
+
+/* ── which object an address is in ── */
+
+#if DTLS_HAS_SYMBOL_VERSIONS
 static const void *address_of(const dtls_import *i) {
   if (i->address) return i->address;
   return i->version[0] ? dlvsym(RTLD_DEFAULT, i->symbol, i->version) : dlsym(RTLD_DEFAULT, i->symbol);
@@ -48,47 +54,76 @@ static bool is_stub(uintptr_t address) {
   return dladdr1((const void *)address, &info, (void **)(uintptr_t)&symbol, RTLD_DL_SYMENT) != 0 && symbol &&
          symbol->st_shndx == SHN_UNDEF;
 }
+#else
+/* Without versions, and without stubs: where these are missing, programs are built position-independent. */
+static const void *address_of(const dtls_import *i) { return i->address ? i->address : dlsym(RTLD_DEFAULT, i->symbol); }
+static bool is_stub(uintptr_t address) { return address == 0; }
 #endif
 
-static int part_of(const char *path) {
-  const char *slash = strrchr(path, '/'), *file = slash ? slash + 1 : path;
-  if (strncmp(file, "libssl.so", strlen("libssl.so")) == 0) return FROM_SSL;
-  return strncmp(file, "libcrypto.so", strlen("libcrypto.so")) == 0 ? FROM_CRYPTO : FROM_OTHER;
-}
+#if DTLS_HAS_PROGRAM_HEADERS
+typedef struct {
+  uintptr_t address;
+  bool first; /* the next object that dl_iterate_phdr shows is the program */
+  object *found;
+} search;
 
-static bool holds(const struct dl_phdr_info *object, uintptr_t address) {
-  for (size_t i = 0; i < object->dlpi_phnum; i++) {
-    const ElfW(Phdr) *segment = &object->dlpi_phdr[i];
-    if (segment->p_type == PT_LOAD && address - (object->dlpi_addr + segment->p_vaddr) < segment->p_memsz) return true;
+static bool holds(const struct dl_phdr_info *info, uintptr_t address) {
+  for (size_t i = 0; i < info->dlpi_phnum; i++) {
+    const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+    if (segment->p_type == PT_LOAD && address - (info->dlpi_addr + segment->p_vaddr) < segment->p_memsz) return true;
   }
   return false;
 }
 
 /* For dl_iterate_phdr, which shows the program first. Its name there is empty under glibc, and a path under musl. */
-static int note_provider(struct dl_phdr_info *object, size_t size, void *data) {
-  census *c = data;
-  bool program = c->first;
+static int look(struct dl_phdr_info *info, size_t size, void *data) {
+  search *s = data;
+  bool is_program = s->first;
   (void)size;
-  c->first = false;
-  if (!holds(object, c->address)) return 0;
-  if (program && is_stub(c->address)) return 1;
-  int part = program ? FROM_PROGRAM : part_of(object->dlpi_name);
-  if (c->from[part].symbol && c->from[part].base != object->dlpi_addr) part = FROM_OTHER;
-  if (!c->from[part].symbol)
-    c->from[part] = (provider){c->symbol, program ? "the executable" : object->dlpi_name, object->dlpi_addr};
+  s->first = false;
+  if (!holds(info, s->address)) return 0;
+  *s->found = (object){.file = info->dlpi_name, .base = info->dlpi_addr, .is_program = is_program};
   return 1;
+}
+
+static bool find_object(uintptr_t address, object *out) {
+  return dl_iterate_phdr(look, &(search){.address = address, .first = true, .found = out}) == 1;
+}
+#else
+/* The program is the object that has main(), which a program that exports an OpenSSL exports as well. */
+static bool find_object(uintptr_t address, object *out) {
+  Dl_info info, program;
+  const void *entry = dlsym(RTLD_DEFAULT, "main");
+  if (dladdr((const void *)address, &info) == 0) return false;
+  bool is_program = entry && dladdr(entry, &program) != 0 && program.dli_fbase == info.dli_fbase;
+  *out = (object){.file = info.dli_fname, .base = (uintptr_t)info.dli_fbase, .is_program = is_program};
+  return true;
+}
+#endif
+
+/* ── who provides OpenSSL ── */
+
+/* libssl.so.3, libssl.3.dylib */
+static int part_of(const char *path) {
+  const char *slash = strrchr(path, '/'), *file = slash ? slash + 1 : path;
+  if (strncmp(file, "libssl.", strlen("libssl.")) == 0) return FROM_SSL;
+  return strncmp(file, "libcrypto.", strlen("libcrypto.")) == 0 ? FROM_CRYPTO : FROM_OTHER;
+}
+
+static void note_provider(census *c, const char *symbol, uintptr_t address) {
+  object found;
+  if (!find_object(address, &found) || (found.is_program && is_stub(address))) return;
+  int part = found.is_program ? FROM_PROGRAM : part_of(found.file);
+  if (c->from[part].symbol && c->from[part].base != found.base) part = FROM_OTHER;
+  if (!c->from[part].symbol)
+    c->from[part] = (provider){symbol, found.is_program ? "the executable" : found.file, found.base};
 }
 
 /* What libssl imports matters where libssl is used: a program that provides all of OpenSSL brings its own. */
 static void take_census(census *c) {
   *c = (census){0};
-  for (const dtls_import *i = dtls_imports; i->symbol; i++) {
-    if (!i->address && !c->from[FROM_SSL].symbol) continue;
-    c->symbol = i->symbol;
-    c->address = (uintptr_t)address_of(i);
-    c->first = true;
-    dl_iterate_phdr(note_provider, c);
-  }
+  for (const dtls_import *i = dtls_imports; i->symbol; i++)
+    if (i->address || c->from[FROM_SSL].symbol) note_provider(c, i->symbol, (uintptr_t)address_of(i));
 }
 
 /* OpenSSL keeps its ABI within a major release; a minor release adds functions, a patch release does not. */

@@ -7,6 +7,7 @@
 #include "base/fork.h"
 #include "base/linkage.h"
 #include "base/openssl.h"
+#include "base/platform.h"
 #include "binding/association.h"
 #include "binding/certificate.h"
 #include "binding/context.h"
@@ -45,6 +46,17 @@ static int core_openssl(lua_State *L) {
   return 1;
 }
 
+/* core.platform() → {mmsg=true, …}: what of platform.h this core was built with */
+static int core_platform(lua_State *L) {
+  lua_newtable(L);
+#define X(id, name) \
+  lua_pushboolean(L, DTLS_HAS_##id); \
+  lua_setfield(L, -2, name);
+  DTLS_FEATURES(X)
+#undef X
+  return 1;
+}
+
 __attribute__((visibility("default"))) int luaopen_dtls_core(lua_State *L);
 __attribute__((visibility("default"))) int luaopen_core(lua_State *L);
 
@@ -60,6 +72,7 @@ int luaopen_dtls_core(lua_State *L) {
                                        {"name", core_name},
                                        {"error", dtls_error_new},
                                        {"openssl", core_openssl},
+                                       {"platform", core_platform},
                                        {NULL, NULL}};
   char problem[1024];
   if (!luaL_register || !lua_objlen) return luaL_error(L, "dtls: this module needs LuaJIT, or Lua 5.1");

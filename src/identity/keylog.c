@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/platform.h"
 #include "identity/context.h"
 #include "identity/peer.h"
 
@@ -26,17 +27,27 @@ static void remember(dtls_peer *peer, const char *line) {
   snprintf(grown + had, size + 2, "%s\n", line);
 }
 
+/* Takes a blocked SIGPIPE back, and does not wait for one. */
+static void discard(const sigset_t *pipes) {
+#if DTLS_HAS_SIGTIMEDWAIT
+  sigtimedwait(pipes, NULL, &(const struct timespec){0, 0});
+#else
+  sigset_t pending;
+  int taken;
+  if (sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE) == 1) (void)sigwait(pipes, &taken);
+#endif
+}
+
 /* A full disk is no reason to refuse a peer, and a FIFO without a reader none to end the process (SIGPIPE). */
 static void append(int fd, const char *line) {
   struct iovec parts[] = {{(void *)(uintptr_t)line, strlen(line)}, {(char[]){'\n'}, 1}};
-  const struct timespec now = {0, 0};
   sigset_t pipes, before, pending;
   sigemptyset(&pipes);
   sigaddset(&pipes, SIGPIPE);
   sigpending(&pending);
   pthread_sigmask(SIG_BLOCK, &pipes, &before);
   ssize_t written = writev(fd, parts, 2); /* O_APPEND: one line whole, whoever else writes there */
-  if (written < 0 && errno == EPIPE && !sigismember(&pending, SIGPIPE)) sigtimedwait(&pipes, NULL, &now);
+  if (written < 0 && errno == EPIPE && !sigismember(&pending, SIGPIPE)) discard(&pipes);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/platform.h"
 #include "identity/pem.h"
 
 /* More than any distribution has: about 150 certificates, 250 KB in one file. */
@@ -166,9 +167,18 @@ typedef struct {
   const char *file, *paths; /* what the environment says; NULL: nothing */
 } dtls_store_names;
 
+/* NULL, too, when the process has more rights than whoever started it. */
+static const char *environment(const char *name) {
+#if DTLS_HAS_SECURE_GETENV
+  return secure_getenv(name);
+#else
+  return getuid() == geteuid() && getgid() == getegid() ? getenv(name) : NULL;
+#endif
+}
+
 static dtls_store_names named_places(void) {
-  return (dtls_store_names){.file = secure_getenv(X509_get_default_cert_file_env()),
-                            .paths = secure_getenv(X509_get_default_cert_dir_env())};
+  return (dtls_store_names){.file = environment(X509_get_default_cert_file_env()),
+                            .paths = environment(X509_get_default_cert_dir_env())};
 }
 
 /*
@@ -219,9 +229,13 @@ static void make_lock(void) { shared.lock = CRYPTO_THREAD_lock_new(); }
 static bool digest_place(EVP_MD_CTX *md, const char *place) {
   struct stat s;
   if (stat(place, &s) != 0) s = (struct stat){.st_size = -1};
-  const int64_t state[] = {(int64_t)s.st_dev,         (int64_t)s.st_ino,          (int64_t)s.st_size,
-                           (int64_t)s.st_mtim.tv_sec, (int64_t)s.st_mtim.tv_nsec, (int64_t)s.st_ctim.tv_sec,
-                           (int64_t)s.st_ctim.tv_nsec};
+  const int64_t state[] = {(int64_t)s.st_dev,
+                           (int64_t)s.st_ino,
+                           (int64_t)s.st_size,
+                           (int64_t)s.DTLS_ST_MTIM.tv_sec,
+                           (int64_t)s.DTLS_ST_MTIM.tv_nsec,
+                           (int64_t)s.DTLS_ST_CTIM.tv_sec,
+                           (int64_t)s.DTLS_ST_CTIM.tv_nsec};
   return EVP_DigestUpdate(md, place, strlen(place) + 1) && EVP_DigestUpdate(md, state, sizeof state);
 }
 

@@ -2,10 +2,10 @@
 #ifndef DTLS_NET_ADDRESS_H
 #define DTLS_NET_ADDRESS_H
 
-#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/socket.h>
+
+#include "base/platform.h"
 
 typedef union {
   struct sockaddr sa;

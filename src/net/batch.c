@@ -8,17 +8,20 @@
 
 #include <openssl/crypto.h>
 
+#include "net/control.h"
+#include "net/socket.h"
 #include "wire/record.h"
 
-enum { BATCH = 32, CONTROL_SIZE = CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo)) };
+enum { BATCH = 32 };
 
 struct dtls_batch {
-  struct mmsghdr messages[BATCH];
+  dtls_message messages[BATCH];
   struct iovec vectors[BATCH];
   dtls_address peers[BATCH];
-  _Alignas(struct cmsghdr) uint8_t control[BATCH][CONTROL_SIZE];
+  _Alignas(struct cmsghdr) uint8_t control[BATCH][DTLS_CONTROL_IN_MAX];
   dtls_address bound;
   unsigned count, next;
+  int error; /* came behind the datagrams of the last receive, and is for the next one to report; 0: none */
   uint8_t bytes[BATCH][DTLS_DATAGRAM_MAX];
 };
 
@@ -36,45 +39,43 @@ dtls_batch *dtls_batch_new(void) {
 
 void dtls_batch_free(dtls_batch *batch) { OPENSSL_free(batch); }
 
-/* recvmmsg where there is one; a kernel or a seccomp filter without it gets one recvmsg after the other. */
-static int receive_many(int fd, struct mmsghdr *messages) {
-  int n = recvmmsg(fd, messages, BATCH, MSG_DONTWAIT | MSG_TRUNC, NULL);
-  if (n >= 0 || (errno != ENOSYS && errno != EPERM)) return n;
-  for (n = 0; n < BATCH; n++) {
-    ssize_t size = recvmsg(fd, &messages[n].msg_hdr, MSG_DONTWAIT | MSG_TRUNC);
-    if (size < 0) return n > 0 ? n : -1;
-    messages[n].msg_len = (unsigned)size;
+/* One recvmsg after the other. What fails behind a datagram is kept for the next time, as recvmmsg does it. */
+static int receive_each(dtls_batch *batch, int fd) {
+  int n = 0;
+  if (batch->error != 0) {
+    errno = batch->error;
+    batch->error = 0;
+    return -1;
   }
+  for (; n < BATCH; n++) {
+    ssize_t size = dtls_udp_receive_message(fd, &batch->messages[n].msg_hdr);
+    if (size < 0) break;
+    batch->messages[n].msg_len = (unsigned)size;
+  }
+  if (n == 0) return -1;
+  if (n < BATCH && errno != EAGAIN) batch->error = errno;
   return n;
+}
+
+/* recvmmsg where there is one, in the kernel, and no seccomp filter forbids it. */
+static int receive_many(dtls_batch *batch, int fd) {
+#if DTLS_HAS_MMSG
+  int n = recvmmsg(fd, batch->messages, BATCH, MSG_DONTWAIT | MSG_TRUNC, NULL);
+  if (n >= 0 || (errno != ENOSYS && errno != EPERM)) return n;
+#endif
+  return receive_each(batch, fd);
 }
 
 bool dtls_batch_receive(dtls_batch *batch, int fd, const dtls_address *bound) {
   for (unsigned i = 0; i < BATCH; i++) {
     batch->messages[i].msg_hdr.msg_namelen = sizeof batch->peers[i];
-    batch->messages[i].msg_hdr.msg_controllen = CONTROL_SIZE;
+    batch->messages[i].msg_hdr.msg_controllen = DTLS_CONTROL_IN_MAX;
   }
-  int n = receive_many(fd, batch->messages);
+  int n = receive_many(batch, fd);
   batch->bound = *bound;
   batch->next = 0;
   batch->count = n > 0 ? (unsigned)n : 0;
   return n > 0;
-}
-
-/* The address a datagram was sent to, from its control messages; the port is the socket's own. */
-static void local_address(struct msghdr *message, const dtls_address *bound, dtls_address *out) {
-  *out = *bound;
-  for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
-    if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO && bound->sa.sa_family == AF_INET) {
-      struct in_pktinfo info;
-      memcpy(&info, CMSG_DATA(c), sizeof info);
-      out->v4.sin_addr = info.ipi_spec_dst; /* ipi_addr would be the group for a multicast hello */
-    } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO && bound->sa.sa_family == AF_INET6) {
-      struct in6_pktinfo info;
-      memcpy(&info, CMSG_DATA(c), sizeof info);
-      out->v6.sin6_addr = info.ipi6_addr;
-      out->v6.sin6_scope_id = IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr) ? info.ipi6_ifindex : 0;
-    }
-  }
 }
 
 bool dtls_batch_pending(const dtls_batch *batch) { return batch->next < batch->count; }
@@ -85,6 +86,6 @@ bool dtls_batch_next(dtls_batch *batch, dtls_datagram *out) {
   out->data = batch->bytes[i];
   out->size = batch->messages[i].msg_len;
   out->peer = batch->peers[i];
-  local_address(&batch->messages[i].msg_hdr, &batch->bound, &out->local);
+  dtls_control_local(&batch->messages[i].msg_hdr, &batch->bound, &out->local);
   return true;
 }

@@ -49,7 +49,7 @@ struct dtls_outbox {
   size_t used;
   unsigned run_count, vector_count;
   run runs[RUNS_MAX];
-  struct mmsghdr messages[RUNS_MAX];
+  dtls_message messages[RUNS_MAX];
   struct iovec vectors[DATAGRAMS_MAX];
   _Alignas(struct cmsghdr) uint8_t control[RUNS_MAX][DTLS_CONTROL_MAX];
   flow flows[FLOWS_MAX];
@@ -147,7 +147,7 @@ static unsigned run_length(const dtls_outbox *box, const flow *f) {
 
 /* The message of so many datagrams, from the first of a flow on, which leave the flow. */
 static void add_run(dtls_outbox *box, flow *f, unsigned count) {
-  struct mmsghdr *message = &box->messages[box->run_count];
+  dtls_message *message = &box->messages[box->run_count];
   run *r = &box->runs[box->run_count];
   struct iovec *vectors = &box->vectors[box->vector_count];
   size_t segment = count > 1 ? box->datagrams[f->first].size : 0;
@@ -157,16 +157,20 @@ static void add_run(dtls_outbox *box, flow *f, unsigned count) {
     vectors[i] = (struct iovec){.iov_base = box->bytes + d->offset, .iov_len = d->size};
     f->first = d->next;
   }
-  *message = (struct mmsghdr){.msg_hdr = {.msg_iov = vectors, .msg_iovlen = count}};
+  *message = (dtls_message){.msg_hdr = {.msg_iov = vectors, .msg_iovlen = (uint16_t)count}};
   dtls_udp_address(&message->msg_hdr, box->control[box->run_count], &f->local, &f->peer, segment);
   box->run_count++;
   box->vector_count += count;
 }
 
 /* sendmmsg where there is one; a seccomp filter without it gets one sendmsg after the other. */
-static int send_many(int fd, struct mmsghdr *messages, unsigned count) {
+static int send_many(int fd, dtls_message *messages, unsigned count) {
+#if DTLS_HAS_MMSG
   int n = sendmmsg(fd, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
   if (n >= 0 || (errno != ENOSYS && errno != EPERM)) return n;
+#else
+  (void)count;
+#endif
   return sendmsg(fd, &messages->msg_hdr, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 1;
 }
 

@@ -5,14 +5,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sock_diag.h>
-#include <netinet/udp.h>
 #include <string.h>
 #include <unistd.h>
 
-#ifndef UDP_SEGMENT
-#define UDP_SEGMENT 103 /* Linux 4.18; the C library may be older */
-#endif
+#include "base/platform.h"
 
 bool dtls_udp_local(int fd, dtls_address *out) {
   socklen_t size = sizeof *out;
@@ -44,18 +40,19 @@ static bool set(int fd, int level, int name, int value) {
 /* With POLLERR alone libuv stops the poll with EBADF, and luv up to 1.44 prints that to stderr. What the owner of a socket
    has asked to be queued nobody here reads, and one such error would keep the event loop busy for good. */
 void dtls_udp_announce_errors(int fd) {
+#if DTLS_HAS_ERROR_EVENTS
   set(fd, IPPROTO_IP, IP_RECVERR, 0);
   set(fd, IPPROTO_IPV6, IPV6_RECVERR, 0); /* fails for an IPv4 socket */
-#ifdef SO_SELECT_ERR_QUEUE
   set(fd, SOL_SOCKET, SO_SELECT_ERR_QUEUE, 1);
 #else
   (void)fd;
 #endif
 }
 
-/* How many hops a datagram may take. An IPv6 socket may carry IPv4, too. */
+/* How many hops a datagram may take. An IPv6 socket may carry IPv4, too; not every kernel lets it say so. */
 static bool set_ttl(int fd, int family, int ttl) {
-  return set(fd, IPPROTO_IP, IP_TTL, ttl) && (family != AF_INET6 || set(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, ttl));
+  bool v4 = set(fd, IPPROTO_IP, IP_TTL, ttl);
+  return family == AF_INET6 ? set(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, ttl) : v4;
 }
 
 static bool copy_ttl(int from, int to, int family) {
@@ -72,41 +69,63 @@ static bool set_buffers(int fd, dtls_buffers buffers) {
 }
 
 /*
- * SO_MEMINFO (Linux 4.12): what ss(8) shows of a socket. Its counter of drops is the one that SO_RXQ_OVFL would put into a
- * control message of each datagram; read when somebody asks it costs nothing per datagram, holds for sockets that libssl reads,
- * and does not wait for the next datagram. False: the kernel has no such option.
+ * SO_MEMINFO: what ss(8) shows of a socket. Its counter of drops is the one that SO_RXQ_OVFL would put into a control message of
+ * each datagram; read when somebody asks it costs nothing per datagram, holds for sockets that libssl reads, and does not wait
+ * for the next datagram.
  */
-static bool read_memory(int fd, uint32_t out[SK_MEMINFO_VARS]) {
-  socklen_t size = SK_MEMINFO_VARS * sizeof *out;
-  return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, out, &size) == 0 && size > SK_MEMINFO_DROPS * sizeof *out;
-}
-
 uint32_t dtls_udp_overflow(int fd, uint32_t *seen) {
-  uint32_t memory[SK_MEMINFO_VARS], before = *seen;
-  if (!read_memory(fd, memory)) return 0;
-  *seen = memory[SK_MEMINFO_DROPS];
+#if DTLS_HAS_DROP_COUNT
+  enum { DROPS = 8, COUNT = 9 }; /* of <linux/sock_diag.h>, which musl does not bring */
+  uint32_t memory[COUNT], before = *seen;
+  socklen_t size = sizeof memory;
+  if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &size) != 0 || size <= DROPS * sizeof *memory) return 0;
+  *seen = memory[DROPS];
   return *seen - before; /* the kernel's counter has 32 bits and begins anew */
+#else
+  (void)fd;
+  (void)seen;
+  return 0;
+#endif
 }
 
 bool dtls_udp_buffers(int fd, dtls_buffers *out) {
-  uint32_t memory[SK_MEMINFO_VARS];
-  if (!read_memory(fd, memory)) return false;
-  *out = (dtls_buffers){.receive = (int)memory[SK_MEMINFO_RCVBUF], .send = (int)memory[SK_MEMINFO_SNDBUF]};
-  return true;
+  socklen_t receive = sizeof out->receive, send = sizeof out->send;
+  return getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &out->receive, &receive) == 0 &&
+         getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &out->send, &send) == 0;
+}
+
+/* SO_REUSEPORT and not SO_REUSEADDR: the latter would let another user's process take the port. */
+bool dtls_udp_share_port(int fd) {
+#if DTLS_HAS_REUSEPORT
+  return set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+#else
+  (void)fd;
+  errno = ENOPROTOOPT;
+  return false;
+#endif
 }
 
 bool dtls_udp_configure(int fd, dtls_socket_options options) {
   dtls_address bound;
-  return (!options.reuse_port || set(fd, SOL_SOCKET, SO_REUSEPORT, 1)) && set_buffers(fd, options.buffers) &&
+  return (!options.reuse_port || dtls_udp_share_port(fd)) && set_buffers(fd, options.buffers) &&
          (options.ttl == 0 || (dtls_udp_local(fd, &bound) && set_ttl(fd, bound.sa.sa_family, options.ttl)));
 }
 
+/* A UDP socket that does not block and is not handed on by exec. */
+static int new_socket(int family) {
+#if DTLS_HAS_SOCKET_FLAGS
+  int fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+#else
+  int fd = socket(family, SOCK_DGRAM, 0);
+  if (fd >= 0) (void)(fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 && fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+#endif
+  return fd >= 0 && fd <= STDERR_FILENO ? lift(fd) : fd;
+}
+
 int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_address *peer, dtls_buffers buffers) {
-  int fd = socket(local->sa.sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd >= 0 && fd <= STDERR_FILENO) fd = lift(fd);
+  int fd = new_socket(local->sa.sa_family);
   if (fd < 0) return -1;
-  /* SO_REUSEPORT and not SO_REUSEADDR: the latter would let another user's process take the port. */
-  bool ok = set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+  bool ok = dtls_udp_share_port(fd);
   if (ok && local->sa.sa_family == AF_INET6)
     ok = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, !IN6_IS_ADDR_V4MAPPED(&local->v6.sin6_addr));
   dtls_udp_announce_errors(fd);
@@ -121,41 +140,31 @@ int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_ad
   return fd;
 }
 
-ssize_t dtls_udp_receive(int fd, void *data, size_t capacity, dtls_address *sender) {
-  socklen_t size = sizeof *sender;
-  return recvfrom(fd, data, capacity, MSG_DONTWAIT | MSG_TRUNC, &sender->sa, &size);
+ssize_t dtls_udp_receive_message(int fd, struct msghdr *message) {
+#if DTLS_HAS_WHOLE_SIZE
+  return recvmsg(fd, message, MSG_DONTWAIT | MSG_TRUNC);
+#else
+  ssize_t size = recvmsg(fd, message, MSG_DONTWAIT);
+  return size >= 0 && (message->msg_flags & MSG_TRUNC) ? size + 1 : size;
+#endif
 }
 
-bool dtls_udp_splits(int fd) { return set(fd, IPPROTO_UDP, UDP_SEGMENT, 0); }
-
-/* Adds a control message, for which there is room. */
-static void add_control(struct msghdr *message, int level, int type, const void *data, size_t size) {
-  struct cmsghdr *c = (struct cmsghdr *)(void *)((char *)message->msg_control + message->msg_controllen);
-  c->cmsg_level = level;
-  c->cmsg_type = type;
-  c->cmsg_len = CMSG_LEN(size);
-  memcpy(CMSG_DATA(c), data, size);
-  message->msg_controllen += CMSG_SPACE(size);
+ssize_t dtls_udp_receive(int fd, void *data, size_t capacity, dtls_address *sender) {
+#if DTLS_HAS_WHOLE_SIZE
+  socklen_t size = sizeof *sender;
+  return recvfrom(fd, data, capacity, MSG_DONTWAIT | MSG_TRUNC, &sender->sa, &size);
+#else
+  struct iovec vector = {data, capacity};
+  struct msghdr message = {.msg_name = sender, .msg_namelen = sizeof *sender, .msg_iov = &vector, .msg_iovlen = 1};
+  return dtls_udp_receive_message(fd, &message);
+#endif
 }
 
 void dtls_udp_address(struct msghdr *message, uint8_t control[DTLS_CONTROL_MAX], const dtls_address *local,
                       const dtls_address *peer, size_t segment) {
-  memset(control, 0, DTLS_CONTROL_MAX);
   message->msg_name = (void *)(uintptr_t)peer;
   message->msg_namelen = dtls_address_size(peer);
-  message->msg_control = control;
-  message->msg_controllen = 0;
-  if (local->sa.sa_family == AF_INET) {
-    struct in_pktinfo info = {.ipi_spec_dst = local->v4.sin_addr};
-    add_control(message, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
-  } else {
-    struct in6_pktinfo info = {.ipi6_addr = local->v6.sin6_addr, .ipi6_ifindex = local->v6.sin6_scope_id};
-    add_control(message, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
-  }
-  if (segment > 0) {
-    uint16_t size = (uint16_t)segment;
-    add_control(message, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size);
-  }
+  dtls_control_fill(message, control, local, segment);
 }
 
 /* Sends from a given local address, which the dgram BIO cannot: on a wildcard socket the kernel would choose. */

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "net/address.h"
+#include "net/control.h"
 
 /* Bytes, as SO_RCVBUF and SO_SNDBUF count them; 0: as the system makes them. */
 typedef struct {
@@ -30,18 +31,18 @@ int dtls_udp_duplicate(int fd); /* another descriptor of the same socket; -1 and
 void dtls_udp_announce_errors(int fd);
 bool dtls_udp_local(int fd, dtls_address *out);
 bool dtls_udp_peer(int fd, dtls_address *out);
+bool dtls_udp_share_port(int fd); /* SO_REUSEPORT; false: errno says why not */
 /* A non-blocking socket bound to local and connected to peer, otherwise like the listening one; -1 and errno on failure. */
 int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_address *peer, dtls_buffers buffers);
-bool dtls_udp_splits(int fd); /* whether the kernel can cut what is sent into datagrams (UDP_SEGMENT) */
-/* Room for the control messages of an outgoing datagram: its local address, and how it is cut. */
-enum { DTLS_CONTROL_MAX = CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(uint16_t)) };
 /* Fills in where a message comes from and goes to, which stay the caller's as long as it is used. segment: the kernel cuts it
    into datagrams of so many bytes (UDP_SEGMENT); 0: it is one. */
 void dtls_udp_address(struct msghdr *message, uint8_t control[DTLS_CONTROL_MAX], const dtls_address *local,
                       const dtls_address *peer, size_t segment);
 /* One datagram, as sendmsg(2), which never waits. */
 ssize_t dtls_udp_send(int fd, const dtls_address *local, const dtls_address *peer, const void *data, size_t size);
-/* recvfrom(2), which never waits. The size is that of the whole datagram: larger than capacity, if that has cut it. */
+/* recvfrom(2) and recvmsg(2), which never wait. The size of a datagram that has been cut is larger than its room: that of the
+   whole datagram, where the kernel tells. */
+ssize_t dtls_udp_receive_message(int fd, struct msghdr *message);
 ssize_t dtls_udp_receive(int fd, void *data, size_t capacity, dtls_address *sender);
 
 #endif

@@ -4,7 +4,8 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <sys/socket.h>
+
+#include "base/platform.h"
 
 enum { DTLS_NAME_MAX = 253 }; /* of a host name without its final dot, RFC 1035 §2.3.4 */
 
