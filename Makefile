@@ -32,8 +32,8 @@ LUVIT   := $(OUT)/luvit/dtls
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all luvit hosts env install uninstall clean setup demo test bench ready busted format lint symbols install-check rock \
-        memcheck memcheck-core asan coverage uncovered matrix crossed soak flood deep help
+.PHONY: all luvit hosts env install uninstall clean setup demo test bench instructions ready busted format lint \
+        symbols install-check rock memcheck memcheck-core asan coverage uncovered matrix crossed soak flood deep help
 
 # ── How the core is built ─────────────────────────────────────────────────────────────────────────────────────
 # `X = $(eval X := $(shell …))$(X)` runs the command at the first use of X, and only then. LuaRocks gives LUA_INCDIR.
@@ -158,16 +158,25 @@ demo: ## sets up, builds, runs examples/demo.lua
 
 BENCH = $(BUILD)/bench
 BENCH_PROGRAMS = $(BENCH)/load $(BENCH)/reference
+BENCH_CC = $(CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra $(if $(WERROR),-Werror) $(SSL_CFLAGS) -o $@ $(filter %.c,$^)
 $(BENCH)/load: bench/load.c
 $(BENCH)/reference: bench/peers/reference.c
 $(BENCH_PROGRAMS): Makefile
 	@mkdir -p $(@D)
-	$(CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra $(if $(WERROR),-Werror) $(SSL_CFLAGS) -o $@ $(filter %.c,$^) $(SSL_LIBS)
+	$(BENCH_CC) $(SSL_LIBS)
+$(BENCH)/repeatable.so: bench/repeatable.c Makefile
+	@mkdir -p $(@D)
+	$(BENCH_CC) -shared -fPIC -fno-builtin -ldl
 
 bench: ## servers side by side on this machine: a plain one in C, and this module's two strategies (TABLES='echo oneway handshake memory')
 	@.ci/setup demo
 	@$(MAKE) all $(BENCH_PROGRAMS)
 	@PROGRAMS='$(BENCH)' $(CHECKOUT) $(LUA) bench/run.lua $(TABLES)
+
+instructions: ## instructions of the hot paths, counted by callgrind; fails at 3 % more than recorded (RECORD=1 records them)
+	@.ci/setup demo memcheck
+	@$(MAKE) -s all $(BENCH)/repeatable.so
+	@PROGRAMS='$(BENCH)' $(CHECKOUT) $(LUA) bench/instructions.lua $(if $(RECORD),record)
 
 soak: MINUTES ?= 10
 soak: ready ## two servers and hundreds of clients over a bad network for MINUTES; what they used must come back
