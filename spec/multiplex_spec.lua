@@ -3,6 +3,7 @@
 local dtls = require 'dtls'
 local hostile = require 'spec.support.hostile'
 local loop = require 'spec.support.loop'
+local needs = require('spec.support.platform').needs
 local pair = require 'spec.support.pair'
 local proxy = require 'spec.support.proxy'
 local raw = require 'spec.support.raw'
@@ -343,7 +344,7 @@ describe('sendDatagram', function()
     pair.close(conn, server)
   end))
 
-  it('answers from the address that was written to, also where the server has several', loop.run(function()
+  it('answers from the address that was written to, also where the server has several', needs('local_address', loop.run(function()
     local server = assert(dtls.createServer { cert = pair.identity.cert, key = pair.identity.key })
     assert(server:listen(0, '0.0.0.0'))
     server:on('datagram', function(data, from) assert(server:sendDatagram(data, from)) end)
@@ -355,5 +356,5 @@ describe('sendDatagram', function()
     loop.till(function() return from end, 'the answer')
     assert.equal('127.0.0.3', from.ip)
     pair.close(client, server)
-  end))
+  end)))
 end)

@@ -6,6 +6,7 @@ local hello = require 'spec.support.hello'
 local hostile = require 'spec.support.hostile'
 local interop = require 'spec.support.interop'
 local loop = require 'spec.support.loop'
+local needs = require('spec.support.platform').needs
 local pair = require 'spec.support.pair'
 local process = require 'spec.support.process'
 local proxy = require 'spec.support.proxy'
@@ -360,7 +361,8 @@ describe('a turn of the event loop', function()
   end
 
   for _, side in ipairs { 'server', 'client' } do
-    it(('takes so many messages from a peer\'s own socket and no more, and so much junk (%s)'):format(side), loop.run(function()
+    local name = ('takes so many messages from a peer\'s own socket and no more, and so much junk (%s)'):format(side)
+    it(name, needs(side == 'server' and 'reuseport', loop.run(function()
       local server = pair.listening { demux = 'connected' }
       local between = proxy.new(server)
       local conn, accepted = pair.open(server, between)
@@ -382,7 +384,7 @@ describe('a turn of the event loop', function()
       assert.equal(OWN, most(seen, function() return seen() == start + 500 end, 'all of both'))
       assert.equal(200, heard())
       pair.close(conn, server, between)
-    end))
+    end)))
   end
 
   -- A record that only the keys can tell from a genuine one; a fragment of the message whose turn it is.
@@ -397,7 +399,7 @@ describe('a turn of the event loop', function()
     return conn:stats().datagramsIn - before
   end
 
-  it('takes in so many forged records of an open connection and no more', loop.run(function()
+  it('takes in so many forged records of an open connection and no more', needs('reuseport', loop.run(function()
     for _, each in ipairs { { 'connected', 'client' }, { 'connected', 'server' }, { 'shared', 'client' } } do
       local server = pair.listening { demux = each[1] }
       local between = proxy.new(server)
@@ -406,7 +408,7 @@ describe('a turn of the event loop', function()
       assert.equal(OWN, taken)
       pair.close(conn, server, between)
     end
-  end))
+  end)))
 
   it('takes in so many fragments of a handshake and no more', loop.run(function()
     local far = raw.open()
@@ -443,7 +445,7 @@ describe('the connections of a host', function()
     uv.run() ]]
 
   for _, demux in ipairs(pair.strategies) do
-    it(('are those of its /64 with IPv6, and of its address with IPv4 (%s sockets)'):format(demux), function()
+    it(('are those of its /64 with IPv6, and of its address with IPv4 (%s sockets)'):format(demux), needs('local_address', function()
       local namespace = 'unshare --user --map-root-user --net sh -ec "ip link set lo up; '
         .. 'for last in 1::1 1::2 1:ffff:ffff:ffff:ffff 2::1; do ip addr add 2001:db8:0:\\$last/128 dev lo nodad; done; %s"'
       local said, status = shell(namespace:format 'true')
@@ -465,6 +467,6 @@ describe('the connections of a host', function()
         '2001:db8:0:1:ffff:ffff:ffff:ffff\tERR_DTLS_HANDSHAKE_TIMEOUT', '2001:db8:0:2::1\tin', '::1\tin',
         '127.0.0.1\tin', '127.0.0.2\tin', '127.0.0.1\tERR_DTLS_HANDSHAKE_TIMEOUT', '',
       }, '\n'), output)
-    end)
+    end))
   end
 end)
