@@ -425,17 +425,57 @@ for _, demux in ipairs { 'connected', 'shared' } do
         client:close()
       end)
 
-      measured('a server\'s association that has nothing more to read', needs(peerSockets, function()
-        local client = dial { reject = false }
-        local association = establish(client).association
-        turn()
+      -- No other association reads.
+      local function talk(client, owner)
+        local heard = #owner.said
         assert.is_true(client:write 'hello')
-        local message = demux == 'shared' and select(3, endpoint:next()) or association:read()
-        assert.equal('hello', message)
+        if demux == 'shared' then turn() else serve(owner) end
+        assert.equal(heard + 1, #owner.said)
+      end
+
+      -- Repeats `step` until libssl has freed record buffers meanwhile.
+      local function until_freed(step)
+        local till = uv.hrtime() + 10e9 * loop.patience
+        repeat
+          local freed = step()
+          assert.is_true(uv.hrtime() < till, 'they are not freed')
+        until freed > BUFFERS
+      end
+
+      measured('a server\'s association that has been idle for a while, and not before', needs(peerSockets, function()
+        local idle, busy = dial { reject = false }, dial { reject = false }
+        local quiet, lively = establish(idle), establish(busy)
+        talk(idle, quiet)
+        talk(busy, lively)
         local held = memory.used()
-        if demux == 'shared' then assert.is_nil(endpoint:next()) else association:read() end
-        assert.is_true(held - memory.used() > BUFFERS, held - memory.used())
-        client:close()
+        until_freed(function()
+          talk(busy, lively)
+          return held - memory.used()
+        end)
+        talk(idle, quiet)
+        assert.is_true(quiet.association:write 'hello')
+        assert.equal('hello', (idle:read()))
+        idle:close()
+        busy:close()
+      end))
+
+      measured('a server\'s association that has nothing more to read, where 64 others are busy', needs(peerSockets, function()
+        local clients, owners = {}, {}
+        for i = 1, 65 do
+          clients[i] = dial { reject = false }
+          owners[i] = establish(clients[i])
+        end
+        -- On a slow machine some of them may have been idle for a while by now.
+        until_freed(function()
+          for i = 1, 64 do talk(clients[i], owners[i]) end
+          assert.is_true(clients[65]:write 'hello')
+          local message = demux == 'shared' and select(3, endpoint:next()) or owners[65].association:read()
+          assert.equal('hello', message)
+          local held = memory.used()
+          if demux == 'shared' then assert.is_nil(endpoint:next()) else owners[65].association:read() end
+          return held - memory.used()
+        end)
+        for _, client in ipairs(clients) do client:close() end
       end))
 
       measured('a listener, which needs none to answer a hello,', function()

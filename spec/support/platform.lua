@@ -13,6 +13,7 @@ local REASONS = {
   whole_size = 'the size of a datagram that was cut (MSG_TRUNC)',
   segments = 'datagrams that the kernel cuts (UDP_SEGMENT)',
   mmsg = 'several datagrams by one system call (sendmmsg)',
+  zero_pages = 'memory that is given back and comes again as zeroes (MADV_DONTNEED)',
   symbol_versions = 'versions of symbols (dlvsym)',
 }
 

@@ -71,6 +71,7 @@ void dtls_association_free(dtls_association *a) {
   if (!a) return;
   dtls_path_detach(a);
   dtls_deferral_forget(a);
+  dtls_footprint_forget(a);
   if (a->endpoint) {
     if (a->endpoint->current.reader == a) a->endpoint->current.reader = NULL;
     dtls_endpoint_unref(a->endpoint);
@@ -126,25 +127,16 @@ static bool is_usable(const dtls_association *a, dtls_failure *f) {
   return a->path || dtls_fail(f, "ENOTCONN", "the association has no peer");
 }
 
-/* ── record buffers ── */
-
-/* An idle peer would hold 34 KB of record buffers. */
 void dtls_association_release(dtls_association *a) {
   if (a->open && !dtls_callback_pending(a)) dtls_callback_free(a);
   if (a->open && !dtls_reassembly_pending(a)) dtls_reassembly_free(a);
-  if (a->open && a->buffered && SSL_free_buffers(a->ssl) == 1) a->buffered = false;
-}
-
-/* For DTLS, only reading makes the buffers anew: a write without them ends in a NULL pointer inside libssl 3.0. */
-static bool need_buffers(dtls_association *a) {
-  if (!a->buffered) a->buffered = SSL_alloc_buffers(a->ssl) == 1;
-  return a->buffered;
+  dtls_footprint_idle(a);
 }
 
 /* ── the handshake ── */
 
 static void completed(dtls_association *a) {
-  a->open = a->buffered = true;
+  a->open = a->footprint.buffered = true;
   a->input.protected_min = dtls_filter_protected_min(a->ssl);
   a->mtu.message = dtls_mtu_message(a);
   a->retransmit.repeat_at = 0;
@@ -164,7 +156,7 @@ static int proceed(dtls_association *a) {
   int result;
   do {
     begin_call();
-    result = SSL_do_handshake(a->ssl);
+    result = dtls_footprint_handshake(a);
   } while (result != 1 && SSL_get_error(a->ssl, result) == SSL_ERROR_WANT_READ && !dtls_callback_asks(a) &&
            (dtls_reassembly_pending(a) || dtls_callback_pending(a)));
   return result;
@@ -230,7 +222,7 @@ static int read_message(dtls_association *a, char message[DTLS_MESSAGE_MAX], siz
 dtls_result dtls_association_read(dtls_association *a, char message[DTLS_MESSAGE_MAX], size_t *size, bool *more,
                                   dtls_failure *f) {
   if (!is_usable(a, f)) return DTLS_FAILED;
-  a->buffered = true;
+  a->footprint.buffered = true;
   int result = read_message(a, message, size);
   if (result == 1) {
     DTLS_COUNT(a, messages_in, 1);
@@ -242,6 +234,7 @@ dtls_result dtls_association_read(dtls_association *a, char message[DTLS_MESSAGE
   a->input.unread = 0;
   dtls_result ended = unfinished(a, result, "read", f);
   dtls_association_release(a);
+  if (a->endpoint && a->input.reads_socket) dtls_footprint_look(a->endpoint);
   return ended;
 }
 
@@ -261,8 +254,8 @@ bool dtls_association_write(dtls_association *a, const char *message, size_t siz
     return dtls_fail(f, "EMSGSIZE", "a message of %zu bytes does not fit: the limit is %zu", size, limit);
   begin_call();
   a->output.write_error = 0;
-  bool idle = !a->buffered;
-  int written = need_buffers(a) ? SSL_write(a->ssl, message, (int)size) : -1;
+  bool idle = !a->footprint.buffered;
+  int written = dtls_footprint_need(a) ? SSL_write(a->ssl, message, (int)size) : -1;
   if (written <= 0) {
     int number = errno;
     *fatal = true;
@@ -278,7 +271,7 @@ bool dtls_association_write(dtls_association *a, const char *message, size_t siz
 
 void dtls_association_shutdown(dtls_association *a) {
   ERR_clear_error();
-  if (a->open && !dtls_association_is_foreign(a) && need_buffers(a)) SSL_shutdown(a->ssl);
+  if (a->open && !dtls_association_is_foreign(a) && dtls_footprint_need(a)) SSL_shutdown(a->ssl);
   ERR_clear_error();
 }
 

@@ -10,6 +10,7 @@
 
 #include "association/bio.h"
 #include "association/callbacks.h"
+#include "association/footprint.h"
 #include "association/listener.h"
 #include "association/mtu.h"
 #include "association/multiplex.h"
@@ -35,13 +36,13 @@ struct dtls_association {
   unsigned fork_generation; /* of the process that made it, base/fork.h */
   bool server, open;
   bool asks_hello;      /* the application looks at the hello: names, stored sessions */
-  bool buffered;        /* libssl holds record buffers for it (open ones only) */
   int alert_read;       /* level << 8 | description of the last alert that libssl has read */
   SSL_SESSION *offered; /* by a client; kept, as libssl reads it for a repeated hello after its own reference is gone */
   dtls_origin origin;
   dtls_input input;
   dtls_output output;
   dtls_handshake handshake;
+  dtls_footprint footprint;
   dtls_reassembly *reassembly; /* of a handshake: the datagram that is being read, and what came before its turn */
   dtls_callback *callback;     /* while something is asked, or waits behind a question */
   dtls_retransmit retransmit;
@@ -89,7 +90,7 @@ uint64_t dtls_association_deadline(const dtls_association *a);
 bool dtls_association_handle_timeout(dtls_association *a, dtls_failure *f); /* repeats the last flight when it is due */
 /* ms; next 0: double the wait */
 void dtls_association_set_retransmit(dtls_association *a, unsigned first, unsigned next);
-void dtls_association_release(dtls_association *a); /* its record buffers, until they are needed again */
+void dtls_association_release(dtls_association *a); /* what it does not need while it has nothing to do */
 
 /* the PSK identity that its peer has, or says that it has; or NULL */
 const char *dtls_association_identity(const dtls_association *a, size_t *size);

@@ -266,7 +266,10 @@ dtls_found dtls_endpoint_next(dtls_endpoint *ep, dtls_association **association,
   }
   while (found == DTLS_FOUND_NOTHING) {
     release_current(ep);
-    if (!take(ep, &seen_by)) break;
+    if (!take(ep, &seen_by)) {
+      dtls_footprint_look(ep);
+      break;
+    }
     found = dispatch_untrusted(ep, seen_by, association, known);
   }
   return found;

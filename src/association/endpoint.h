@@ -12,6 +12,7 @@
 #include "association/association.h"
 #include "association/cookie.h"
 #include "association/deferral.h"
+#include "association/footprint.h"
 #include "association/pace.h"
 #include "association/path.h"
 #include "association/queue.h"
@@ -60,6 +61,7 @@ struct dtls_endpoint {
   dtls_deferral deferral;
   dtls_queue requeued; /* copies that were read on the wrong socket, or at the wrong moment, and are dispatched again */
   dtls_current current;
+  dtls_places places;
   unsigned left; /* datagrams that may still be taken in this turn of the event loop */
   struct {
     uint64_t hellos, cookies_sent, cookies_accepted, cookies_refused;

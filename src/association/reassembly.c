@@ -95,6 +95,7 @@ static void on_message(int written, int version, int type, const void *data, siz
     a->handshake.state_before_cipher = SSL_get_state(ssl);
   }
   if (type != SSL3_RT_HANDSHAKE || size < DTLS_HANDSHAKE_HEADER) return;
+  dtls_footprint_message(a, data);
   if (written) {
     on_written(a, data);
   } else {

@@ -26,6 +26,7 @@
 #define DTLS_HAS_DROP_COUNT DTLS_ON_LINUX   /* SO_MEMINFO (4.12): how many datagrams a socket had no room for */
 #define DTLS_HAS_ERROR_EVENTS DTLS_ON_LINUX /* SO_SELECT_ERR_QUEUE: a pending error is an event of its own for poll */
 #define DTLS_HAS_WHOLE_SIZE DTLS_ON_LINUX   /* MSG_TRUNC, given to recv: how long a datagram was that has been cut */
+#define DTLS_HAS_ZERO_PAGES DTLS_ON_LINUX /* MADV_DONTNEED: memory of malloc that is given back comes again as zeroes */
 
 #if defined SO_REUSEPORT && !defined DTLS_PORTABLE
 #define DTLS_HAS_REUSEPORT 1 /* several sockets on one port, of which the connected ones get what their peers send */
@@ -113,6 +114,7 @@ typedef struct {
   X(DROP_COUNT, "drop_count") \
   X(ERROR_EVENTS, "error_events") \
   X(WHOLE_SIZE, "whole_size") \
+  X(ZERO_PAGES, "zero_pages") \
   X(REUSEPORT, "reuseport") \
   X(LOCAL_ADDRESS, "local_address") \
   X(SOCKET_FLAGS, "socket_flags") \
