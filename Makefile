@@ -32,8 +32,8 @@ LUVIT   := $(OUT)/luvit/dtls
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all luvit hosts env install uninstall clean setup demo test bench instructions ready busted format lint \
-        symbols install-check rock memcheck memcheck-core asan coverage uncovered matrix crossed soak flood deep help
+.PHONY: all luvit hosts env install uninstall clean setup demo test bench bench-tunnel instructions ready busted format \
+        lint symbols install-check rock memcheck memcheck-core asan coverage uncovered matrix crossed soak flood deep help
 
 # ── How the core is built ─────────────────────────────────────────────────────────────────────────────────────
 # `X = $(eval X := $(shell …))$(X)` runs the command at the first use of X, and only then. LuaRocks gives LUA_INCDIR.
@@ -177,6 +177,11 @@ instructions: ## instructions of the hot paths, counted by callgrind; fails at 3
 	@.ci/setup demo memcheck
 	@$(MAKE) -s all $(BENCH)/repeatable.so
 	@PROGRAMS='$(BENCH)' $(CHECKOUT) $(LUA) bench/instructions.lua $(if $(RECORD),record)
+
+bench-tunnel: ## examples/tunnel.lua beside socat's DTLS, measured by iperf3
+	@.ci/setup demo bench
+	@$(MAKE) all
+	@$(CHECKOUT) $(LUA) bench/tunnel.lua
 
 soak: MINUTES ?= 10
 soak: ready ## two servers and hundreds of clients over a bad network for MINUTES; what they used must come back

@@ -1,13 +1,15 @@
--- UDP through DTLS: what an application sends to the near end comes out at the far end, and the answers come back.
+-- UDP and TCP through DTLS: what an application sends to the near end comes out at the far end, and the answers come back.
 --   luvit tunnel.lua far  SECRET port targetHost targetPort        talks to the target for its near ends
---   luvit tunnel.lua near SECRET port farHost farPort [seconds]    takes the application's datagrams
+--   luvit tunnel.lua near SECRET port farHost farPort [seconds]    takes the application's datagrams and TCP connections
 -- SECRET is a key in hexadecimal. Hosts are addresses; port 0 is any free one. The near end connects again when nothing
--- has come back for so many seconds (5 by default). luajit works as well.
+-- has come back for so many seconds (5 by default). luajit works as well. TCP's streams are in tunnel_streams.lua.
 
 local dtls = require 'dtls'
 
 local luvit = rawget(_G, 'args')
 local uv = require(luvit and 'uv' or 'luv')
+if not luvit then package.path = (arg[0]:match '^.*/' or './') .. '?.lua;' .. package.path end
+local streams = require(luvit and './tunnel_streams' or 'tunnel_streams')
 local role, secret, port, host, hostPort, seconds = unpack(luvit or arg, luvit and 2 or 1)
 
 local function check(value, err)
@@ -22,33 +24,56 @@ io.stdout:setvbuf 'line'
 local key = secret:gsub('%x%x', function(byte) return string.char(tonumber(byte, 16)) end)
 local patience = tonumber(seconds or 5) * 1000
 
--- The first byte of a message. UDP does not say that a peer has gone; a PONG that stays away does.
-local PING, PONG, DATA = '\0', '\1', '\2'
+-- A message is a datagram of the application as it is, unless it begins with this byte; what does so itself gets ESCAPE in front.
+-- UDP does not say that a peer has gone; a PONG that stays away does.
+local MARK, ESCAPE, PING, PONG = 255, '\255\0', '\255\1', '\255\2'
 
--- Joins an open association and a UDP socket. `write` sends a datagram to whoever the last one of the socket came from.
-local function join(conn, udp, write)
-  local back, kept
-  local function received(err, data, from)
+-- Joins an open association, a UDP socket and TCP connections. `write` sends a datagram to whoever the last one of the socket came
+-- from; `connect` is for streams.new. What comes from the socket in one turn of the event loop is sent together.
+local function join(conn, udp, write, connect)
+  local mux, turn_end = streams.new(conn, connect), uv.new_check()
+  local back, received
+  local batch = {}
+  local function flush()
+    turn_end:stop()
+    local list = batch
+    batch = {}
+    while list[1] do
+      local ok, why, sent = conn:send(list)
+      if ok then return end
+      if why.code == 'EAGAIN' or why.code == 'ENOBUFS' then
+        batch = { unpack(list, sent + 1) }
+        return udp:recv_stop() -- until there is room again, the kernel keeps what comes
+      end
+      print('dropped: ' .. why.message)
+      list = { unpack(list, sent + 2) }
+    end
+  end
+  function received(err, data, from)
     if err or not data then return end
     back = from or back
-    local ok, why = conn:send(DATA .. data)
-    if ok then return end
-    if why.code ~= 'EAGAIN' and why.code ~= 'ENOBUFS' then return print('dropped: ' .. why.message) end
-    udp:recv_stop() -- until there is room again, the kernel keeps what comes
-    kept = data
+    if not batch[1] then turn_end:start(flush) end
+    local first = data:byte()
+    batch[#batch + 1] = (first == MARK or not first) and ESCAPE .. data or data
   end
   conn:on('drain', function()
-    local data = kept
-    kept = nil
     udp:recv_start(received)
-    if data then received(nil, data) end
+    flush()
+    mux:drained()
   end)
   conn:on('message', function(message)
-    local kind = message:sub(1, 1)
-    if kind == PING then conn:send(PONG) end
-    if kind == DATA then write(message:sub(2), back) end
+    if message:byte() ~= MARK then return write(message, back) end
+    local kind = message:sub(1, 2)
+    if kind == ESCAPE then return write(message:sub(3), back) end
+    if kind == PING then return conn:send(PONG) end
+    mux:received_untrusted(message)
+  end)
+  conn:on('close', function()
+    turn_end:close()
+    mux:close()
   end)
   udp:recv_start(received)
+  return mux
 end
 
 local function far()
@@ -56,7 +81,11 @@ local function far()
   server:on('connection', function(conn)
     local udp = uv.new_udp()
     check(udp:connect(host, tonumber(hostPort))) -- nobody else is heard
-    join(conn, udp, function(data) udp:try_send(data, nil, nil) end)
+    join(conn, udp, function(data) udp:try_send(data, nil, nil) end, function(connected)
+      local tcp = uv.new_tcp()
+      tcp:connect(host, tonumber(hostPort), connected)
+      return tcp
+    end)
     conn:on('receiveTimeout', function() conn:close() end)
     conn:on('error', function(err) print('lost: ' .. err.message) end)
     conn:on('close', function() udp:close() end)
@@ -65,10 +94,31 @@ local function far()
   print('far end on port ' .. server:address().port)
 end
 
-local function near()
-  local udp, pings = uv.new_udp(), uv.new_timer()
+-- A UDP socket and a TCP server on the same port.
+local function open(accept)
+  local udp, tcp = uv.new_udp(), uv.new_tcp()
   check(udp:bind('127.0.0.1', tonumber(port)))
-  print('near end on port ' .. udp:getsockname().port)
+  local address = udp:getsockname()
+  tcp:bind(address.ip, address.port)
+  local ok, err = tcp:listen(128, function()
+    local client = uv.new_tcp()
+    tcp:accept(client)
+    accept(client)
+  end)
+  if ok then return udp, address.port end
+  check(port == '0', err)
+  udp:close()
+  tcp:close()
+  return open(accept) -- another free one
+end
+
+local function near()
+  local mux -- of the association, while it is open
+  local udp, own = open(function(client)
+    if mux then mux:open(client) else client:close() end
+  end)
+  local pings = uv.new_timer()
+  print('near end on port ' .. own)
 
   local function connect()
     local conn = check(dtls.connect {
@@ -77,7 +127,7 @@ local function near()
     })
     conn:on('connection', function()
       print('connected')
-      join(conn, udp, function(data, back)
+      mux = join(conn, udp, function(data, back)
         if back then udp:try_send(data, back.ip, back.port) end
       end)
       pings:start(0, math.ceil(patience / 3), function() conn:send(PING) end)
@@ -85,6 +135,7 @@ local function near()
     conn:on('receiveTimeout', function() conn:destroy 'the far end is silent' end)
     conn:on('error', function(err) print('not connected: ' .. err.message) end)
     conn:on('close', function()
+      mux = nil
       udp:recv_stop()
       pings:start(500, 0, connect)
     end)

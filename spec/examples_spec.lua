@@ -16,6 +16,7 @@ local build = assert(uv.fs_realpath(os.getenv 'DTLS_BUILD' or 'build'))
 local scripts = {
   'demo.lua', 'echo_server.lua', 'echo_client.lua', 'psk_server.lua', 'dtlscat.lua', 'coap_gateway.lua', 'tunnel.lua', 'syslog.lua',
   'game_server.lua', 'webrtc_pair.lua', 'coroutine.lua', 'fleet.lua', 'fleet_worker.lua', 'coap.lua', 'coap_client.lua',
+  'tunnel_streams.lua',
 }
 local variants = { shared = build, static = build .. '/static' }
 
@@ -176,6 +177,43 @@ local function socket()
     end,
     close = function() udp:close() end,
   }
+end
+
+local SECRET = '00112233445566778899aabbccddeeff'
+
+-- A TCP server of this process; each connection that it takes is in `taken`, with what it has received, and whether that has ended.
+local function tcpServer()
+  local server = { tcp = uv.new_tcp(), taken = {} }
+  assert(server.tcp:bind('127.0.0.1', 0))
+  server.port = server.tcp:getsockname().port
+  assert(server.tcp:listen(16, function()
+    local tcp = uv.new_tcp()
+    server.tcp:accept(tcp)
+    server.taken[#server.taken + 1] = { tcp = tcp, pieces = {} }
+  end))
+  function server.nextOne()
+    local one = loop.till(function() return table.remove(server.taken, 1) end, 'a TCP connection')
+    return one
+  end
+  return server
+end
+
+-- Reads from a TCP connection from now on: `pieces`, and `ended` (true or an error).
+local function reads(one)
+  one.tcp:read_start(function(err, data)
+    if data then one.pieces[#one.pieces + 1] = data else one.ended = err or true end
+  end)
+  function one.all()
+    loop.till(function() return one.ended end, 'the end of a TCP connection', 30000)
+    return table.concat(one.pieces), one.ended
+  end
+  return one
+end
+
+local function tcpClient(port)
+  local one = { tcp = uv.new_tcp(), pieces = {} }
+  assert.is_nil((loop.call(function(done) one.tcp:connect('127.0.0.1', port, done) end, 'a TCP connection')))
+  return one
 end
 
 -- Two peers of webrtc_pair whose offer is answered, before the answer has come back; and the fingerprint that the answer printed.
@@ -388,11 +426,10 @@ describe('the examples:', function()
 
       it('tunnel: carries datagrams both ways, and connects again after its far end was killed', test(function()
         local target, app = socket(), socket()
-        local secret = '00112233445566778899aabbccddeeff'
-        local function startFar(port) return run[here]('tunnel.lua', 'far', secret, port, '127.0.0.1', tostring(target.port)) end
+        local function startFar(port) return run[here]('tunnel.lua', 'far', SECRET, port, '127.0.0.1', tostring(target.port)) end
         local far = startFar '0'
         local port = far:expect 'far end on port (%d+)\n'
-        local near = run[there]('tunnel.lua', 'near', secret, '0', '127.0.0.1', port, tostring(loop.patience))
+        local near = run[there]('tunnel.lua', 'near', SECRET, '0', '127.0.0.1', port, tostring(loop.patience))
         local entry = tonumber(near:expect 'near end on port (%d+)\n')
         near:expect '\nconnected\n'
         local function roundTrip(text)
@@ -404,8 +441,10 @@ describe('the examples:', function()
         end
         roundTrip 'one'
         roundTrip 'two'
+        roundTrip '\255\1' -- no byte means anything to the tunnel, nor does an empty datagram
+        roundTrip '\255'
         app:send(('x'):rep(1300), entry)
-        near:expect 'dropped: a message of 1301 bytes does not fit: the limit is %d+\n'
+        near:expect 'dropped: a message of 1300 bytes does not fit: the limit is %d+\n'
         far:kill()
         near:expect 'not connected: the far end is silent\n'
         far = startFar(port)
@@ -736,6 +775,132 @@ describe('the examples:', function()
     assert.equal('2.01\n', child.output.stdout)
     assert.equal(1, lost)
     pair.close(middle)
+  end))
+
+  -- Both ends of a tunnel to a TCP server, with a proxy between them whose filter may be given; the port of the near end.
+  local function tunnel(here, there, target, filter)
+    local far = run[here]('tunnel.lua', 'far', SECRET, '0', '127.0.0.1', tostring(target))
+    local farPort = tonumber(far:expect 'far end on port (%d+)\n')
+    local between = proxy.new({ ip = '127.0.0.1', port = farPort }, { filter = filter, records = false })
+    local near = run[there]('tunnel.lua', 'near', SECRET, '0', '127.0.0.1', tostring(between.port), '60')
+    return tonumber(near:expect 'near end on port (%d+)\nconnected\n'), far, near, between
+  end
+
+  local function noise(bytes, seed)
+    local random, list = proxy.random(seed), {}
+    for i = 1, bytes / 4 do list[i] = ('%04x'):format(math.floor(random() * 65536)) end
+    return table.concat(list)
+  end
+
+  for name, filter in pairs {
+    ['through a good network'] = function() end,
+    ['through a network that loses, doubles, delays and spoils datagrams'] = function()
+      local random = proxy.random(7)
+      return function(_, index, data)
+        if index < 10 then return data end -- the handshake
+        local chance = random()
+        if chance < 0.03 then return nil end
+        if chance < 0.06 then return { data, data } end
+        if chance < 0.10 then return { { data = data, delay = 20 } } end
+        if chance < 0.12 then return data:sub(1, -2) .. string.char((data:byte(-1) + 1) % 256) end
+        return data
+      end
+    end,
+  } do
+    it('tunnel carries TCP connections both ways to their ends ' .. name, test(function()
+      local server = tcpServer()
+      local port, far, near, between = tunnel('luajit, shared', 'luvit, static', server.port, filter())
+      local up, down = {}, {}
+      for i = 1, 3 do up[i], down[i] = noise(100000, i), noise(80000, 10 + i) end
+      local clients, servers = {}, {}
+      for i = 1, 3 do
+        clients[i] = reads(tcpClient(port))
+        clients[i].tcp:write(up[i])
+        clients[i].tcp:shutdown() -- and goes on to read
+      end
+      for i = 1, 3 do servers[i] = reads(server.nextOne()) end
+      for i = 1, 3 do
+        local text, ended = servers[i].all()
+        local which
+        for j = 1, 3 do which = text == up[j] and j or which end
+        assert.truthy(which, ('%d: %d bytes'):format(i, #text))
+        assert.is_true(ended)
+        servers[i].tcp:write(down[which])
+        servers[i].tcp:shutdown()
+      end
+      for i = 1, 3 do
+        local text, ended = clients[i].all()
+        assert.is_true(text == down[i], #text)
+        assert.is_true(ended)
+        pair.close(clients[i].tcp, servers[i].tcp)
+      end
+      assert.is_nil((near:printed 'dropped'))
+      assert.equal('', far.output.stderr .. near.output.stderr)
+      pair.close(server.tcp, between)
+    end))
+  end
+
+  it('tunnel reads no more from a TCP connection than a slow reader takes', test(function()
+    local server = tcpServer()
+    local port, _, _, between = tunnel('luajit, shared', 'luajit, shared', server.port)
+    local client = tcpClient(port)
+    local chunk, written, waits = ('x'):rep(65536), 0, false
+    local function more()
+      waits = false
+      repeat
+        written = written + #chunk
+        client.tcp:write(chunk, more)
+      until client.tcp:get_write_queue_size() > 0 or written > 16 * 2 ^ 20
+      waits = true
+    end
+    client.tcp:write(chunk, function() end)
+    local slow = server.nextOne()
+    more()
+    local before
+    repeat -- until nothing moves for as long as a round trip takes a hundred times
+      before = written
+      local pause = uv.new_timer()
+      loop.call(function(done) pause:start(300, 0, done) end)
+      pause:close()
+    until written == before
+    assert.is_true(waits and written < 12 * 2 ^ 20, written)
+    reads(slow)
+    loop.till(function() return written > 16 * 2 ^ 20 end, 'the rest', 30000)
+    pair.close(client.tcp, slow.tcp, server.tcp, between)
+  end))
+
+  it('tunnel ends a TCP connection when the target refuses it, breaks it, or the association has ended', test(function()
+    local server = tcpServer()
+    local port, far, near, between = tunnel('luajit, shared', 'luajit, shared', server.port)
+    local client = reads(tcpClient(port))
+    client.tcp:write 'one'
+    local one = reads(server.nextOne())
+    loop.till(function() return one.pieces[1] end, 'what was sent')
+    loop.call(function(done) one.tcp:close_reset(done) end)
+    client.all()
+    pair.close(client.tcp)
+
+    client = reads(tcpClient(port))
+    one = reads(server.nextOne())
+    loop.call(function(done) client.tcp:close_reset(done) end)
+    one.all()
+    pair.close(one.tcp)
+
+    client = reads(tcpClient(port))
+    client.tcp:write 'three'
+    one = reads(server.nextOne())
+    far.handle:kill 'sigkill'
+    near.handle:kill 'sigkill'
+    client.all()
+    one.all()
+    pair.close(client.tcp, one.tcp, server.tcp, between)
+
+    far = run['luajit, shared']('tunnel.lua', 'far', SECRET, '0', '127.0.0.1', tostring(server.port))
+    near = run['luajit, shared']('tunnel.lua', 'near', SECRET, '0', '127.0.0.1', far:expect 'far end on port (%d+)\n', '60')
+    client = reads(tcpClient(tonumber(near:expect 'near end on port (%d+)\nconnected\n')))
+    client.tcp:write 'refused'
+    client.all()
+    pair.close(client.tcp)
   end))
 
   it('tunnel keeps datagrams that its socket has no room for, and sends them after drain', test(function()
