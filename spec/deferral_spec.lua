@@ -1,5 +1,6 @@
---- What connections of a shared socket send during a turn of the event loop leaves together when the turn ends.
+--- What connections send during a turn of the event loop leaves together when the turn ends.
 
+local pair = require 'spec.support.pair'
 local child = require('spec.support.faults').child
 
 -- For the processes below: a server and clients, and what each client must get.
@@ -14,7 +15,7 @@ local prelude = [[
   local Trial = {}
   Trial.__index = Trial
   local function new(count)
-    local self = setmetatable({ server = pair.listening { demux = 'shared' }, clients = {}, accepted = {}, got = {}, sent = {} }, Trial)
+    local self = setmetatable({ server = pair.listening { demux = DEMUX, recvBufferSize = 2 ^ 20 }, clients = {}, accepted = {}, got = {}, sent = {} }, Trial)
     for i = 1, count do
       self.clients[i], self.accepted[i] = pair.open(self.server)
       self.got[i], self.sent[i] = {}, {}
@@ -48,12 +49,14 @@ local prelude = [[
 ]]
 
 local function trial(name, body)
-  it(name, function()
-    child(function(before, code)
-      local made = ' return { new = new, fault = fault, loop = loop, pair = pair, cuts = cuts, mmsg = platform.mmsg }'
-      local run = assert(loadstring(before .. made))()
-      run.loop.run(function() assert(loadstring(code))(run) end)()
-    end, prelude, string.dump(body))
+  pair.eachStrategy(function(demux)
+    it(name, function()
+      child(function(before, code)
+        local made = ' return { new = new, fault = fault, loop = loop, pair = pair, cuts = cuts, mmsg = platform.mmsg }'
+        local run = assert(loadstring(before .. made))()
+        run.loop.run(function() assert(loadstring(code))(run) end)()
+      end, ("local DEMUX = '%s'\n"):format(demux) .. prelude, string.dump(body))
+    end)
   end)
 end
 
@@ -76,7 +79,6 @@ describe('messages that a server sends in one turn', function()
     for _ = 1, 3 do
       all:burst(20)
       all:check()
-      -- those of the first sendmmsg
       assert(run.fault.calls 'segments' == (run.cuts and 3 or 0), run.fault.calls 'segments')
     end
     assert(not next(all:drops()))
@@ -217,6 +219,59 @@ describe('messages that a listener sends', function()
     all.clients[1]:send 'more'
     run.loop.till(function() return answered end, 'the answer')
     all:check()
+    all:close()
+  end)
+end)
+
+describe('messages that a client sends in one turn', function()
+  trial('leave by a few system calls, whole, once and in order, before its close_notify', function(run)
+    local all = run.new(1)
+    local got, sent, ended = {}, {}, run.pair.record(all.accepted[1], 'close')
+    all.accepted[1]:on('message', function(data) table.insert(got, data) end)
+    run.fault.set 'send'
+    for n = 1, 200 do
+      sent[n] = ('%d '):format(n) .. ('x'):rep(n % 7 == 0 and n or 50)
+      assert(all.clients[1]:send(sent[n]))
+    end
+    all.clients[1]:close()
+    ended.wait 'close'
+    assert(run.fault.calls 'send' < 20, run.fault.calls 'send')
+    assert(table.concat(got, ',') == table.concat(sent, ','))
+    all:close()
+  end)
+
+  trial('wait, are refused with EAGAIN when too many wait, and drain follows', function(run)
+    local all = run.new(1)
+    local got, sent, client = {}, {}, all.clients[1]
+    local heard = run.pair.record(client, 'drain')
+    all.accepted[1]:on('message', function(data) table.insert(got, data) end)
+    assert(client:send 'number 0')
+    sent[1] = 'number 0'
+    run.fault.set('send', 1, 1e6, 'EAGAIN')
+    local ok, err
+    repeat
+      ok, err = client:send('number ' .. #sent)
+      if ok then table.insert(sent, 'number ' .. #sent) end
+    until not ok or #sent > 2000
+    assert(#sent < 2000 and err.code == 'EAGAIN')
+    run.fault.set 'send'
+    heard.wait 'drain'
+    assert(client:send 'after')
+    table.insert(sent, 'after')
+    run.loop.till(function() return #got == #sent end, 'all messages')
+    assert(table.concat(got, ',') == table.concat(sent, ','))
+    all:close()
+  end)
+
+  trial('leave, although ICMP has told of an earlier one', function(run)
+    local all = run.new(1)
+    local got, client = {}, all.clients[1]
+    all.accepted[1]:on('message', function(data) table.insert(got, data) end)
+    client:send '1'
+    run.fault.set('send', 1, 1, 'ECONNREFUSED')
+    for n = 2, 9 do client:send(tostring(n)) end
+    run.loop.till(function() return #got == 9 end, 'all messages')
+    assert(client:stats().drops.ECONNREFUSED == 1)
     all:close()
   end)
 end)

@@ -107,6 +107,7 @@ function Client:_open(address)
     take_others = conn:_wantsOthers(),
   })
   if not association then return nil, err end
+  association:set_owner(conn)
   conn:_begin(association)
   if not conn:_has(association) then return true end -- it has failed, and another address may be tried already
   local ok

@@ -5,6 +5,7 @@ local uv = require 'dtls.uv'
 local arguments = require 'dtls.arguments'
 local callbacks = require 'dtls.callbacks'
 local core = require 'dtls.core'
+local deferral = require 'dtls.deferral'
 local Emitter = require 'dtls.emitter'
 local handle = require 'dtls.handle'
 local info = require 'dtls.info'
@@ -69,6 +70,7 @@ function Connection.new(made, settings, server, client)
   self.extendedMasterSecret = false
   self._closing = 0 -- handles that are being closed
   self._timer = uv.new_timer()
+  deferral.join()
   self._createdAt = now()
   self._deadline = self._createdAt + settings.handshakeTimeout
   self._onTimer = function() self:_timedOut() end
@@ -133,11 +135,13 @@ local function on_ready(watch, failed, events)
   local self = watch.connection
   local writable = not failed and events:find('w', 1, true)
   if writable then watch.start 'rp' end
+  deferral.enter()
   if self._state == 'open' then self:_received(self._association:read()) else self:_serve() end
+  deferral.finish()
   if self._server then self._server:_dispatchPending() end
   -- Where a pending socket error is no event of its own it fails the poll, which libuv then stops; reading has cleared it.
   if failed then watch.start() end
-  if writable then self:_drained() end
+  if writable then self:_makeRoom() end
 end
 
 --- Starts to read a descriptor.
@@ -339,6 +343,7 @@ function Connection:_received(message, more)
     self:fire('message', message)
     if self._state ~= 'open' or not more and not self._watch then return end
     message, more = association:read()
+    if message then deferral.more() end
   end
   if more == 'closed' then
     association:shutdown()
@@ -437,6 +442,7 @@ function Connection:_finish(err)
   if not opened and err and err.code == 'ERR_DTLS_CERTIFICATE' then self.authorizationError = err.reason end
   if self._overrides then self._overrides:close() end
   self:_letGo()
+  deferral.leave()
   self:_close(self._timer)
   if self._server then self._server:_lost(self, opened, err) end
 end
@@ -501,7 +507,7 @@ local function write(self, data)
   end
   local ok, err, fatal = self._association:write(data, self._settings.allowFragments)
   if not ok then return nil, err, fatal end
-  if self._server then self._server:_sent() end
+  deferral.sent()
   self._sentAt = now()
   if self._silence then self._silence:spoke(self._sentAt) end
   return ok
@@ -518,7 +524,7 @@ end
 
 -- The messages of a list, until one cannot be sent.
 local function write_all(self, list)
-  if self._server and list[2] then self._server:_sendsMore() end
+  if list[2] then deferral.more() end
   local sent = 0
   for _, data in ipairs(list) do
     local ok, err, fatal = write(self, data)
@@ -528,8 +534,8 @@ local function write_all(self, list)
   return true
 end
 
---- Sends one message as one datagram, or each message of a list. On a shared socket of a server, what follows the first messages
---- of a turn of the event loop leaves together when the turn ends; a failure then is counted in stats().drops.
+--- Sends one message as one datagram, or each message of a list. What follows the first messages of a turn of the event loop leaves
+--- together when the turn ends; a failure then is counted in stats().drops.
 ---@param data string|string[]
 ---@param callback fun(err: dtls.Error?)? called on a later tick with what is also returned
 ---@return true? ok the system has taken the datagram, or takes it when the turn of the loop ends
@@ -551,18 +557,33 @@ function Connection:send(data, callback)
   return ok, err, sent
 end
 
---- Whether its socket has had no room for a datagram, and `drain` is to come.
+--- Whether its socket has had no room for a datagram: 'waiting', or 'told' when `drain` is to come.
 function Connection:_isFull() return self._full end
 
+--- Its socket takes no datagrams at the moment, and some wait for it.
+function Connection:_awaitRoom()
+  if not self._watch then return self._server and self._server:_awaitRoom() end
+  self._full = self._full or 'waiting'
+  self._watch.start()
+end
+
+-- `send` has told that the socket takes no more.
 function Connection:_awaitDrain()
-  if self._full then return end
-  self._full = true
+  if self._full == 'told' then return end
+  self._full = 'told'
   if self._watch then self._watch.start() elseif self._server then self._server:_awaitDrain(self) end
+end
+
+-- The socket of its own takes datagrams: those that wait for it first.
+function Connection:_makeRoom()
+  local full = self._full
+  self._full = nil
+  deferral.flush()
+  if self._full then self._full = full elseif full == 'told' then self:_drained() end
 end
 
 --- The socket takes datagrams again.
 function Connection:_drained()
-  if not self._full then return end
   self._full = nil
   if self._state ~= 'closed' then self:fire('drain') end
 end

@@ -1,69 +1,64 @@
---- What connections send through a server's socket during one turn of the event loop leaves together when the turn ends: it
---- costs the kernel a fraction of what each datagram alone costs. What a turn sends first leaves at once.
+--- What connections send during one turn of the event loop leaves together when the turn ends: it costs the kernel a fraction of
+--- what each datagram alone costs. What a turn sends first leaves at once. One deferral serves all connections of the loop.
 
 local uv = require 'dtls.uv'
+local core = require 'dtls.core'
 local handle = require 'dtls.handle'
-
----@class dtls.Deferral
----@field private _endpoint userdata
----@field private _onFull fun() called when the socket takes no more
----@field private _prepare userdata libuv runs it before it waits
----@field private _began boolean? something is deferred
----@field private _sent integer? while the server takes datagrams: how many messages have been sent meanwhile
-local Deferral = {}
-Deferral.__index = Deferral
 
 local deferral = {}
 
---- For an endpoint with a shared socket.
----@param endpoint userdata
----@param on_full fun() the socket takes no more: call `flush` when it can be written to
----@return dtls.Deferral
-function deferral.new(endpoint, on_full)
-  local self = setmetatable({ _endpoint = endpoint, _onFull = on_full, _prepare = uv.new_prepare() }, Deferral)
-  self._onPrepare = function() self:finish() end
-  return self
-end
+local users = 0 -- connections that may send
+local prepare -- libuv runs it before it waits
+local began -- something is deferred
+local sent -- while datagrams are taken: how many messages have been sent meanwhile
 
--- A loop that runs inside a listener, or the next turn of this one, ends it at the latest.
-local function begin(self)
-  if self._began or self._prepare:is_closing() then return end
-  self._began = true
-  self._endpoint:defer()
-  self._prepare:start(self._onPrepare)
-end
-
---- The server takes datagrams, until `finish`.
-function Deferral:enter() self._sent = 0 end
-
---- Several datagrams come or go: what is sent from now on can leave together.
-function Deferral:more() begin(self) end
-
---- A message was sent.
-function Deferral:sent()
-  if self._began then return end
-  local sent = self._sent
-  if sent == 0 then self._sent = 1 else begin(self) end
+--- Sends what waits; connections whose sockets take no more watch them until they do.
+function deferral.flush()
+  local blocked = core.flush()
+  if not blocked then return end
+  for _, conn in ipairs(blocked) do conn:_awaitRoom() end
 end
 
 --- The turn ends.
-function Deferral:finish()
-  self._sent = nil
-  if not self._began then return end
-  self._began = nil
-  handle.stop(self._prepare)
-  if not self:flush() then self._onFull() end
+local function finish()
+  sent = nil
+  if not began then return end
+  began = nil
+  handle.stop(prepare)
+  deferral.flush()
+end
+deferral.finish = finish
+
+-- A loop that runs inside a listener, or the next turn of this one, ends it at the latest.
+local function begin()
+  if began then return end
+  if not prepare or prepare:is_closing() then prepare = uv.new_prepare() end
+  began = true
+  core.defer()
+  prepare:start(finish)
 end
 
---- Whether all that was deferred has left.
----@return boolean
-function Deferral:flush() return self._endpoint:flush() end
+--- There is another connection, until it calls `leave`.
+function deferral.join() users = users + 1 end
 
---- The endpoint is closed.
----@param callback fun()
-function Deferral:close(callback)
-  self._began = true -- nothing is deferred any more
-  handle.close(self._prepare, callback)
+function deferral.leave()
+  users = users - 1
+  if users > 0 or not prepare then return end
+  finish()
+  handle.close(prepare)
+  prepare = nil
+end
+
+--- Datagrams are taken, until `finish`.
+function deferral.enter() sent = 0 end
+
+--- Several datagrams come or go: what is sent from now on can leave together.
+deferral.more = begin
+
+--- A message was sent.
+function deferral.sent()
+  if began then return end
+  if sent == 0 then sent = 1 else begin() end
 end
 
 return deferral

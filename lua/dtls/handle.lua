@@ -5,9 +5,9 @@ local tick = require 'dtls.tick'
 
 local handle = {}
 
---- Closes it, unless it is closed; calls back on a later tick in either case.
+--- Closes it, unless it is closed; calls back on a later tick in either case, if there is a callback.
 function handle.close(any, callback)
-  if any:is_closing() then tick(callback) else any:close(callback) end
+  if not any:is_closing() then any:close(callback) elseif callback then tick(callback) end
 end
 
 --- Calls back at these events of the poll's descriptor.

@@ -108,17 +108,12 @@ function Server:_start(udp)
     return nil, socket.failure('cannot watch the socket', message, name)
   end
   self._endpoint, self._poll = endpoint, poll
-  if (own.demux or DEFAULT_DEMUX) == 'shared' then
-    self._deferral = deferral.new(endpoint, function() self:_awaitRoom() end)
-  end
   self:_askForDatagrams()
   local function ready(failed, events)
-    local full = self._full
-    local drained = full and not failed and events:find('w', 1, true) and (not self._deferral or self._deferral:flush())
-    if drained then self._full = nil end
+    local drained = self._full and not failed and events:find('w', 1, true) and self:_makeRoom() or {}
     self:_dispatch()
     if failed then handle.start(poll, self._awaits, ready) end
-    for conn in pairs(drained and full or {}) do conn:_drained() end
+    for conn in pairs(drained) do conn:_drained() end
   end
   self._ready = ready
   self:_await 'rp'
@@ -181,13 +176,13 @@ end
 
 --- Every datagram that no peer socket took, as many as a turn may have.
 function Server:_dispatch()
-  local endpoint, deferred, taken = self._endpoint, self._deferral, 0
+  local endpoint, taken = self._endpoint, 0
   if endpoint then endpoint:turn(DISPATCH_BUDGET) end
-  if deferred then deferred:enter() end
+  deferral.enter()
   while endpoint and self._endpoint == endpoint do
     local kind, subject, known, address = endpoint:next()
     taken = taken + 1
-    if taken == 2 and kind and deferred then deferred:more() end
+    if taken == 2 and kind then deferral.more() end
     if kind == 'read' then
       subject:_received(known, address)
     elseif kind == 'handshake' then
@@ -197,7 +192,7 @@ function Server:_dispatch()
     elseif kind == 'datagram' then
       (subject or self):_datagram(known, address)
     else
-      if deferred then deferred:finish() end
+      deferral.finish()
       -- What is left in the core no datagram announces; that the socket can be written to does.
       return self:_await((self._full or endpoint:pending()) and 'rwp' or 'rp')
     end
@@ -214,7 +209,16 @@ function Server:_awaitPending()
   if self._endpoint and self._endpoint:pending() then self:_await 'rwp' end
 end
 
--- The socket takes no datagrams at the moment.
+-- The socket takes datagrams: those that wait for it first. Returns the connections that want to know, if it still takes some then.
+function Server:_makeRoom()
+  local full = self._full
+  self._full = nil
+  deferral.flush()
+  if not self._full then return full end
+  self._full = full
+end
+
+--- The socket takes no datagrams at the moment, and some wait for it.
 function Server:_awaitRoom()
   if not self._endpoint then return end
   self._full = self._full or {}
@@ -225,16 +229,6 @@ end
 function Server:_awaitDrain(conn)
   self:_awaitRoom()
   if self._full then self._full[conn] = true end
-end
-
---- A connection sends several messages.
-function Server:_sendsMore()
-  if self._deferral then self._deferral:more() end
-end
-
---- A connection has sent a message.
-function Server:_sent()
-  if self._deferral then self._deferral:sent() end
 end
 
 -- A peer proved its address with a cookie. Over the limits: silence.
@@ -377,13 +371,12 @@ function Server:_stop(each)
   handle.stop(self._poll) -- before its descriptor goes
   self._endpoint:close()
   self._endpoint = nil
-  self._handles = self._deferral and 2 or 1
+  self._handles = 1
   local function closed()
     self._handles = self._handles - 1
     self:_closedAll()
   end
   handle.close(self._poll, closed)
-  if self._deferral then self._deferral:close(closed) end
   if self._ownsUdp then
     self._handles = self._handles + 1
     handle.close(self._udp, closed)

@@ -29,7 +29,7 @@ end
 
 --- The numbers of the errors that system calls are made to fail with.
 faults.errors = {
-  EPERM = 1, EINTR = 4, EAGAIN = 11, ENOMEM = 12, EACCES = 13, ENODEV = 19, EINVAL = 22, ENFILE = 23, EMFILE = 24, EMSGSIZE = 90,
+  EPERM = 1, EINTR = 4, EIO = 5, EAGAIN = 11, ENOMEM = 12, EACCES = 13, ENODEV = 19, EINVAL = 22, ENFILE = 23, EMFILE = 24, EMSGSIZE = 90,
   EADDRINUSE = 98, EADDRNOTAVAIL = 99, ENETDOWN = 100, ENETUNREACH = 101, ENOBUFS = 105, ECONNREFUSED = 111, EHOSTUNREACH = 113,
 }
 
@@ -58,7 +58,7 @@ end
 --- 'connect', 'getsockopt', 'setsockopt', 'memory'. None without `count`; they are counted from here on in any case.
 ---@param code string?
 function faults.set(kind, first, count, code)
-  faults.C.faults_set(kind, first or 0, count or 0, faults.errors[code] or 0)
+  faults.C.faults_set(kind, first or 0, count or 0, code and assert(faults.errors[code], code) or 0)
 end
 
 --- How many calls of a kind there were since `set`; 'turn' are those of the event loop.

@@ -54,6 +54,7 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
     a->endpoint = ep;
     a->number = ++ep->associations;
     ep->refs++;
+    dtls_deferral_join(ep->deferral, a);
     a->asks_hello = ep->options.asks_hello;
     a->peer.stores_sessions = ep->options.stores_sessions;
     if (a->peer.stores_sessions) SSL_set_options(a->ssl, SSL_OP_NO_TICKET);
@@ -70,7 +71,6 @@ fail:
 void dtls_association_free(dtls_association *a) {
   if (!a) return;
   dtls_path_detach(a);
-  dtls_deferral_forget(a);
   dtls_footprint_forget(a);
   if (a->endpoint) {
     if (a->endpoint->current.reader == a) a->endpoint->current.reader = NULL;
@@ -82,6 +82,7 @@ void dtls_association_free(dtls_association *a) {
   dtls_peer_free(&a->peer);
   SSL_free(a->ssl);
   SSL_SESSION_free(a->offered);
+  dtls_deferral_unref(a->output.deferral);
   OPENSSL_free(a);
 }
 

@@ -225,7 +225,11 @@ static ssize_t put_again(dtls_association *a, const char *data, size_t size, int
 /* One datagram, now or at the end of the turn. False: it did not leave, errno says why; earlier: ICMP had said so before. */
 static bool depart(dtls_association *a, const char *data, size_t size, int *earlier) {
   *earlier = 0;
-  if (dtls_deferral_applies(a)) return dtls_deferral_add(a, data, size);
+  if (dtls_deferral_take(a, data, size)) return true;
+  if (dtls_deferral_holds(a)) {
+    errno = EAGAIN; /* what is sent now would come before it */
+    return false;
+  }
   if (put_again(a, data, size, earlier) < 0) return false;
   dtls_association_count_out(a, size);
   return true;

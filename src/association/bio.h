@@ -29,7 +29,8 @@ typedef struct {
   bool rehearses;        /* the cookie exchange: what libssl writes is not sent (listener.c) */
   bool silent;           /* nothing is sent until the peer goes on with this handshake (dtls_path_silence) */
   int write_error;       /* errno of the last datagram that did not leave */
-  dtls_sender sender;    /* of the outbox of its endpoint */
+  dtls_deferral *deferral;
+  dtls_sender sender; /* of the deferral's outbox */
 } dtls_output;
 
 BIO *dtls_bio_new(dtls_association *a);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "association/association.h"
+#include "association/deferral.h"
 #include "association/endpoint.h"
 #include "identity/session.h"
 #include "identity/verify.h"
@@ -47,7 +48,8 @@ static dtls_path *open_path(dtls_association *a, int fd, bool owns_fd, const dtl
   return NULL;
 }
 
-dtls_association *dtls_client_new(SSL_CTX *ctx, int fd, const dtls_client_options *o, dtls_failure *f) {
+dtls_association *dtls_client_new(SSL_CTX *ctx, int fd, const dtls_client_options *o, dtls_deferral *deferral,
+                                  dtls_failure *f) {
   dtls_address local, peer;
   bool is_connected = dtls_udp_local(fd, &local) && dtls_udp_peer(fd, &peer);
   if (!is_connected || (o->duplicate && (fd = dtls_udp_duplicate(fd)) < 0)) {
@@ -61,6 +63,7 @@ dtls_association *dtls_client_new(SSL_CTX *ctx, int fd, const dtls_client_option
   dtls_path *path = a ? open_path(a, fd, o->duplicate, &local, &peer) : NULL;
   if (path) {
     a->others.wanted = o->takes_others;
+    dtls_deferral_join(deferral, a);
     dtls_path_attach(path, a);
     empty_socket_untrusted(a);
     if (prepare(a, o)) return a;

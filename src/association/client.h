@@ -23,6 +23,7 @@ typedef struct {
 } dtls_client_options;
 
 /* fd: a connected UDP socket, which stays the caller's. NULL: failure. */
-dtls_association *dtls_client_new(SSL_CTX *ctx, int fd, const dtls_client_options *o, dtls_failure *f);
+dtls_association *dtls_client_new(SSL_CTX *ctx, int fd, const dtls_client_options *o, dtls_deferral *deferral,
+                                  dtls_failure *f);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * What associations of a shared socket send during a turn of the event loop waits in the outbox of their endpoint, whose counters
- * and theirs are told what became of it. As long as something waits there, everything else waits behind it.
+ * What associations send during a turn of the event loop waits in one outbox. They and their endpoints count what became of it. As
+ * long as something of an association waits there, everything else that it sends waits behind.
  */
 #include "association/deferral.h"
 
@@ -8,69 +8,110 @@
 #include "association/bio.h"
 #include "association/endpoint.h"
 #include "base/fork.h"
+#include "net/outbox.h"
+
+struct dtls_deferral {
+  unsigned refs; /* the binding, endpoints and associations */
+  bool defers;   /* what is sent now waits for the end of the turn */
+  unsigned fork_generation; /* of the process that filled the box, base/fork.h */
+  dtls_outbox *box;
+};
 
 static dtls_association *of_sender(dtls_sender *sender) {
   return (dtls_association *)(void *)((char *)sender - offsetof(dtls_association, output.sender));
 }
 
-static void on_told(void *whom, dtls_sender *sender, size_t size, int error) {
-  dtls_endpoint *ep = whom;
-  if (sender && error == 0)
+static void on_told(dtls_sender *sender, size_t size, int error) {
+  if (error == 0)
     dtls_association_count_out(of_sender(sender), size);
-  else if (sender)
-    dtls_bio_failed(of_sender(sender), error);
-  else if (error == 0)
-    dtls_count_out(&ep->counters, size);
   else
-    ep->counters.drops[dtls_socket_drop_reason(error)]++;
+    dtls_bio_failed(of_sender(sender), error);
 }
 
-bool dtls_deferral_open(dtls_endpoint *ep) {
-  ep->deferral.box = dtls_outbox_new(ep->fd, on_told, ep);
-  return ep->deferral.box != NULL;
+/* ── life ── */
+
+dtls_deferral *dtls_deferral_new(void) {
+  dtls_deferral *d = OPENSSL_zalloc(sizeof *d);
+  if (!d) return NULL;
+  d->refs = 1;
+  d->box = dtls_outbox_new(on_told);
+  if (d->box) return d;
+  OPENSSL_free(d);
+  return NULL;
 }
 
-void dtls_deferral_begin(dtls_endpoint *ep) { ep->deferral.defers = true; }
+void dtls_deferral_ref(dtls_deferral *d) { d->refs++; }
+
+void dtls_deferral_unref(dtls_deferral *d) {
+  if (!d || --d->refs > 0) return;
+  dtls_outbox_free(d->box);
+  OPENSSL_free(d);
+}
+
+/* ── turns ── */
 
 /* What the parent process has deferred the parent sends. */
-static bool is_parents(const dtls_deferral *d) { return d->fork_generation != dtls_fork_generation(); }
+static void drop_parents(dtls_deferral *d) {
+  if (d->fork_generation != dtls_fork_generation()) dtls_outbox_clear(d->box);
+  d->fork_generation = dtls_fork_generation();
+}
 
-bool dtls_deferral_end(dtls_endpoint *ep) {
-  dtls_deferral *d = &ep->deferral;
+void dtls_deferral_begin(dtls_deferral *d) { d->defers = true; }
+
+bool dtls_deferral_end(dtls_deferral *d) {
   d->defers = false;
-  if (!d->box || dtls_outbox_is_empty(d->box)) return true;
-  if (!is_parents(d)) return dtls_outbox_flush(d->box);
-  dtls_outbox_clear(d->box);
+  drop_parents(d);
+  return dtls_outbox_flush(d->box);
+}
+
+void dtls_deferral_settle(dtls_deferral *d) {
+  bool defers = d->defers;
+  (void)dtls_deferral_end(d);
+  d->defers = defers;
+}
+
+dtls_association *dtls_deferral_blocked(dtls_deferral *d) {
+  dtls_sender *sender = dtls_outbox_blocked(d->box);
+  return sender ? of_sender(sender) : NULL;
+}
+
+/* ── associations ── */
+
+/* The way of its datagrams. False: there is none. */
+static bool route_of(const dtls_association *a, dtls_route *out) {
+  const dtls_path *path = a->path;
+  if (!path || (path->fd < 0 && (!a->endpoint || a->endpoint->fd < 0))) return false;
+  *out = path->fd >= 0 ? (dtls_route){.fd = path->fd}
+                       : (dtls_route){.fd = a->endpoint->fd, .local = &path->local, .peer = &path->peer};
   return true;
 }
 
-void dtls_deferral_settle(dtls_endpoint *ep) {
-  bool defers = ep->deferral.defers;
-  (void)dtls_deferral_end(ep);
-  ep->deferral.defers = defers;
+void dtls_deferral_join(dtls_deferral *d, dtls_association *a) {
+  d->refs++;
+  a->output.deferral = d;
 }
 
-void dtls_deferral_close(dtls_endpoint *ep) {
-  (void)dtls_deferral_end(ep);
-  dtls_outbox_free(ep->deferral.box);
-  ep->deferral.box = NULL;
+bool dtls_deferral_holds(const dtls_association *a) {
+  const dtls_deferral *d = a->output.deferral;
+  return d && dtls_outbox_waits(d->box, &a->output.sender);
 }
 
-bool dtls_deferral_applies(const dtls_association *a) {
-  const dtls_endpoint *ep = a->endpoint;
-  if (!ep || ep->fd < 0 || !a->path || a->path->fd >= 0) return false;
-  return ep->deferral.box && (ep->deferral.defers || !dtls_outbox_is_empty(ep->deferral.box));
+bool dtls_deferral_take(dtls_association *a, const char *data, size_t size) {
+  dtls_deferral *d = a->output.deferral;
+  dtls_route route;
+  if (!d || (!d->defers && !dtls_deferral_holds(a)) || !route_of(a, &route)) return false;
+  drop_parents(d);
+  return dtls_outbox_add(d->box, &a->output.sender, route, data, size, size <= a->mtu.payload);
 }
 
-bool dtls_deferral_add(dtls_association *a, const char *data, size_t size) {
-  dtls_deferral *d = &a->endpoint->deferral;
-  if (is_parents(d)) dtls_outbox_clear(d->box);
-  d->fork_generation = dtls_fork_generation();
-  return dtls_outbox_add(d->box, &a->output.sender, &a->path->local, &a->path->peer, data, size,
-                         size <= a->mtu.payload);
+void dtls_deferral_leave(dtls_association *a) {
+  dtls_deferral *d = a->output.deferral;
+  if (!d) return;
+  drop_parents(d);
+  dtls_outbox_end(d->box, &a->output.sender);
 }
 
-void dtls_deferral_forget(dtls_association *a) {
-  dtls_outbox *box = a->endpoint ? a->endpoint->deferral.box : NULL;
-  if (box) dtls_outbox_forget(box, &a->output.sender);
+void dtls_deferral_close(dtls_deferral *d, int fd) {
+  drop_parents(d);
+  dtls_outbox_end_socket(d->box, fd);
 }

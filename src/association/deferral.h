@@ -1,4 +1,7 @@
-/* What associations of a shared socket send during a turn of the event loop leaves together when the turn ends. */
+/*
+ * What associations send during a turn of the event loop leaves together when the turn ends. One deferral serves all associations
+ * of an event loop.
+ */
 #ifndef DTLS_ASSOCIATION_DEFERRAL_H
 #define DTLS_ASSOCIATION_DEFERRAL_H
 
@@ -6,23 +9,21 @@
 #include <stddef.h>
 
 #include "association/types.h"
-#include "net/outbox.h"
 
-typedef struct {
-  dtls_outbox *box;         /* NULL where each peer has a socket of its own, and once closed */
-  bool defers;              /* what is sent now waits for the end of the turn */
-  unsigned fork_generation; /* of the process that filled the box, base/fork.h */
-} dtls_deferral;
+dtls_deferral *dtls_deferral_new(void); /* NULL: no memory */
+void dtls_deferral_ref(dtls_deferral *d);
+void dtls_deferral_unref(dtls_deferral *d);     /* what waits when the last one goes is dropped */
+void dtls_deferral_begin(dtls_deferral *d);     /* what is sent from now on waits for the end */
+bool dtls_deferral_end(dtls_deferral *d);       /* false: a socket takes no more at the moment; its datagrams wait for another end */
+void dtls_deferral_settle(dtls_deferral *d);    /* what waits leaves, so that the counters tell of it; the turn goes on */
+/* An association whose socket took no more at the last end, each once; NULL: no other one. */
+dtls_association *dtls_deferral_blocked(dtls_deferral *d);
 
-bool dtls_deferral_open(dtls_endpoint *ep);  /* of an endpoint with a shared socket; false: no memory */
-void dtls_deferral_begin(dtls_endpoint *ep); /* from now on, until the end */
-/* False: the socket takes no more at the moment; the rest waits for another end. */
-bool dtls_deferral_end(dtls_endpoint *ep);
-void dtls_deferral_settle(dtls_endpoint *ep); /* what waits leaves, so that the counters tell of it; the turn goes on */
-void dtls_deferral_close(dtls_endpoint *ep);  /* what the socket takes leaves, the rest is dropped */
-
-bool dtls_deferral_applies(const dtls_association *a);                      /* to what this association sends now */
-bool dtls_deferral_add(dtls_association *a, const char *data, size_t size); /* false: errno says why */
-void dtls_deferral_forget(dtls_association *a);                             /* it is freed */
+void dtls_deferral_join(dtls_deferral *d, dtls_association *a); /* what it sends may wait; until it is freed */
+/* Takes a datagram that waits for the end of the turn. False: it is to leave now, unless others of the association wait. */
+bool dtls_deferral_take(dtls_association *a, const char *data, size_t size);
+bool dtls_deferral_holds(const dtls_association *a); /* something of the association waits */
+void dtls_deferral_leave(dtls_association *a);       /* it loses its path: what waits leaves now, or is dropped */
+void dtls_deferral_close(dtls_deferral *d, int fd);  /* the same for all that send through this socket */
 
 #endif

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "association/deferral.h"
 #include "association/listener.h"
 #include "base/clock.h"
 
@@ -25,7 +26,9 @@ static const dtls_queue_limit REQUEUED_MAX = {.count = 1024,
 /* ── life ── */
 
 void dtls_endpoint_unref(dtls_endpoint *ep) {
-  if (--ep->refs == 0) OPENSSL_free(ep);
+  if (--ep->refs > 0) return;
+  dtls_deferral_unref(ep->deferral);
+  OPENSSL_free(ep);
 }
 
 static void release_reader(dtls_endpoint *ep) {
@@ -48,7 +51,7 @@ static void release_current(dtls_endpoint *ep) {
 static void shut(dtls_endpoint *ep) {
   release_current(ep);
   dtls_queue_clear(&ep->requeued);
-  dtls_deferral_close(ep);
+  dtls_deferral_close(ep->deferral, ep->fd);
   if (ep->owns_fd && ep->fd >= 0) close(ep->fd);
   ep->fd = -1;
   ep->current.seen_by = 0;
@@ -89,11 +92,11 @@ static bool fill(dtls_endpoint *ep, SSL_CTX *ctx) {
   ep->pace = dtls_pace_new();
   ep->batch = dtls_batch_new();
   if (SSL_CTX_up_ref(ctx)) ep->ctx = ctx;
-  return ep->cookies && ep->paths && ep->pace && ep->batch && ep->ctx &&
-         (!ep->options.shared || dtls_deferral_open(ep));
+  return ep->cookies && ep->paths && ep->pace && ep->batch && ep->ctx;
 }
 
-dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options options, dtls_failure *f) {
+dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options options, dtls_deferral *deferral,
+                                 dtls_failure *f) {
   dtls_address bound;
   if (!DTLS_HAS_REUSEPORT) options.shared = true; /* there can be no peer sockets */
   if (!prepare_socket(fd, options.shared, &bound, f)) return NULL;
@@ -106,6 +109,8 @@ dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options opt
     return NULL;
   }
   ep->refs = 1;
+  ep->deferral = deferral;
+  dtls_deferral_ref(deferral);
   ep->fd = own;
   ep->owns_fd = options.duplicate;
   ep->options = options;

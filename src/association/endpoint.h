@@ -11,7 +11,6 @@
 
 #include "association/association.h"
 #include "association/cookie.h"
-#include "association/deferral.h"
 #include "association/footprint.h"
 #include "association/pace.h"
 #include "association/path.h"
@@ -58,7 +57,7 @@ struct dtls_endpoint {
   dtls_paths *paths;
   dtls_pace *pace;
   dtls_batch *batch;
-  dtls_deferral deferral;
+  dtls_deferral *deferral; /* of its associations */
   dtls_queue requeued; /* copies that were read on the wrong socket, or at the wrong moment, and are dispatched again */
   dtls_current current;
   dtls_places places;
@@ -79,7 +78,8 @@ typedef enum {
 } dtls_found;
 
 /* fd: a bound, unconnected, non-blocking UDP socket, which stays the caller's. NULL: failure. */
-dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options options, dtls_failure *f);
+dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options options, dtls_deferral *deferral,
+                                 dtls_failure *f);
 /* Drops what is queued. Associations live on; in the shared strategy they can no longer send. */
 void dtls_endpoint_close(dtls_endpoint *ep);
 void dtls_endpoint_unref(dtls_endpoint *ep);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "association/association.h"
+#include "association/deferral.h"
 #include "association/endpoint.h"
 #include "base/clock.h"
 #include "base/fork.h"
@@ -158,6 +159,7 @@ dtls_association *dtls_path_detach(dtls_association *a) {
   dtls_path *path = a->path;
   dtls_association *promoted = NULL;
   if (!path) return NULL;
+  dtls_deferral_leave(a);
   a->path = NULL;
   a->input.reads_socket = false;
   if (path->successor == a) {

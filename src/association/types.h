@@ -5,5 +5,6 @@
 typedef struct dtls_association dtls_association;
 typedef struct dtls_endpoint dtls_endpoint;
 typedef struct dtls_path dtls_path;
+typedef struct dtls_deferral dtls_deferral;
 
 #endif

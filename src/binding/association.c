@@ -13,6 +13,7 @@
 #include "binding/callbacks.h"
 #include "binding/certificate.h"
 #include "binding/context.h"
+#include "binding/deferral.h"
 #include "binding/error.h"
 #include "binding/facts.h"
 #include "binding/settings.h"
@@ -111,7 +112,7 @@ int dtls_association_client(lua_State *L) {
   options.session = lua_tolstring(L, 5, &options.session_size);
   dtls_box *box = dtls_association_push(L); /* what may raise comes first */
   dtls_failure f;
-  box->object = dtls_client_new(ctx, fd, &options, &f);
+  box->object = dtls_client_new(ctx, fd, &options, dtls_deferral_get(L), &f);
   return box->object ? 1 : dtls_error_push(L, &f);
 }
 

@@ -1,10 +1,12 @@
 /* Endpoints, the listening sockets of servers, as Lua objects. */
 #include "binding/endpoint.h"
 
+#include "association/deferral.h"
 #include "association/endpoint.h"
 #include "binding/association.h"
 #include "binding/context.h"
 #include "binding/counters.h"
+#include "binding/deferral.h"
 #include "binding/error.h"
 #include "binding/socket.h"
 
@@ -41,7 +43,7 @@ int dtls_endpoint_core(lua_State *L) {
   dtls_endpoint_options options = read_options(L);
   dtls_failure f;
   dtls_box *box = dtls_box_push(L, TYPE);
-  box->object = dtls_endpoint_new(ctx, fd, options, &f);
+  box->object = dtls_endpoint_new(ctx, fd, options, dtls_deferral_get(L), &f);
   return box->object ? 1 : dtls_error_push(L, &f);
 }
 
@@ -151,18 +153,6 @@ static int endpoint_turn(lua_State *L) {
   return 0;
 }
 
-/* endpoint:defer(): in the shared strategy, what associations send from now on leaves at flush() */
-static int endpoint_defer(lua_State *L) {
-  dtls_deferral_begin(check(L));
-  return 0;
-}
-
-/* endpoint:flush() → true | false: the socket takes no more at the moment, the rest waits for another flush(). Ends what defer() began. */
-static int endpoint_flush(lua_State *L) {
-  lua_pushboolean(L, dtls_deferral_end(check(L)));
-  return 1;
-}
-
 /* endpoint:pending() → whether next() has work that no readable socket will announce */
 static int endpoint_pending(lua_State *L) {
   lua_pushboolean(L, dtls_endpoint_pending(check(L)));
@@ -251,7 +241,7 @@ static int endpoint_set_cookie_secret(lua_State *L) {
    recvBufferSize, sendBufferSize of its socket */
 static int endpoint_stats(lua_State *L) {
   dtls_endpoint *ep = check(L);
-  dtls_deferral_settle(ep);
+  dtls_deferral_settle(ep->deferral);
   dtls_endpoint_count_overflow(ep);
   dtls_counters_push(L, &ep->counters);
   dtls_udp_push_buffers(L, ep->fd);
@@ -274,8 +264,6 @@ void dtls_endpoint_init(lua_State *L) {
                                      {"turn", endpoint_turn},
                                      {"next", endpoint_next},
                                      {"pending", endpoint_pending},
-                                     {"defer", endpoint_defer},
-                                     {"flush", endpoint_flush},
                                      {"take_others", endpoint_take_others},
                                      {"send_datagram", endpoint_send_datagram},
                                      {"accept", endpoint_accept},

@@ -186,7 +186,7 @@ static int association_keylog(lua_State *L) {
 static int association_stats(lua_State *L) {
   const dtls_association *a = check(L);
   bool has_socket = a->path && a->path->fd >= 0;
-  if (a->endpoint) dtls_deferral_settle(a->endpoint);
+  if (a->output.deferral) dtls_deferral_settle(a->output.deferral);
   if (has_socket) dtls_path_count_overflow(a->path);
   dtls_counters_push(L, &a->counters);
   if (has_socket) dtls_udp_push_buffers(L, a->path->fd);

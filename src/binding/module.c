@@ -11,6 +11,7 @@
 #include "binding/association.h"
 #include "binding/certificate.h"
 #include "binding/context.h"
+#include "binding/deferral.h"
 #include "binding/endpoint.h"
 #include "binding/error.h"
 #include "binding/lua.h"
@@ -67,6 +68,8 @@ int luaopen_dtls_core(lua_State *L) {
                                        {"endpoint", dtls_endpoint_core},
                                        {"client", dtls_association_client},
                                        {"draft", dtls_association_draft},
+                                       {"defer", dtls_deferral_defer},
+                                       {"flush", dtls_deferral_flush},
                                        {"self_signed", dtls_certificate_self_signed},
                                        {"is_session", dtls_session_is},
                                        {"name", core_name},
@@ -80,6 +83,7 @@ int luaopen_dtls_core(lua_State *L) {
   if (sentence) return luaL_error(L, "dtls: %s", sentence);
   if (!dtls_fork_watch()) return luaL_error(L, "dtls: no memory to watch fork() with");
   dtls_error_init(L);
+  dtls_deferral_init(L);
   dtls_context_init(L);
   dtls_certificate_init(L);
   dtls_association_init(L);

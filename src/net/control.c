@@ -86,6 +86,6 @@ void dtls_control_fill(struct msghdr *message, uint8_t control[DTLS_CONTROL_MAX]
   memset(control, 0, DTLS_CONTROL_MAX);
   message->msg_control = NULL; /* macOS and FreeBSD refuse one without anything in it */
   message->msg_controllen = 0;
-  if (DTLS_HAS_LOCAL_ADDRESS) add_local(message, control, local);
+  if (DTLS_HAS_LOCAL_ADDRESS && local) add_local(message, control, local);
   if (DTLS_HAS_SEGMENTS && segment > 0) add(message, control, IPPROTO_UDP, UDP_SEGMENT, &size, sizeof size);
 }

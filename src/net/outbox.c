@@ -1,6 +1,7 @@
 /*
- * Datagrams that leave one socket together: by one sendmmsg, and those of one sender that are equally long by one UDP GSO send
- * (UDP_SEGMENT, Linux 4.18), which passes the kernel's network stack once for all of them. Owns copies of the datagrams.
+ * Datagrams that leave together: those of a socket that is connected to nobody by one sendmmsg, and those of one sender that are
+ * equally long by one UDP GSO send (UDP_SEGMENT, Linux 4.18), which passes the kernel's network stack once for all of them. Owns
+ * copies of the datagrams.
  */
 #include "net/outbox.h"
 
@@ -29,7 +30,10 @@ typedef struct {
 } datagram;
 
 typedef struct {
-  dtls_sender *sender; /* NULL: forgotten */
+  dtls_sender *sender; /* NULL: it has ended */
+  int fd;
+  bool connected; /* to the peer; else there are addresses */
+  bool blocked;   /* the socket took no more at the last flush */
   dtls_address local, peer;
   unsigned first, last; /* datagrams; first is NOTHING when all have left */
 } flow;
@@ -41,11 +45,10 @@ typedef struct {
 } run;
 
 struct dtls_outbox {
-  int fd;
   dtls_outbox_told *told;
-  void *whom;
-  bool splits; /* the kernel has UDP_SEGMENT */
+  bool asked, splits; /* whether the kernel has UDP_SEGMENT: others would send the datagrams of a run as one */
   unsigned flow_count, datagram_count;
+  unsigned announced; /* flows that dtls_outbox_blocked has been asked for */
   size_t used;
   unsigned run_count, vector_count;
   run runs[RUNS_MAX];
@@ -57,13 +60,11 @@ struct dtls_outbox {
   uint8_t bytes[BYTES_MAX];
 };
 
-dtls_outbox *dtls_outbox_new(int fd, dtls_outbox_told *told, void *whom) {
+dtls_outbox *dtls_outbox_new(dtls_outbox_told *told) {
   dtls_outbox *box = OPENSSL_malloc(sizeof *box); /* not zeroed: most of it is never touched */
   if (!box) return NULL;
-  box->fd = fd;
   box->told = told;
-  box->whom = whom;
-  box->splits = dtls_udp_splits(fd);
+  box->asked = false;
   box->run_count = box->vector_count = 0;
   dtls_outbox_clear(box);
   return box;
@@ -72,11 +73,9 @@ dtls_outbox *dtls_outbox_new(int fd, dtls_outbox_told *told, void *whom) {
 void dtls_outbox_free(dtls_outbox *box) { OPENSSL_free(box); }
 
 void dtls_outbox_clear(dtls_outbox *box) {
-  box->flow_count = box->datagram_count = 0;
+  box->flow_count = box->datagram_count = box->announced = 0;
   box->used = 0;
 }
-
-bool dtls_outbox_is_empty(const dtls_outbox *box) { return box->datagram_count == 0; }
 
 /* ── in ── */
 
@@ -90,22 +89,35 @@ static bool has_room(const dtls_outbox *box, const dtls_sender *sender, size_t s
          (box->flow_count < FLOWS_MAX || flow_of(box, sender));
 }
 
-static flow *begin_flow(dtls_outbox *box, dtls_sender *sender, const dtls_address *local, const dtls_address *peer) {
+bool dtls_outbox_waits(const dtls_outbox *box, const dtls_sender *sender) {
+  const flow *f = flow_of(box, sender);
+  return f && f->first != NOTHING;
+}
+
+static flow *begin_flow(dtls_outbox *box, dtls_sender *sender, dtls_route route) {
   flow *f = &box->flows[box->flow_count];
-  *f = (flow){.sender = sender, .local = *local, .peer = *peer, .first = NOTHING, .last = NOTHING};
+  *f = (flow){.sender = sender, .fd = route.fd, .connected = !route.peer, .first = NOTHING, .last = NOTHING};
+  if (route.peer) {
+    f->local = *route.local;
+    f->peer = *route.peer;
+  }
+  if (!box->asked) box->splits = dtls_udp_splits(route.fd);
+  box->asked = true;
   sender->flow = box->flow_count++;
   return f;
 }
 
-bool dtls_outbox_add(dtls_outbox *box, dtls_sender *sender, const dtls_address *local, const dtls_address *peer,
-                     const void *data, size_t size, bool fits) {
-  if (!has_room(box, sender, size)) dtls_outbox_flush(box);
-  if (!has_room(box, sender, size)) {
-    errno = EAGAIN;
-    return false;
-  }
+static bool is_blocked(const dtls_outbox *box, const dtls_sender *sender) {
+  const flow *f = flow_of(box, sender);
+  return f && f->blocked;
+}
+
+bool dtls_outbox_add(dtls_outbox *box, dtls_sender *sender, dtls_route route, const void *data, size_t size, bool fits) {
+  bool blocked = is_blocked(box, sender);
+  if (!blocked && !has_room(box, sender, size)) dtls_outbox_flush(box);
+  if (blocked || is_blocked(box, sender) || !has_room(box, sender, size)) return false;
   flow *f = flow_of(box, sender);
-  if (!f) f = begin_flow(box, sender, local, peer);
+  if (!f) f = begin_flow(box, sender, route);
   unsigned i = box->datagram_count++;
   box->datagrams[i] = (datagram){.offset = (uint32_t)box->used, .size = (uint32_t)size, .next = NOTHING, .fits = fits};
   memcpy(box->bytes + box->used, data, size);
@@ -118,15 +130,11 @@ bool dtls_outbox_add(dtls_outbox *box, dtls_sender *sender, const dtls_address *
   return true;
 }
 
-void dtls_outbox_forget(dtls_outbox *box, dtls_sender *sender) {
-  flow *f = flow_of(box, sender);
-  if (f) f->sender = NULL;
-}
-
 /* ── out ── */
 
+/* Datagram i of the flow has left, or why not. */
 static void tell(const dtls_outbox *box, const flow *f, unsigned i, int error) {
-  box->told(box->whom, f->sender, box->datagrams[i].size, error);
+  box->told(f->sender, box->datagrams[i].size, error);
 }
 
 /* How many datagrams from the first of a flow on can leave as one: all as long as the first, but for the last, which may be shorter. */
@@ -134,7 +142,7 @@ static unsigned run_length(const dtls_outbox *box, const flow *f) {
   const datagram *first = &box->datagrams[f->first];
   unsigned count = 1;
   size_t total = first->size;
-  if (!box->splits || !first->fits || !f->sender || f->sender->unsplit) return 1;
+  if (!box->splits || !first->fits || f->sender->unsplit) return 1;
   for (unsigned i = first->next; i != NOTHING && count < SEGMENTS_MAX; i = box->datagrams[i].next) {
     const datagram *d = &box->datagrams[i];
     total += d->size;
@@ -158,7 +166,8 @@ static void add_run(dtls_outbox *box, flow *f, unsigned count) {
     f->first = d->next;
   }
   *message = (dtls_message){.msg_hdr = {.msg_iov = vectors, .msg_iovlen = (uint16_t)count}};
-  dtls_udp_address(&message->msg_hdr, box->control[box->run_count], &f->local, &f->peer, segment);
+  dtls_udp_address(&message->msg_hdr, box->control[box->run_count], f->connected ? NULL : &f->local,
+                   f->connected ? NULL : &f->peer, segment);
   box->run_count++;
   box->vector_count += count;
 }
@@ -174,34 +183,40 @@ static int send_many(int fd, dtls_message *messages, unsigned count) {
   return sendmsg(fd, &messages->msg_hdr, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 1;
 }
 
-/* A kernel or a device that cannot cut datagrams, as against a path that takes shorter ones only. */
-static bool is_about_segments(int error) { return error == EIO || error == EOPNOTSUPP || error == ENOPROTOOPT; }
+/* A kernel, a device or a path that does not cut datagrams, as against a socket that fails whatever it sends. */
+static bool is_about_segments(int error) {
+  return error == EIO || error == EINVAL || error == EMSGSIZE || error == EOPNOTSUPP || error == ENOPROTOOPT;
+}
+
+/* What ICMP brought to a connected socket is about an earlier datagram; reporting it has cleared it, and nothing was sent. */
+static bool is_earlier(const flow *f, int error) {
+  return f->connected && (error == ECONNREFUSED || error == EMSGSIZE);
+}
 
 /* The datagrams of a run, one by one, since they could not leave together. False: the socket takes no more at the moment; the run
    has those that have not left. */
-static bool send_apart(dtls_outbox *box, run *r, int error) {
-  flow *f = r->of;
+static bool send_apart(const dtls_outbox *box, run *r, int error) {
+  const flow *f = r->of;
   bool any = false;
   unsigned i = r->first;
   for (unsigned n = 0; n < r->count; n++, i = box->datagrams[i].next) {
     const datagram *d = &box->datagrams[i];
-    if (dtls_udp_send(box->fd, &f->local, &f->peer, box->bytes + d->offset, d->size) >= 0) {
-      any = true;
-      tell(box, f, i, 0);
-    } else if (errno == EAGAIN) {
+    const void *bytes = box->bytes + d->offset;
+    ssize_t sent = f->connected ? send(f->fd, bytes, d->size, MSG_DONTWAIT | MSG_NOSIGNAL)
+                                : dtls_udp_send(f->fd, &f->local, &f->peer, bytes, d->size);
+    if (sent < 0 && errno == EAGAIN) {
       r->first = i;
       return false;
-    } else {
-      tell(box, f, i, errno);
     }
+    any = any || sent >= 0;
+    tell(box, f, i, sent >= 0 ? 0 : errno);
   }
-  if (any && is_about_segments(error)) box->splits = false;
-  if (any && f->sender) f->sender->unsplit = true;
+  if (any && is_about_segments(error)) f->sender->unsplit = true;
   return true;
 }
 
 /* What has failed: a run of one datagram for good. False: as above. */
-static bool fail(dtls_outbox *box, run *r, int error) {
+static bool fail(const dtls_outbox *box, run *r, int error) {
   if (r->count > 1) return send_apart(box, r, error);
   tell(box, r->of, r->first, error);
   return true;
@@ -212,35 +227,115 @@ static void succeed(const dtls_outbox *box, const run *r) {
   for (unsigned n = 0; n < r->count; n++, i = box->datagrams[i].next) tell(box, r->of, i, 0);
 }
 
-/* Sends the runs. False: the socket takes no more at the moment; what has not left is in its flows again. */
-static bool submit(dtls_outbox *box) {
-  unsigned at = 0;
+/* Runs that the socket does not take at the moment: their datagrams are in their flows again. */
+static void put_back(dtls_outbox *box, unsigned from) {
+  while (box->run_count > from) {
+    const run *r = &box->runs[--box->run_count];
+    r->of->first = r->first;
+    r->of->blocked = true;
+  }
+  box->run_count = box->vector_count = 0;
+}
+
+/* Sends the runs, which are of one socket. */
+static void submit(dtls_outbox *box) {
+  unsigned at = 0, tried_again = RUNS_MAX;
   bool takes = true;
   while (at < box->run_count && takes) {
-    int sent = send_many(box->fd, &box->messages[at], box->run_count - at);
+    run *r = &box->runs[at];
+    int sent = send_many(r->of->fd, &box->messages[at], box->run_count - at);
     int error = errno;
     for (int i = 0; i < sent; i++) succeed(box, &box->runs[at++]);
     if (sent >= 0 || error == EINTR) continue;
-    takes = error != EAGAIN && fail(box, &box->runs[at], error);
+    if (is_earlier(r->of, error) && tried_again != at) {
+      tried_again = at;
+      box->told(r->of->sender, 0, error);
+      continue;
+    }
+    takes = error != EAGAIN && fail(box, r, error);
     if (takes) at++;
   }
-  while (box->run_count > at) {
-    const run *r = &box->runs[--box->run_count];
-    r->of->first = r->first;
+  put_back(box, at);
+}
+
+/* Makes runs of what the flow has, and sends them when there are enough. */
+static void drain(dtls_outbox *box, flow *f) {
+  while (f->first != NOTHING && !f->blocked) {
+    if (box->run_count == RUNS_MAX || (box->run_count > 0 && box->runs[0].of->fd != f->fd))
+      submit(box);
+    else
+      add_run(box, f, run_length(box, f));
   }
-  box->run_count = box->vector_count = 0;
-  return takes;
+}
+
+/* Datagrams that wait take the places of those that have left. */
+static void compact(dtls_outbox *box) {
+  unsigned place[DATAGRAMS_MAX], count = 0, flows = 0;
+  bool waits[DATAGRAMS_MAX] = {false};
+  size_t used = 0;
+  for (unsigned i = 0; i < box->flow_count; i++) {
+    for (unsigned at = box->flows[i].first; at != NOTHING; at = box->datagrams[at].next) waits[at] = true;
+  }
+  for (unsigned i = 0; i < box->datagram_count; i++) {
+    datagram d = box->datagrams[i];
+    if (!waits[i]) continue;
+    memmove(box->bytes + used, box->bytes + d.offset, d.size);
+    d.offset = (uint32_t)used;
+    used += d.size;
+    place[i] = count;
+    box->datagrams[count++] = d;
+  }
+  for (unsigned i = 0; i < count; i++) {
+    unsigned *next = &box->datagrams[i].next;
+    if (*next != NOTHING) *next = place[*next];
+  }
+  for (unsigned i = 0; i < box->flow_count; i++) {
+    flow f = box->flows[i];
+    if (f.first == NOTHING) continue;
+    f.first = place[f.first];
+    f.last = place[f.last];
+    f.sender->flow = flows;
+    box->flows[flows++] = f;
+  }
+  box->datagram_count = count;
+  box->flow_count = flows;
+  box->used = used;
 }
 
 bool dtls_outbox_flush(dtls_outbox *box) {
   for (unsigned i = 0; i < box->flow_count; i++) {
-    flow *f = &box->flows[i];
-    while (f->first != NOTHING) {
-      add_run(box, f, run_length(box, f));
-      if (box->run_count == RUNS_MAX && !submit(box)) return false;
-    }
+    box->flows[i].blocked = false;
+    drain(box, &box->flows[i]);
   }
-  if (!submit(box)) return false;
-  dtls_outbox_clear(box);
-  return true;
+  submit(box);
+  box->announced = 0;
+  compact(box);
+  return box->datagram_count == 0;
+}
+
+dtls_sender *dtls_outbox_blocked(dtls_outbox *box) {
+  while (box->announced < box->flow_count) {
+    const flow *f = &box->flows[box->announced++];
+    if (f->blocked && f->sender) return f->sender;
+  }
+  return NULL;
+}
+
+static void end(dtls_outbox *box, flow *f) {
+  f->blocked = false;
+  drain(box, f);
+  submit(box);
+  for (; f->first != NOTHING; f->first = box->datagrams[f->first].next) tell(box, f, f->first, EAGAIN);
+  f->sender = NULL;
+}
+
+void dtls_outbox_end(dtls_outbox *box, dtls_sender *sender) {
+  flow *f = flow_of(box, sender);
+  if (f) end(box, f);
+}
+
+void dtls_outbox_end_socket(dtls_outbox *box, int fd) {
+  for (unsigned i = 0; i < box->flow_count; i++) {
+    if (box->flows[i].fd == fd && box->flows[i].sender) end(box, &box->flows[i]);
+  }
 }

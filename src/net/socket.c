@@ -163,7 +163,7 @@ ssize_t dtls_udp_receive(int fd, void *data, size_t capacity, dtls_address *send
 void dtls_udp_address(struct msghdr *message, uint8_t control[DTLS_CONTROL_MAX], const dtls_address *local,
                       const dtls_address *peer, size_t segment) {
   message->msg_name = (void *)(uintptr_t)peer;
-  message->msg_namelen = dtls_address_size(peer);
+  message->msg_namelen = peer ? dtls_address_size(peer) : 0;
   dtls_control_fill(message, control, local, segment);
 }
 

@@ -34,8 +34,8 @@ bool dtls_udp_peer(int fd, dtls_address *out);
 bool dtls_udp_share_port(int fd); /* SO_REUSEPORT; false: errno says why not */
 /* A non-blocking socket bound to local and connected to peer, otherwise like the listening one; -1 and errno on failure. */
 int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_address *peer, dtls_buffers buffers);
-/* Fills in where a message comes from and goes to, which stay the caller's as long as it is used. segment: the kernel cuts it
-   into datagrams of so many bytes (UDP_SEGMENT); 0: it is one. */
+/* Fills in where a message comes from and goes to, which stay the caller's as long as it is used; NULL: as the socket is bound and
+   connected. segment: the kernel cuts it into datagrams of so many bytes (UDP_SEGMENT); 0: it is one. */
 void dtls_udp_address(struct msghdr *message, uint8_t control[DTLS_CONTROL_MAX], const dtls_address *local,
                       const dtls_address *peer, size_t segment);
 /* One datagram, as sendmsg(2), which never waits. */
