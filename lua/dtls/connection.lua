@@ -135,13 +135,17 @@ local function on_ready(watch, failed, events)
   local self = watch.connection
   local writable = not failed and events:find('w', 1, true)
   if writable then watch.start 'rp' end
-  deferral.enter()
-  if self._state == 'open' then self:_received(self._association:read()) else self:_serve() end
-  deferral.finish()
-  if self._server then self._server:_dispatchPending() end
+  if self._server then self._server:_dispatch(self._association) else self:_readSocket() end
   -- Where a pending socket error is no event of its own it fails the poll, which libuv then stops; reading has cleared it.
   if failed then watch.start() end
   if writable then self:_makeRoom() end
+end
+
+-- A client's socket is readable.
+function Connection:_readSocket()
+  deferral.enter()
+  if self._state == 'open' then self:_received(self._association:read()) else self:_serve() end
+  deferral.finish()
 end
 
 --- Starts to read a descriptor.
@@ -341,7 +345,7 @@ function Connection:_received(message, more)
     self._receivedAt = now()
     if self._silence then self._silence:heard(self._receivedAt) end
     self:fire('message', message)
-    if self._state ~= 'open' or not more and not self._watch then return end
+    if self._state ~= 'open' or not more and self._server then return end -- the endpoint has the next datagram
     message, more = association:read()
     if message then deferral.more() end
   end

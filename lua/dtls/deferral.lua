@@ -31,7 +31,7 @@ deferral.finish = finish
 
 -- A loop that runs inside a listener, or the next turn of this one, ends it at the latest.
 local function begin()
-  if began then return end
+  if began or users == 0 then return end
   if not prepare or prepare:is_closing() then prepare = uv.new_prepare() end
   began = true
   core.defer()

@@ -240,7 +240,14 @@ end
 ---@param name string
 ---@param ... any
 function Emitter:fire(name, ...)
-  each(self, name, Emitter.protect, ...)
+  local list = self.handlers and self.handlers[name]
+  local only = list and #list == 1 and list[1]
+  if not only then
+    each(self, name, Emitter.protect, ...)
+    return
+  end
+  local ok, failure = xpcall(only, caught, ...) -- what `each` would do, without a call for each listener
+  if not ok then report(failure) end
 end
 
 arguments.methods(Emitter, 'emitter', function(value) return type(value) == 'table' end, {

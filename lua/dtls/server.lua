@@ -18,8 +18,8 @@ local tick = require 'dtls.tick'
 
 local new_error = core.error
 
--- Datagrams dispatched before other handles of the loop get their turn.
-local DISPATCH_BUDGET = 128
+-- Datagrams taken of the server's socket, or of a peer's own, before other handles of the loop get their turn.
+local BUDGET, PEER_BUDGET = 128, 64
 local DEFAULT_DEMUX = 'shared' -- doc/performance.md says why
 -- One socket takes in the hellos of everybody, so it asks for room; the kernel caps it.
 local DEFAULT_RECEIVE_BUFFER = 4 * 1024 * 1024
@@ -174,15 +174,14 @@ end
 
 -- ── peers ──
 
---- Every datagram that no peer socket took, as many as a turn may have.
-function Server:_dispatch()
-  local endpoint, taken = self._endpoint, 0
-  if endpoint then endpoint:turn(DISPATCH_BUDGET) end
+--- What comes through the server's socket, or through the one of an association: as many datagrams as a turn may have.
+function Server:_dispatch(association)
+  local endpoint = self._endpoint
+  if not endpoint then return end
   deferral.enter()
-  while endpoint and self._endpoint == endpoint do
+  if endpoint:turn(association and PEER_BUDGET or BUDGET, association) > 1 then deferral.more() end
+  while self._endpoint == endpoint do
     local kind, subject, known, address = endpoint:next()
-    taken = taken + 1
-    if taken == 2 and kind then deferral.more() end
     if kind == 'read' then
       subject:_received(known, address)
     elseif kind == 'handshake' then
@@ -194,7 +193,7 @@ function Server:_dispatch()
     else
       deferral.finish()
       -- What is left in the core no datagram announces; that the socket can be written to does.
-      return self:_await((self._full or endpoint:pending()) and 'rwp' or 'rp')
+      return self:_await((self._full or subject) and 'rwp' or 'rp')
     end
   end
 end

@@ -337,6 +337,7 @@ describe('a turn of the event loop', function()
         next = function()
           endpoint:next()
           left, turns = math.max(left - 1, 0), turns + 1
+          return nil, left > 0
         end,
       }, { __index = function(_, name) return function(_, ...) return endpoint[name](endpoint, ...) end end })
       local from = raw.open()
@@ -400,12 +401,11 @@ describe('a turn of the event loop', function()
   end
 
   it('takes in so many forged records of an open connection and no more', needs('reuseport', loop.run(function()
-    for _, each in ipairs { { 'connected', 'client' }, { 'connected', 'server' }, { 'shared', 'client' } } do
-      local server = pair.listening { demux = each[1] }
+    for _, demux in ipairs { 'connected', 'shared' } do
+      local server = pair.listening { demux = demux }
       local between = proxy.new(server)
-      local conn, accepted = pair.open(server, between)
-      local taken = takenBy(each[2] == 'client' and conn or accepted, 'read', function(data) between:inject(each[2], data) end, forged)
-      assert.equal(OWN, taken)
+      local conn = pair.open(server, between)
+      assert.equal(OWN, takenBy(conn, 'read', function(data) between:inject('client', data) end, forged))
       pair.close(conn, server, between)
     end
   end)))

@@ -233,25 +233,29 @@ local function collect(self)
   end
 end
 
+-- Everything that one socket has: that of an association, or the endpoint's own.
+local function takeAll(self, association)
+  self.endpoint:turn(10000, association)
+  while true do
+    local kind, subject, known, more = self.endpoint:next()
+    if kind == 'hello' then
+      accept(self, known)
+    elseif kind == 'read' then
+      self:serve(subject, known, more)
+    elseif kind == 'handshake' then
+      self:serve(subject)
+    else
+      return
+    end
+  end
+end
+
 --- What an event loop would do.
 function World:turn()
-  repeat
-    while true do
-      local kind, subject, known, more = self.endpoint:next()
-      if kind == 'hello' then
-        accept(self, known)
-      elseif kind == 'read' then
-        self:serve(subject, known, more)
-      elseif kind == 'handshake' then
-        self:serve(subject)
-      else
-        break
-      end
-    end
-    for _, party in ipairs(self.servers) do
-      if party.association and party.association:fd() then self:serve(party) end
-    end
-  until not self.endpoint:pending()
+  takeAll(self)
+  for _, party in ipairs(self.servers) do
+    if party.association and party.association:fd() then takeAll(self, party.association) end
+  end
   if self.client then self:serve(self.client) end
   collect(self)
 end

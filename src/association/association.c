@@ -235,7 +235,6 @@ dtls_result dtls_association_read(dtls_association *a, char message[DTLS_MESSAGE
   a->input.unread = 0;
   dtls_result ended = unfinished(a, result, "read", f);
   dtls_association_release(a);
-  if (a->endpoint && a->input.reads_socket) dtls_footprint_look(a->endpoint);
   return ended;
 }
 

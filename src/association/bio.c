@@ -68,42 +68,6 @@ void dtls_bio_failed(dtls_association *a, int number) {
   if (!a->open && (reason == DTLS_DROP_REFUSED || reason == DTLS_DROP_UNREACHABLE)) dtls_soft_error_note(a, -1, number);
 }
 
-/* A datagram of another protocol that somebody asks for. One for the parallel handshake is dispatched later. */
-static bool is_other_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
-  const dtls_association *taker = dtls_multiplex_is_other_untrusted(data, size) ? dtls_multiplex_taker(a->path) : NULL;
-  if (taker == a)
-    dtls_multiplex_keep(a, data, size);
-  else if (taker)
-    dtls_endpoint_requeue(a->endpoint, a->path, &a->path->peer, data, size, 0);
-  return taker != NULL;
-}
-
-/* On a socket of its own a server's association may read what belongs elsewhere; a copy is dispatched later. */
-static bool is_for_me_untrusted(dtls_association *a, const uint8_t *data, size_t size) {
-  if (is_other_untrusted(a, data, size)) return false;
-  if (!a->endpoint) return true;
-  switch (dtls_path_classify_untrusted(a->path, data, size)) {
-    case DTLS_TO_CURRENT: return true;
-    case DTLS_TO_BOTH: dtls_endpoint_requeue(a->endpoint, a->path, &a->path->peer, data, size, a->number); return true;
-    default: dtls_endpoint_requeue(a->endpoint, a->path, &a->path->peer, data, size, 0); return false;
-  }
-}
-
-/* The kernel may queue a datagram here that it looked up before the socket was connected, whoever sent it. */
-static void pass_on_untrusted(dtls_association *a, const dtls_address *sender, const uint8_t *data, size_t size,
-                              bool cut) {
-  dtls_endpoint *ep = a->endpoint;
-  if (!ep) {
-    DTLS_DROP(a, STRANGER);
-    return;
-  }
-  dtls_count_in(&ep->counters, size);
-  if (cut)
-    ep->counters.drops[DTLS_DROP_LENGTH]++;
-  else
-    dtls_endpoint_requeue(ep, a->path, sender, data, size, 0);
-}
-
 /* The datagram that was handed in. */
 static int take_handed_in(dtls_association *a, uint8_t *out, size_t capacity) {
   size_t size = a->input.size < capacity ? a->input.size : capacity;
@@ -113,36 +77,41 @@ static int take_handed_in(dtls_association *a, uint8_t *out, size_t capacity) {
   return (int)size;
 }
 
-/* One read of its socket: the size of a datagram that is for it; 0: what came is not; -1: nothing came (errno says why). */
+/* One read of a client's socket: the size of a datagram that is for it; 0: what came is not; -1: nothing came (errno says why). */
 static int take_from_socket(dtls_association *a, uint8_t *out, size_t capacity) {
   dtls_address sender;
   ssize_t size = dtls_udp_receive(a->path->fd, out, capacity, &sender);
   if (size < 0) return -1;
-  bool cut = (size_t)size > capacity; /* it is longer than any record */
   if (!dtls_address_equal(&sender, &a->path->peer)) {
-    pass_on_untrusted(a, &sender, out, (size_t)size, cut);
+    DTLS_DROP(a, STRANGER); /* the kernel may queue a datagram that came before the socket was connected */
     return 0;
   }
   dtls_association_count_in(a, (size_t)size);
-  if (cut) {
+  if ((size_t)size > capacity) { /* it is longer than any record, and has been cut */
     DTLS_DROP(a, LENGTH);
     return 0;
   }
   if (size == 0) DTLS_DROP(a, EMPTY);
-  return size > 0 && is_for_me_untrusted(a, out, (size_t)size) ? (int)size : 0;
+  if (!a->others.wanted || !dtls_multiplex_is_other_untrusted(out, (size_t)size)) return (int)size;
+  dtls_multiplex_keep(a, out, (size_t)size);
+  return 0;
 }
 
 /* The next datagram that is for it: its size; 0: there is none, or none for this call; -1: the socket is beyond use. */
 static int receive(dtls_association *a, uint8_t *out, size_t capacity) {
   if (dtls_callback_pending(a)) return (int)dtls_callback_next(a, out, capacity);
   int size = a->input.data ? take_handed_in(a, out, capacity) : 0;
-  while (size <= 0 && a->input.reads_socket && a->input.reads_left > 0) {
+  while (size <= 0 && !a->server && a->path && a->input.reads_left > 0) {
     a->input.reads_left--;
     size = take_from_socket(a, out, capacity);
     if (size >= 0) continue;
     if (errno == EAGAIN) return 0;
     if (dtls_socket_is_final(errno)) return -1;
     dtls_bio_failed(a, errno); /* the kernel reports it once; datagrams may wait behind it */
+  }
+  if (size <= 0 && a->input.socket_error != 0) {
+    errno = a->input.socket_error;
+    return -1;
   }
   return size > 0 ? size : 0;
 }

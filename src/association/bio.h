@@ -15,9 +15,9 @@
 typedef struct {
   const uint8_t *data; /* a datagram that was handed in; valid until the endpoint takes its next one */
   size_t size;
-  bool reads_socket; /* false: only datagrams handed in are read */
-  /* datagrams that this call may still read from the socket; libssl itself reads on after a forged record */
+  /* of a client: datagrams that this call may still read from its socket; libssl itself reads on after a forged record */
   unsigned reads_left;
+  int socket_error;       /* errno: the socket is beyond use, which the next call is told */
   unsigned unread;        /* protected records with data that libssl got since it last had nothing more to say */
   size_t protected_min;   /* once open: the shortest protected record */
   uint64_t epoch0_number; /* of the last record of epoch 0 that libssl has got */

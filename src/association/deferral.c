@@ -11,8 +11,8 @@
 #include "net/outbox.h"
 
 struct dtls_deferral {
-  unsigned refs; /* the binding, endpoints and associations */
-  bool defers;   /* what is sent now waits for the end of the turn */
+  unsigned refs;            /* the binding, endpoints and associations */
+  bool defers;              /* what is sent now waits for the end of the turn */
   unsigned fork_generation; /* of the process that filled the box, base/fork.h */
   dtls_outbox *box;
 };

@@ -6,22 +6,12 @@
 #include "association/endpoint.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "association/deferral.h"
 #include "association/listener.h"
 #include "base/clock.h"
-
-/* Whose a requeued datagram is: in front of its bytes. */
-typedef struct {
-  dtls_address local, peer;
-  uint64_t seen_by; /* the number of the association that has had it, or 0 */
-} origin;
-
-static const dtls_queue_limit REQUEUED_MAX = {.count = 1024,
-                                              .bytes = (size_t)1024 * (DTLS_DATAGRAM_MAX + sizeof(origin))};
 
 /* ── life ── */
 
@@ -41,8 +31,7 @@ static void release_reader(dtls_endpoint *ep) {
 
 static void release_current(dtls_endpoint *ep) {
   release_reader(ep);
-  dtls_queued_free(ep->current.queued);
-  ep->current.queued = NULL;
+  dtls_intake_release(ep);
   ep->current.datagram.data = NULL;
   ep->current.verified = false;
 }
@@ -50,13 +39,11 @@ static void release_current(dtls_endpoint *ep) {
 /* Lets go of everything but the memory that associations still point to. */
 static void shut(dtls_endpoint *ep) {
   release_current(ep);
-  dtls_queue_clear(&ep->requeued);
   dtls_deferral_close(ep->deferral, ep->fd);
   if (ep->owns_fd && ep->fd >= 0) close(ep->fd);
   ep->fd = -1;
   ep->current.seen_by = 0;
-  dtls_batch_free(ep->batch);
-  ep->batch = NULL;
+  dtls_intake_close(ep);
   dtls_paths_free(ep->paths);
   ep->paths = NULL;
   dtls_pace_free(ep->pace);
@@ -90,9 +77,8 @@ static bool fill(dtls_endpoint *ep, SSL_CTX *ctx) {
   ep->cookies = dtls_cookies_new();
   ep->paths = dtls_paths_new();
   ep->pace = dtls_pace_new();
-  ep->batch = dtls_batch_new();
   if (SSL_CTX_up_ref(ctx)) ep->ctx = ctx;
-  return ep->cookies && ep->paths && ep->pace && ep->batch && ep->ctx;
+  return ep->cookies && ep->paths && ep->pace && ep->ctx && dtls_intake_open(ep);
 }
 
 dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options options, dtls_deferral *deferral,
@@ -115,7 +101,6 @@ dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options opt
   ep->owns_fd = options.duplicate;
   ep->options = options;
   ep->bound = bound;
-  ep->left = UINT_MAX;
   (void)dtls_udp_overflow(own, &ep->overflow_seen); /* drops from before the endpoint had the socket are not counted */
   if (fill(ep, ctx)) return ep;
   dtls_endpoint_close(ep);
@@ -137,53 +122,6 @@ void dtls_endpoint_count_overflow(dtls_endpoint *ep) {
 }
 
 /* ── datagrams ── */
-
-void dtls_endpoint_requeue(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data,
-                           size_t size, uint64_t seen_by) {
-  origin from = {.local = path->local, .peer = *peer, .seen_by = seen_by};
-  if (ep->fd < 0 || !dtls_queue_add(&ep->requeued, REQUEUED_MAX, &from, sizeof from, data, size))
-    ep->counters.drops[DTLS_DROP_QUEUE]++;
-}
-
-/* An error that the kernel reports, which takes one read, is no reason to leave the datagrams behind it. */
-static bool receive(dtls_endpoint *ep) {
-  for (int reads = 0; reads < DTLS_READS_MAX; reads++) {
-    if (dtls_batch_receive(ep->batch, ep->fd, &ep->bound)) return true;
-    if (errno == EAGAIN || dtls_socket_is_final(errno)) return false;
-    ep->counters.drops[dtls_socket_drop_reason(errno)]++;
-  }
-  return false;
-}
-
-/* The oldest requeued datagram becomes the current one. */
-static void take_requeued(dtls_endpoint *ep, uint64_t *seen_by) {
-  dtls_queued *entry = ep->requeued.oldest;
-  origin from;
-  dtls_queue_take(&ep->requeued, entry);
-  memcpy(&from, entry->data, sizeof from);
-  ep->current.queued = entry;
-  ep->current.datagram = (dtls_datagram){
-      .data = entry->data + sizeof from, .size = entry->size - sizeof from, .local = from.local, .peer = from.peer};
-  *seen_by = from.seen_by;
-}
-
-/*
- * The next datagram becomes the current one: first the requeued ones, then the batch, then the socket. A batch is brought to
- * its end even when the turn is over.
- */
-static bool take(dtls_endpoint *ep, uint64_t *seen_by) {
-  bool over = ep->left == 0;
-  dtls_datagram *out = &ep->current.datagram;
-  if (!over) ep->left--;
-  *seen_by = 0;
-  if (ep->requeued.oldest && !over) {
-    take_requeued(ep, seen_by);
-    return true;
-  }
-  if (!dtls_batch_next(ep->batch, out) && (over || !receive(ep) || !dtls_batch_next(ep->batch, out))) return false;
-  dtls_count_in(&ep->counters, out->size);
-  return true;
-}
 
 /* The association gets the current datagram. */
 static void deliver(dtls_endpoint *ep, dtls_association *a) {
@@ -271,18 +209,18 @@ dtls_found dtls_endpoint_next(dtls_endpoint *ep, dtls_association **association,
   }
   while (found == DTLS_FOUND_NOTHING) {
     release_current(ep);
-    if (!take(ep, &seen_by)) {
-      dtls_footprint_look(ep);
+    if (dtls_intake_take(ep, &ep->current.datagram))
+      found = dispatch_untrusted(ep, 0, association, known);
+    else if ((*association = dtls_intake_failed(ep)))
+      return DTLS_FOUND_DATA;
+    else
       break;
-    }
-    found = dispatch_untrusted(ep, seen_by, association, known);
   }
+  if (found == DTLS_FOUND_NOTHING) dtls_footprint_look(ep);
   return found;
 }
 
-bool dtls_endpoint_pending(const dtls_endpoint *ep) {
-  return ep->requeued.oldest || ep->current.seen_by != 0 || dtls_batch_pending(ep->batch);
-}
+bool dtls_endpoint_pending(const dtls_endpoint *ep) { return ep->current.seen_by != 0 || dtls_intake_pending(ep); }
 
 bool dtls_endpoint_send_other(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, const char *data,
                               size_t size, dtls_failure *f) {
@@ -290,29 +228,6 @@ bool dtls_endpoint_send_other(dtls_endpoint *ep, const dtls_address *local, cons
     return dtls_fail_system(f, errno, "the datagram was not sent");
   dtls_count_out(&ep->counters, size);
   return true;
-}
-
-/*
- * What a peer socket holds that the association on it does not read: the port's other traffic, of which the kernel gives
- * it all between bind and connect, and what came behind the association's last datagram. An ICMP error takes one read and
- * is no reason to leave the datagrams behind it.
- */
-void dtls_endpoint_drain(dtls_endpoint *ep, const dtls_path *path) {
-  uint8_t data[DTLS_DATAGRAM_MAX];
-  for (int i = 0; i < DTLS_DRAIN_MAX; i++) {
-    dtls_address sender;
-    ssize_t n = dtls_udp_receive(path->fd, data, sizeof data, &sender);
-    if (n >= 0) dtls_count_in(&ep->counters, (size_t)n);
-    if (n > (ssize_t)sizeof data) {
-      ep->counters.drops[DTLS_DROP_LENGTH]++;
-    } else if (n >= 0) {
-      dtls_endpoint_requeue(ep, path, &sender, data, (size_t)n, 0);
-    } else if (errno == EAGAIN || dtls_socket_is_final(errno)) {
-      return;
-    } else {
-      ep->counters.drops[dtls_socket_drop_reason(errno)]++;
-    }
-  }
 }
 
 /* ── accepting ── */
@@ -374,7 +289,6 @@ dtls_association *dtls_endpoint_accept(dtls_endpoint *ep, dtls_association **dis
     return NULL;
   }
   *displaced = take_place(path, a);
-  if (fresh && path->fd >= 0) dtls_endpoint_drain(ep, path);
   deliver(ep, a);
   ep->current.verified = false;
   dtls_path_pace(path, a->retransmit.first_timeout);

@@ -12,9 +12,9 @@
 #include "association/association.h"
 #include "association/cookie.h"
 #include "association/footprint.h"
+#include "association/intake.h"
 #include "association/pace.h"
 #include "association/path.h"
-#include "association/queue.h"
 #include "association/types.h"
 #include "base/counters.h"
 #include "base/failure.h"
@@ -38,7 +38,6 @@ typedef struct {
 /* The datagram that next() has taken, until it takes another one. */
 typedef struct {
   dtls_datagram datagram;
-  dtls_queued *queued;      /* the entry of the requeued datagrams that it points into; NULL: it is in the batch */
   uint64_t seen_by;         /* the number of the association that has had it, when it is for another one, too; or 0 */
   dtls_association *reader; /* the association it was handed to */
   bool verified;            /* it is a verified hello, which accept() may take */
@@ -56,12 +55,10 @@ struct dtls_endpoint {
   dtls_cookies *cookies;
   dtls_paths *paths;
   dtls_pace *pace;
-  dtls_batch *batch;
+  dtls_intake intake;
   dtls_deferral *deferral; /* of its associations */
-  dtls_queue requeued; /* copies that were read on the wrong socket, or at the wrong moment, and are dispatched again */
   dtls_current current;
   dtls_places places;
-  unsigned left; /* datagrams that may still be taken in this turn of the event loop */
   struct {
     uint64_t hellos, cookies_sent, cookies_accepted, cookies_refused;
   } stats;
@@ -72,15 +69,15 @@ struct dtls_endpoint {
 /* What next() has found. */
 typedef enum {
   DTLS_FOUND_NOTHING, /* nothing is left, or the turn is over */
-  DTLS_FOUND_DATA,    /* a datagram waits in that association: handshake() or read() takes it */
-  DTLS_FOUND_HELLO,   /* a peer has proved its address: accept() makes its association, ignoring it refuses */
-  DTLS_FOUND_OTHER    /* a datagram of another protocol (RFC 7983), for that association or (NULL) for the server */
+  DTLS_FOUND_DATA, /* a datagram, or an error of its socket, waits in that association: handshake() or read() takes it */
+  DTLS_FOUND_HELLO, /* a peer has proved its address: accept() makes its association, ignoring it refuses */
+  DTLS_FOUND_OTHER  /* a datagram of another protocol (RFC 7983), for that association or (NULL) for the server */
 } dtls_found;
 
 /* fd: a bound, unconnected, non-blocking UDP socket, which stays the caller's. NULL: failure. */
 dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options options, dtls_deferral *deferral,
                                  dtls_failure *f);
-/* Drops what is queued. Associations live on; in the shared strategy they can no longer send. */
+/* Drops what is queued. Associations live on, but hear nothing any more; in the shared strategy they can no longer send. */
 void dtls_endpoint_close(dtls_endpoint *ep);
 void dtls_endpoint_unref(dtls_endpoint *ep);
 
@@ -97,12 +94,6 @@ bool dtls_endpoint_set_context(dtls_endpoint *ep, SSL_CTX *ctx, dtls_failure *f)
 bool dtls_endpoint_send_other(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, const char *data,
                               size_t size, dtls_failure *f);
 void dtls_endpoint_count_overflow(dtls_endpoint *ep); /* what the kernel has dropped at all of its sockets */
-
-/* Copies a datagram for later dispatch. seen_by: the number of the association that has had it, or 0. */
-void dtls_endpoint_requeue(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data,
-                           size_t size, uint64_t seen_by);
-/* Copies all that a peer socket holds for later dispatch, each datagram with its own sender. */
-void dtls_endpoint_drain(dtls_endpoint *ep, const dtls_path *path);
 
 /* Counts on the association and, for a server, on its endpoint. */
 #define DTLS_COUNT(a, field, n) \

@@ -106,7 +106,7 @@ static void close_peer_socket(dtls_path *path) {
   if (ep && ep->fd >= 0 && path->fork_generation == dtls_fork_generation()) {
     /* if connect fails, datagrams that arrive until close are lost */
     (void)connect(path->fd, &path->local.sa, dtls_address_size(&path->local));
-    dtls_endpoint_drain(ep, path);
+    dtls_intake_drain(ep, path);
   }
   dtls_path_count_overflow(path);
   close(path->fd);
@@ -115,6 +115,7 @@ static void close_peer_socket(dtls_path *path) {
 void dtls_path_free(dtls_path *path) {
   dtls_endpoint *ep = path->endpoint;
   if (ep && ep->paths) take_off(ep->paths, path);
+  if (ep) dtls_intake_abandon(ep, path);
   if (ep && ep->pace) dtls_pace_remember(ep->pace, &path->local, &path->peer, path->paced_until);
   if (path->owns_fd && path->fd >= 0) close_peer_socket(path);
   OPENSSL_free(path);
@@ -147,12 +148,10 @@ dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8
 
 void dtls_path_attach(dtls_path *path, dtls_association *a) {
   a->path = path;
-  if (path->current) {
+  if (path->current)
     path->successor = a;
-  } else {
+  else
     path->current = a;
-    a->input.reads_socket = path->fd >= 0;
-  }
 }
 
 dtls_association *dtls_path_detach(dtls_association *a) {
@@ -161,14 +160,12 @@ dtls_association *dtls_path_detach(dtls_association *a) {
   if (!path) return NULL;
   dtls_deferral_leave(a);
   a->path = NULL;
-  a->input.reads_socket = false;
   if (path->successor == a) {
     path->successor = NULL;
   } else {
     promoted = path->successor;
     path->current = promoted;
     path->successor = NULL;
-    if (promoted) promoted->input.reads_socket = path->fd >= 0;
   }
   if (!path->current) dtls_path_free(path);
   return promoted;

@@ -12,12 +12,12 @@
 struct dtls_path {
   dtls_endpoint *endpoint; /* NULL for a client */
   dtls_address local, peer;
-  int fd;                      /* the peer socket, or the client's; -1 when the endpoint's socket is shared */
-  bool owns_fd;                /* the path closes fd */
-  unsigned fork_generation;    /* of the process that opened it, base/fork.h */
-  uint64_t seed;               /* of the table that it is in */
-  dtls_path *before, *after;   /* in the list of that table's */
-  dtls_association *current;   /* reads the socket, if there is one of its own */
+  int fd;                    /* the peer socket, or the client's; -1 when the endpoint's socket is shared */
+  bool owns_fd;              /* the path closes fd */
+  unsigned fork_generation;  /* of the process that opened it, base/fork.h */
+  uint64_t seed;             /* of the table that it is in */
+  dtls_path *before, *after; /* in the list of that table's */
+  dtls_association *current;
   dtls_association *successor; /* a parallel handshake (RFC 6347 §4.2.8) */
   uint32_t overflow_seen;      /* drops at the socket that have been counted */
   /* ms, when the peer may begin another handshake; it may at once when it has completed one */

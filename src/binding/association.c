@@ -23,8 +23,8 @@ static const char TYPE[] = "dtls.association";
 _Static_assert(DTLS_NO_OWNER == LUA_NOREF, "an association without an owner has no reference");
 
 dtls_box *dtls_association_push(lua_State *L) { return dtls_box_push(L, TYPE); }
-dtls_association *dtls_association_check(lua_State *L) { return dtls_check(L, 1, TYPE); }
-static dtls_association *check(lua_State *L) { return dtls_association_check(L); }
+dtls_association *dtls_association_check(lua_State *L, int index) { return dtls_check(L, index, TYPE); }
+static dtls_association *check(lua_State *L) { return dtls_association_check(L, 1); }
 
 static int done(lua_State *L) {
   lua_pushboolean(L, 1);
@@ -155,8 +155,8 @@ static int association_handshake(lua_State *L) {
 
 /*
  * association:read() → message, more | nil, 'want_read' | nil, 'closed' | nil, err (SSL_read_ex)
- * more: the datagram held more than this message, which no readable socket will announce. Of its own socket it takes so
- * many datagrams (DTLS_READS_MAX) and says want_read, whether or not there are more.
+ * more: the datagram held more than this message, which no readable socket will announce. A client takes so many datagrams of its
+ * socket (DTLS_READS_MAX) and says want_read, whether or not there are more; a server's get theirs from endpoint:next().
  */
 static int association_read(lua_State *L) {
   dtls_association *a = check(L);
@@ -328,7 +328,7 @@ static int association_send_datagram(lua_State *L) {
 /* association:fd() → the descriptor to watch for reading, or nil: its datagrams come through others */
 static int association_fd(lua_State *L) {
   dtls_association *a = check(L);
-  if (!a->input.reads_socket) return 0;
+  if (!a->path || a->path->fd < 0 || a->path->current != a) return 0;
   lua_pushinteger(L, a->path->fd);
   return 1;
 }

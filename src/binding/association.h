@@ -6,10 +6,10 @@
 #include "binding/lua.h"
 
 void dtls_association_init(lua_State *L);
-int dtls_association_client(lua_State *L);              /* core.client(context, fd[, options]) */
-int dtls_association_draft(lua_State *L);               /* core.draft(context) */
-dtls_association *dtls_association_check(lua_State *L); /* the one at index 1 */
-dtls_box *dtls_association_push(lua_State *L);          /* an empty box, which owns what is put into it */
+int dtls_association_client(lua_State *L); /* core.client(context, fd[, options]) */
+int dtls_association_draft(lua_State *L);  /* core.draft(context) */
+dtls_association *dtls_association_check(lua_State *L, int index);
+dtls_box *dtls_association_push(lua_State *L); /* an empty box, which owns what is put into it */
 /* what set_owner() was given; nil: nothing */
 void dtls_association_push_owner(lua_State *L, const dtls_association *a);
 

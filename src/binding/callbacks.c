@@ -48,7 +48,7 @@ int dtls_callback_push(lua_State *L, const dtls_association *a) {
 }
 
 static dtls_association *answering(lua_State *L, dtls_question question) {
-  dtls_association *a = dtls_association_check(L);
+  dtls_association *a = dtls_association_check(L, 1);
   if (dtls_callback_asked(a) != question) luaL_error(L, "nothing of the kind was asked");
   return a;
 }

@@ -83,8 +83,7 @@ static int push_read(lua_State *L, dtls_association *a) {
   bool more;
   dtls_failure f;
   dtls_result result = dtls_association_read(a, message, &size, &more, &f);
-  bool tells = result != DTLS_WANT_READ || a->others.queue.oldest; /* which association:datagram() gives */
-  if (!tells) return 0;
+  if (result == DTLS_WANT_READ) return 0;
   push_found(L, "read", a);
   if (result == DTLS_FAILED) return 2 + dtls_error_push(L, &f);
   if (result == DTLS_DONE)
@@ -94,7 +93,7 @@ static int push_read(lua_State *L, dtls_association *a) {
   if (result == DTLS_DONE)
     lua_pushboolean(L, more);
   else
-    lua_pushstring(L, result == DTLS_CLOSED ? "closed" : "want_read");
+    lua_pushliteral(L, "closed");
   return 4;
 }
 
@@ -117,15 +116,14 @@ static int push_other(lua_State *L, const dtls_endpoint *ep, const dtls_associat
 }
 
 /*
- * endpoint:next() → 'read', owner, message, more | nil, 'closed' | nil, 'want_read' | nil, err   what read() gave of
- *                                     that owner's open association, want_read only when it has something for datagram()
+ * endpoint:next() → 'read', owner, message, more | nil, 'closed' | nil, err   what read() gave of that owner's open association
  *                 → 'handshake', owner     a datagram waits in that owner's association: call handshake()
  *                 → 'hello', host, known   a peer proved its address: accept() makes its association, ignoring it refuses.
  *                                     host: a key, the same for all addresses that have one owner. known: the peer has
  *                                     an association already, and this one is to take its place
  *                 → 'datagram', owner or nil, data, address   of another protocol (RFC 7983); no owner: address.localAddress
  *                                     says where to
- *                 → nil               nothing left, or the turn is over
+ *                 → nil, pending   nothing left, or the turn is over. pending: as pending() says
  * What was handed out is withdrawn by the following call.
  */
 static int endpoint_next(lua_State *L) {
@@ -138,19 +136,27 @@ static int endpoint_next(lua_State *L) {
       case DTLS_FOUND_DATA: results = a->open ? push_read(L, a) : push_handshake(L, a); break;
       case DTLS_FOUND_HELLO: return push_hello(L, ep, known);
       case DTLS_FOUND_OTHER: return push_other(L, ep, a);
-      default: return 0;
+      default:
+        lua_pushnil(L);
+        lua_pushboolean(L, dtls_endpoint_pending(ep));
+        return 2;
     }
   }
   return results;
 }
 
-/* endpoint:turn(datagrams): so many may be taken now, those that nobody needs to know of included. Before the first call: any number. */
+/*
+ * endpoint:turn(datagrams[, association]) → how many are there at once
+ * So many datagrams may be taken now, those that nobody needs to know of included: of the association's own socket, or without one of
+ * the endpoint's. Before the first call any number may be taken of that.
+ */
 static int endpoint_turn(lua_State *L) {
   dtls_endpoint *ep = check(L);
   lua_Integer datagrams = luaL_checkinteger(L, 2);
   luaL_argcheck(L, datagrams > 0 && datagrams <= INT32_MAX, 2, "expected a positive number");
-  ep->left = (unsigned)datagrams;
-  return 0;
+  const dtls_association *reader = lua_isnoneornil(L, 3) ? NULL : dtls_association_check(L, 3);
+  lua_pushinteger(L, (lua_Integer)dtls_intake_turn(ep, (unsigned)datagrams, reader));
+  return 1;
 }
 
 /* endpoint:pending() → whether next() has work that no readable socket will announce */

@@ -17,7 +17,7 @@
 
 enum { EXPORT_MAX = 65536 };
 
-static dtls_association *check(lua_State *L) { return dtls_association_check(L); }
+static dtls_association *check(lua_State *L) { return dtls_association_check(L, 1); }
 
 static int push_bytes(lua_State *L, const char *bytes, size_t size) {
   if (!bytes) return 0;

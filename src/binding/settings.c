@@ -116,7 +116,7 @@ static int get_ciphers(lua_State *L, dtls_target t) {
 static dtls_target of_context(lua_State *L) { return (dtls_target){.ctx = dtls_context_self(L)}; }
 
 static dtls_target of_association(lua_State *L) {
-  SSL *ssl = dtls_association_check(L)->ssl;
+  SSL *ssl = dtls_association_check(L, 1)->ssl;
   return (dtls_target){.ctx = SSL_get_SSL_CTX(ssl), .ssl = ssl};
 }
 

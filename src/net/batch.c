@@ -21,7 +21,8 @@ struct dtls_batch {
   _Alignas(struct cmsghdr) uint8_t control[BATCH][DTLS_CONTROL_IN_MAX];
   dtls_address bound;
   unsigned count, next;
-  int error; /* came behind the datagrams of the last receive, and is for the next one to report; 0: none */
+  int error; /* came behind the datagrams of the last receive, and is for the next one of that socket to report; 0: none */
+  int error_of; /* the socket */
   uint8_t bytes[BATCH][DTLS_DATAGRAM_MAX];
 };
 
@@ -41,10 +42,10 @@ void dtls_batch_free(dtls_batch *batch) { OPENSSL_free(batch); }
 
 /* One recvmsg after the other. What fails behind a datagram is kept for the next time, as recvmmsg does it. */
 static int receive_each(dtls_batch *batch, int fd) {
-  int n = 0;
-  if (batch->error != 0) {
-    errno = batch->error;
-    batch->error = 0;
+  int n = 0, error = batch->error;
+  batch->error = 0;
+  if (error != 0 && batch->error_of == fd) {
+    errno = error;
     return -1;
   }
   for (; n < BATCH; n++) {
@@ -54,6 +55,7 @@ static int receive_each(dtls_batch *batch, int fd) {
   }
   if (n == 0) return -1;
   if (n < BATCH && errno != EAGAIN) batch->error = errno;
+  batch->error_of = fd;
   return n;
 }
 
@@ -78,10 +80,12 @@ bool dtls_batch_receive(dtls_batch *batch, int fd, const dtls_address *bound) {
   return n > 0;
 }
 
-bool dtls_batch_pending(const dtls_batch *batch) { return batch->next < batch->count; }
+unsigned dtls_batch_pending(const dtls_batch *batch) { return batch->count - batch->next; }
+
+bool dtls_batch_is_full(const dtls_batch *batch) { return batch->count == BATCH; }
 
 bool dtls_batch_next(dtls_batch *batch, dtls_datagram *out) {
-  if (!dtls_batch_pending(batch)) return false;
+  if (dtls_batch_pending(batch) == 0) return false;
   unsigned i = batch->next++;
   out->data = batch->bytes[i];
   out->size = batch->messages[i].msg_len;

@@ -20,7 +20,8 @@ typedef struct dtls_batch dtls_batch; /* room for one recvmmsg */
 dtls_batch *dtls_batch_new(void);
 void dtls_batch_free(dtls_batch *batch);
 bool dtls_batch_receive(dtls_batch *batch, int fd, const dtls_address *bound); /* false: errno says why */
-bool dtls_batch_pending(const dtls_batch *batch);
+unsigned dtls_batch_pending(const dtls_batch *batch); /* how many datagrams of it next() will give */
+bool dtls_batch_is_full(const dtls_batch *batch);     /* the socket may have had more */
 bool dtls_batch_next(dtls_batch *batch, dtls_datagram *out);
 
 #endif

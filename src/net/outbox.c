@@ -112,7 +112,8 @@ static bool is_blocked(const dtls_outbox *box, const dtls_sender *sender) {
   return f && f->blocked;
 }
 
-bool dtls_outbox_add(dtls_outbox *box, dtls_sender *sender, dtls_route route, const void *data, size_t size, bool fits) {
+bool dtls_outbox_add(dtls_outbox *box, dtls_sender *sender, dtls_route route, const void *data, size_t size,
+                     bool fits) {
   bool blocked = is_blocked(box, sender);
   if (!blocked && !has_room(box, sender, size)) dtls_outbox_flush(box);
   if (blocked || is_blocked(box, sender) || !has_room(box, sender, size)) return false;

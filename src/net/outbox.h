@@ -24,9 +24,9 @@ typedef struct dtls_outbox dtls_outbox;
 /* Is told what became of a datagram. error: an errno; 0: the datagram has left. size 0: the error is about an earlier datagram. */
 typedef void dtls_outbox_told(dtls_sender *sender, size_t size, int error);
 
-dtls_outbox *dtls_outbox_new(dtls_outbox_told *told); /* NULL: no memory */
-void dtls_outbox_free(dtls_outbox *box);              /* what has not left is dropped, untold */
-void dtls_outbox_clear(dtls_outbox *box);             /* the same, and the outbox goes on */
+dtls_outbox *dtls_outbox_new(dtls_outbox_told *told);                      /* NULL: no memory */
+void dtls_outbox_free(dtls_outbox *box);                                   /* what has not left is dropped, untold */
+void dtls_outbox_clear(dtls_outbox *box);                                  /* the same, and the outbox goes on */
 bool dtls_outbox_waits(const dtls_outbox *box, const dtls_sender *sender); /* a datagram of the sender waits */
 /*
  * Copies a datagram. The order of a sender's datagrams is kept. fits: IP need not cut it. When there is no room, what is there
