@@ -289,7 +289,7 @@ lint: ## luacheck, clang-format, clang-tidy, cppcheck, shellcheck
 	@.ci/setup build lint
 	clang-format --dry-run -Werror $(FORMATTED)
 	luacheck --quiet --no-color lua luvit spec bench examples doc .busted .luacheckrc rockspec
-	shellcheck -x .ci/run .ci/deep .ci/setup .ci/matrix .ci/packages rockspec/debian/tests/echo spec/support/shards.sh
+	shellcheck -x .ci/run .ci/deep .ci/setup .ci/matrix .ci/packages rockspec/debian/tests/echo spec/support/shards.sh spec/support/progress.sh
 	cppcheck --quiet --std=c11 --library=posix --enable=warning,performance,portability,style --inconclusive \
 	  --error-exitcode=1 --suppress=missingIncludeSystem --suppress=readdirCalled -Isrc \
 	  -DOPENSSL_VERSION_NUMBER=0x30000000L '-DElfW(type)=Elf64_##type' $(C_FILES)

@@ -24,6 +24,8 @@ usage: dtlscat [options] host port        connects
                         nothing was sent or received for so long
   -v                    show the handshake: addresses, cookie, cipher, certificate, MTU,
                         repeated flights; and what was counted at the end
+  -p                    show how many bytes have been sent and received, and how fast, while
+                        standard error is a terminal
   --help                this text
 
 A line from a terminal is one message. What comes from a pipe or a file is cut into messages
@@ -45,8 +47,10 @@ local luvit = rawget(_G, 'args')
 local uv = require(luvit and 'uv' or 'luv')
 local arguments = { unpack(luvit or arg, luvit and 2 or 1) }
 
+-- On a terminal the last line may show the progress: what is said begins by clearing it.
+local clear = ''
 local function note(text, ...)
-  io.stderr:write(('dtlscat: ' .. text .. '\n'):format(...))
+  io.stderr:write((clear .. 'dtlscat: ' .. text .. '\n'):format(...))
 end
 
 local FAILED, MISUSED, EXPIRED = 1, 2, 3
@@ -84,7 +88,7 @@ local function seconds(name, text)
   return tonumber(text) or misused('%s: expected a number of seconds', name)
 end
 
-local FLAGS = { ['-l'] = true, ['-v'] = true, ['--insecure'] = true }
+local FLAGS = { ['-l'] = true, ['-v'] = true, ['-p'] = true, ['--insecure'] = true }
 
 local VALUES = {
   ['--fingerprint'] = function(name, text)
@@ -272,6 +276,40 @@ local function showHandshake(conn)
   showCounts(conn)
 end
 
+-- ── the progress ──
+
+local PROGRESS_MS = 500
+
+-- '1.2 MB'
+local function size(bytes)
+  for _, unit in ipairs { 'bytes', 'kB', 'MB', 'GB' } do
+    if bytes < 1000 or unit == 'GB' then return (unit == 'bytes' and '%d %s' or '%.1f %s'):format(bytes, unit) end
+    bytes = bytes / 1000
+  end
+end
+
+-- Shows from now on what of `counts`, {sent=, received=}, has changed. Returns a function that ends it.
+local function showProgress(counts)
+  if not given['-p'] or uv.guess_handle(2) ~= 'tty' then return function() end end
+  clear = '\r\27[K'
+  local timer, began = uv.new_timer(), uv.hrtime()
+  local last, last_time = { sent = 0, received = 0 }, began
+  local function line(since, since_time)
+    local elapsed = (uv.hrtime() - since_time) / 1e9
+    local function side(name) return ('%s %s, %s/s'):format(size(counts[name]), name, size((counts[name] - since[name]) / elapsed)) end
+    return side 'sent' .. '; ' .. side 'received'
+  end
+  timer:start(PROGRESS_MS, PROGRESS_MS, function()
+    io.stderr:write(clear .. line(last, last_time))
+    last, last_time = { sent = counts.sent, received = counts.received }, uv.hrtime()
+  end)
+  return function()
+    timer:close()
+    note('%s, in %.1f s', line({ sent = 0, received = 0 }, began), (uv.hrtime() - began) / 1e9)
+    clear = ''
+  end
+end
+
 -- ── the conversation ──
 
 local status = 0
@@ -291,11 +329,13 @@ local function talk(conn, done)
   note('connected to %s with %s%s', describe(conn), conn:getCipher().name, standing(conn))
   showHandshake(conn)
 
-  local longest = conn:getDataMtu()
+  local longest, counts = conn:getDataMtu(), { sent = 0, received = 0 }
+  local endProgress = showProgress(counts)
   local function send(text)
     for i = 1, #text, longest do
-      local ok, err = conn:send(text:sub(i, i + longest - 1))
-      if not ok then note('a message was not sent: %s', err.message) end
+      local message = text:sub(i, i + longest - 1)
+      local ok, err = conn:send(message)
+      if ok then counts.sent = counts.sent + #message else note('a message was not sent: %s', err.message) end
     end
   end
 
@@ -314,13 +354,17 @@ local function talk(conn, done)
     handles[#handles + 1] = signal
   end
 
-  conn:on('message', write)
+  conn:on('message', function(data)
+    counts.received = counts.received + #data
+    write(data)
+  end)
   conn:on('timeout', function()
     note('nothing was sent or received for %g seconds', given['-w'])
     status = EXPIRED
     close()
   end)
   conn:on('close', function()
+    endProgress()
     showCounts(conn)
     stopInput()
     for _, handle in ipairs(handles) do handle:close() end

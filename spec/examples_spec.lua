@@ -1270,6 +1270,26 @@ describe('the examples:', function()
     end))
   end
 
+  it('dtlscat -p shows on a terminal, and nowhere else, what has been sent and received, and how fast', test(function()
+    local psk = { '--psk-identity', 'a', '--psk-key', '0123456789abcdef0123456789abcdef' }
+    local listener, port = listen('luajit, shared', '-p', unpack(psk))
+    -- `script` gives it a terminal, which standard output then is, too.
+    local command = ('exec luajit examples/dtlscat.lua -p %s 127.0.0.1 %s 2>&1'):format(table.concat(psk, ' '), port)
+    local client = withPaths('shared', 'script', '-qefc', command, '/dev/null')
+    client:expect 'connected'
+    listener:write(('x'):rep(1100))
+    client:expect '\r\27%[K(0 bytes sent, 0 bytes/s; 1%.1 kB received, [%d.]+ %a+/s)'
+    client:write(('y'):rep(70) .. '\n')
+    listener:expect 'yyy\n'
+    client:expect '\r\27%[K71 bytes sent, [^\n]*\r\27%[K71 bytes sent, '
+    listener:finish()
+    assertEnds(listener)
+    client:expect '\r\27%[Kdtlscat: 71 bytes sent, %d+ bytes/s; 1%.1 kB received, [%d.]+ %a+/s, in [%d.]+ s\r?\n'
+    assertEnds(client)
+    assert.is_nil((listener:printed 'received'))
+    assert.is_nil((listener:printed '\27'))
+  end))
+
   it('dtlscat --keylog writes the keys of the session to a file', test(function()
     local path = tree .. '/keys.log'
     local listener, port = listen 'luajit, shared'

@@ -30,3 +30,17 @@ describe('make env', function()
     assert.same({ lua, c }, { evaluated 'export LUA_PATH= LUA_CPATH=' })
   end)
 end)
+
+describe('progress.sh', function()
+  local command = [[spec/support/progress.sh 'echo so far' sh -c 'echo one; sleep 1.5; echo two; exit 3']]
+
+  it('shows a line that moves while its command runs, on a terminal, and has the status of the command', function()
+    local output, status = shell(('script -qefc "%s" /dev/null </dev/null'):format(command))
+    assert.equal('one\r\n\r\27[Kso fartwo\r\n\r\27[K', output)
+    assert.equal(3, status)
+  end)
+
+  it('shows nothing where standard error is no terminal', function()
+    assert.same({ 'one\ntwo\n', 3 }, { shell(command) })
+  end)
+end)

@@ -59,7 +59,8 @@ $(FUZZ_PROGRAMS) $(FUZZ_OUT)/seeds:
 fuzz: ## libFuzzer for FUZZ_SECONDS per target (600), FUZZ_JOBS at once (2); fails at any find
 	@.ci/setup build fuzz
 	@$(MAKE) $(FUZZ_PROGRAMS)
-	@$(MAKE) -k -j$(FUZZ_JOBS) $(FUZZ_TARGETS:%=fuzz-%)
+	@rm -f $(FUZZ_TARGETS:%=$(FUZZ_OUT)/%.log)
+	@spec/support/progress.sh 'awk -f $(FUZZ_DIR)/progress.awk $(FUZZ_OUT)/*.log' $(MAKE) -k -j$(FUZZ_JOBS) $(FUZZ_TARGETS:%=fuzz-%)
 
 # libFuzzer prints a line for each input that it keeps; the log has them.
 $(FUZZ_TARGETS:%=fuzz-%): fuzz-%: $(FUZZ_OUT)/%
@@ -67,6 +68,7 @@ $(FUZZ_TARGETS:%=fuzz-%): fuzz-%: $(FUZZ_OUT)/%
 	@$(FUZZ_ENVIRONMENT) $< -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
 	  -artifact_prefix=$(FUZZ_OUT)/finds/$*- $(FUZZ_FLAGS_$*) $(FUZZ_ARGUMENTS) $(FUZZ_OUT)/corpus/$* $(wildcard $(FUZZ_DIR)/corpus/$* $(FUZZ_DIR)/kept/$*) >$(FUZZ_OUT)/$*.log 2>&1 \
 	  || { tail -n 60 $(FUZZ_OUT)/$*.log; echo "$*: FOUND SOMETHING, see $(FUZZ_OUT)/finds"; exit 1; }
+	@if [ -t 2 ]; then printf '\r\033[K' >&2; fi
 	@awk -v target=$* '/^#.* cov: / { cov = $$4 } /number_of_executed_units/ { runs = $$2 } /average_exec_per_sec/ { speed = $$2 } \
 	  END { printf "%-12s %d runs, %d per second, %d edges\n", target, runs, speed, cov }' $(FUZZ_OUT)/$*.log
 

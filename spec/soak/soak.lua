@@ -258,6 +258,22 @@ local function balance()
   return sums
 end
 
+-- On a terminal a line at the bottom tells how far the run is, once a second.
+local show_progress = uv.guess_handle(2) == 'tty'
+local began, shown_at = uv.hrtime(), 0
+
+local function clear_progress()
+  if show_progress then io.stderr:write '\r\27[K' end
+end
+
+local function progress()
+  if not show_progress or uv.now() - shown_at < 1000 then return end
+  shown_at = uv.now()
+  clear_progress()
+  io.stderr:write(('%.1f of %g minutes: %d connects, %d opened, %d sent, %d echoed'):format(
+    (uv.hrtime() - began) / 60e9, MINUTES, totals.connects, totals.opened, totals.sent, totals.echoed))
+end
+
 local function round()
   local networks = {}
   for i, each in ipairs(servers) do
@@ -285,6 +301,7 @@ local function round()
     if chance(0.02) then rotate() end
     if chance(0.05) then junk(any { target, any(servers) }) end
     if chance(0.01) then collectgarbage 'step' end
+    progress()
     if broken then error(broken, 0) end
     if uv.now() >= kill_at then
       doomed:kill()
@@ -309,6 +326,7 @@ end
 local function megabytes(bytes) return ('%.2f'):format(bytes / 2 ^ 20) end
 
 local function report(number, now, sums)
+  clear_progress()
   print(('%s round %d: C %s MB, Lua %s MB, RSS %s MB, %d handles, %d descriptors; %d connects, %d opened (%d resumed), %d failed, '
     .. '%d killed; %d sent, %d echoed; %d junk; %d accepted, %d evicted, %d replaced'):format(os.date '%H:%M:%S', number, megabytes(now.c),
     megabytes(now.lua), megabytes(now.rss), now.handles, now.descriptors, totals.connects, totals.opened, totals.resumed, totals.failed,
