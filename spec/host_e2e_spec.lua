@@ -1,6 +1,7 @@
 -- The module as a luvit application uses it: a folder in deps/ or libs/, loaded by luvit's own require, in a host that
 -- exports its OpenSSL. The module must not only load there but complete handshakes.
 
+local contents = require 'spec.support.contents'
 local shell = require 'spec.support.shell'
 
 local build = os.getenv 'DTLS_BUILD' or 'build'
@@ -65,6 +66,39 @@ echo('connected', ips[1], function()
 end)
 ]]
 
+local coroutines = [[
+local coro, dtls = require 'dtls/coro', require 'dtls'
+local identity = assert(dtls.selfSigned())
+
+for _, demux in ipairs { 'connected', 'shared' } do
+  local server = assert(coro.createServer({
+    cert = identity.cert, key = identity.key, demux = demux, host = '127.0.0.1', port = 0,
+  }, function(read, write)
+    for message in read do
+      if message == 'fail' then error 'oops' end
+      assert(write { message:upper(), 'and more' })
+    end
+  end))
+  local read, write, conn = assert(coro.connect {
+    host = '127.0.0.1', port = server:address().port, fingerprint = identity.fingerprint,
+  })
+  assert(write 'hello')
+  print(demux, read(5000), read(), select(2, read(1)).code)
+  assert(write 'fail')
+  print(read(), conn.destroyed)
+  server:close()
+end
+print 'done'
+]]
+
+local coroutines_say = [[
+connected	HELLO	and more	ETIMEDOUT
+nil	true
+shared	HELLO	and more	ETIMEDOUT
+nil	true
+done
+]]
+
 local expected = [[
 %s
 connected	HELLO OVER 127.0.0.1	ECDHE-ECDSA-AES128-GCM-SHA256
@@ -89,9 +123,9 @@ describe('an application in a host', function()
 
   after_each(function() shell('rm -r ' .. tree) end)
 
-  local function run(host)
-    return shell(("cd / && LUA_PATH=';' LUA_CPATH=';' timeout 30 %s/host/%s %s/spec/host/init.lua %s/app/main.lua"):format(
-      build, host, root, tree))
+  local function run(host, redirection)
+    return shell(("cd / && LUA_PATH=';' LUA_CPATH=';' timeout 30 %s/host/%s %s/spec/host/init.lua %s/app/main.lua %s"):format(
+      build, host, root, tree, redirection or ''))
   end
 
   for linkage, folder in pairs { host = '/luvit/dtls', static = '/static/luvit/dtls' } do
@@ -113,6 +147,17 @@ describe('an application in a host', function()
       assert.equal(0, status)
     end)
   end
+
+  it('talks in coroutines, and is told what a function of a server raises', function()
+    shell(('cp -r %s/luvit/dtls %s/app/deps/dtls'):format(build, tree))
+    local file = assert(io.open(tree .. '/app/main.lua', 'w'))
+    file:write(coroutines)
+    file:close()
+    local output, status = run('luvi', '2>' .. tree .. '/errors')
+    assert.equal(coroutines_say, output)
+    assert.equal(0, status)
+    assert.equal(2, select(2, contents(tree .. '/errors'):gsub('main.lua:%d+: oops\nstack traceback', '')))
+  end)
 
   it('gets the luv of its host although a file of the application has that name', function()
     shell(('cp -r %s/static/luvit/dtls %s/app/deps/dtls'):format(build, tree))

@@ -517,15 +517,6 @@ local function write(self, data)
   return ok
 end
 
-local function messages(value)
-  local expected = 'a string or a list of strings'
-  if type(value) ~= 'table' or #value == 0 then return nil, expected end
-  for _, each in ipairs(value) do
-    if type(each) ~= 'string' then return nil, expected end
-  end
-  return value
-end
-
 -- The messages of a list, until one cannot be sent.
 local function write_all(self, list)
   if list[2] then deferral.more() end
@@ -553,7 +544,7 @@ function Connection:send(data, callback)
   if type(data) == 'string' then
     ok, err, fatal = write(self, data)
   else
-    arguments.insist('send', 'data', messages, data)
+    arguments.insist('send', 'data', options.messages, data)
     ok, err, fatal, sent = write_all(self, data)
   end
   if callback then tick(callback, err) end
@@ -590,6 +581,11 @@ end
 function Connection:_drained()
   self._full = nil
   if self._state ~= 'closed' then self:fire('drain') end
+end
+
+--- Counts a message that it has emitted and that had no room to wait.
+function Connection:_countDropped()
+  if self._association then self._association:count_dropped() end
 end
 
 -- ── other protocols on its port (RFC 7983) ──

@@ -188,6 +188,16 @@ end
 
 local function is_ip(value) return type(value) == 'string' and not value:find '%z' end
 
+--- Several messages to send.
+function options.messages(value)
+  local expected = 'a string or a list of strings'
+  if type(value) ~= 'table' or #value == 0 then return nil, expected end
+  for _, each in ipairs(value) do
+    if type(each) ~= 'string' then return nil, expected end
+  end
+  return value
+end
+
 --- Where a datagram goes to, and what it comes from if that is given: {ip=, port=[, localAddress={ip=}]}.
 function options.address(value)
   local from = type(value) == 'table' and value.localAddress

@@ -78,6 +78,22 @@
 ---@field recvBufferSize? integer bytes, SO_RCVBUF
 ---@field sendBufferSize? integer bytes, SO_SNDBUF
 
+-- ── coroutines ──
+
+--- Where a server of dtls.coro listens, and what makes it.
+---@class dtls.CoroServerOptions: dtls.ServerOptions
+---@field port? integer|string 0: any free one
+---@field host? string an IP address; default '0.0.0.0'
+---@field handle? uv_udp_t|table instead of `port`: a bound UDP handle of luv's or dgram socket of luvit's
+
+--- Waits for the next message, at most `ms`; 0: not at all. nil: the connection has ended, with an error if one ended it, or no
+--- message has come in time (ETIMEDOUT).
+---@alias dtls.Read fun(ms: integer?): string?, dtls.Error?
+
+--- Sends a message, or each message of a list, and waits while the socket is full. nil and an error: what ended the connection,
+--- EMSGSIZE or EINVAL; then of a list how many of its messages were sent. Without a message it closes the connection.
+---@alias dtls.Write fun(data: string|string[]?): true?, dtls.Error?, integer?
+
 -- ── what is known ──
 
 --- Datagrams, records or messages that were dropped, by reason (src/base/counters.h says what each is). What never happened is nil.

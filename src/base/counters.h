@@ -24,7 +24,7 @@
   X(HELLO, "hello")               /* malformed ClientHello, or one cut before its cipher suites end */ \
   X(PACE, "pace")                 /* verified hello within a retransmission interval of the last handshake its sender began */ \
   X(STRANGER, "stranger")         /* not a hello, from an address without an association */ \
-  X(QUEUE, "queue")               /* no room or memory to keep it until its turn, or until it is dispatched again */ \
+  X(QUEUE, "queue")               /* no room or memory to keep it until its turn, its second dispatch, or its reader */ \
   X(OVERFLOWED, "overflow")       /* a datagram that the kernel dropped: the socket's receive buffer was full (or its checksum was wrong) */ \
   X(AGAIN, "EAGAIN")              /* outgoing: the socket's send buffer was full, or a signal came */ \
   X(NOBUFS, "ENOBUFS")            /* outgoing: the interface's queue was full; or no memory, for a hello, too */ \

@@ -9,6 +9,7 @@
 
 #include "association/client.h"
 #include "association/diagnosis.h"
+#include "association/endpoint.h"
 #include "base/clock.h"
 #include "binding/callbacks.h"
 #include "binding/certificate.h"
@@ -189,6 +190,13 @@ static int association_write(lua_State *L) {
   return 3;
 }
 
+/* association:count_dropped(): a message that read() has given had no room to wait for its reader. */
+static int association_count_dropped(lua_State *L) {
+  dtls_association *a = check(L);
+  DTLS_DROP(a, QUEUE);
+  return 0;
+}
+
 /* association:shutdown() → true: close_notify is on its way, if there is anybody to tell (SSL_shutdown) */
 static int association_shutdown(lua_State *L) {
   dtls_association_shutdown(check(L));
@@ -348,6 +356,7 @@ void dtls_association_init(lua_State *L) {
                                      {"handshake", association_handshake},
                                      {"read", association_read},
                                      {"write", association_write},
+                                     {"count_dropped", association_count_dropped},
                                      {"shutdown", association_shutdown},
                                      {"promote", association_promote},
                                      {"timeout", association_timeout},
