@@ -12,6 +12,7 @@
 ---   needs: PROGRAM   it is passed over, and so is its output, where there is no such program
 ---   not run: WHY     it cannot be run here
 
+local dtls = require 'dtls'
 local uv = require 'luv'
 local contents = require 'spec.support.contents'
 local process = require 'spec.support.process'
@@ -95,6 +96,7 @@ exec env -u LUA_PATH -u LUA_CPATH %s/host/luvi %s/spec/host/init.lua "$script" "
 ]]):format(build, root))
   local dtlscat = base .. '/bin/dtlscat'
   write(dtlscat, ('#!/bin/sh\nexec luajit %s/examples/dtlscat.lua "$@"\n'):format(root))
+  write(base .. '/authorities.pem', assert(dtls.selfSigned()).cert) -- for the system's, which not every machine has
   for _, program in ipairs { luvit, dtlscat } do assert(uv.fs_chmod(program, 448)) end
   if host == 'luvit' then assert(uv.fs_symlink(luvit, base .. '/bin/luajit')) end
   return base, build
@@ -103,7 +105,7 @@ end
 -- Ports of documents are this machine's free ones, so that several documents can be run at a time.
 function Session:_ported(text)
   return (text:gsub('%f[%w]568%d%f[%W]', function(port)
-    self.ports[port] = self.ports[port] or tostring(raw.freePort())
+    self.ports[port] = self.ports[port] or tostring(raw.freePort '0.0.0.0')
     return self.ports[port]
   end))
 end
@@ -126,6 +128,7 @@ function Session:_start(block)
   local child = process.spawn('env', {
     '-C', self.base .. '/work', ('PATH=%s/bin:%s'):format(self.base, os.getenv 'PATH'),
     ('LUA_PATH=%s/lua/?.lua;%s/lua/?/init.lua;;'):format(root, root), ('LUA_CPATH=%s/?.so;;'):format(self.build), 'LUA_INIT=',
+    ('SSL_CERT_FILE=%s/authorities.pem'):format(self.base),
     'stdbuf', '-oL', 'sh', '-euc', 'exec 2>&1\n' .. run,
   })
   self.children[#self.children + 1] = child
