@@ -15,7 +15,9 @@ local prelude = [[
   local Trial = {}
   Trial.__index = Trial
   local function new(count)
-    local self = setmetatable({ server = pair.listening { demux = DEMUX, recvBufferSize = 2 ^ 20 }, clients = {}, accepted = {}, got = {}, sent = {} }, Trial)
+    local self = setmetatable({
+      server = pair.listening { demux = DEMUX, recvBufferSize = 2 ^ 20 }, clients = {}, accepted = {}, got = {}, sent = {},
+    }, Trial)
     for i = 1, count do
       self.clients[i], self.accepted[i] = pair.open(self.server)
       self.got[i], self.sent[i] = {}, {}
