@@ -19,21 +19,37 @@ check(role == 'offer' or fingerprint, 'usage: webrtc_pair.lua offer, or webrtc_p
 io.stdout:setvbuf 'line'
 
 local identity = check(dtls.selfSigned())
-local PROFILE, KEY, SALT = 'SRTP_AEAD_AES_128_GCM', 16, 12 -- bytes (RFC 7714)
+-- SRTP's profiles by OpenSSL's names, the better one first (RFC 7714; RFC 8827 demands the other), and the bytes of their salts.
+local PROFILES, KEY = { 'SRTP_AEAD_AES_128_GCM', 'SRTP_AES128_CM_SHA1_80' }, 16
+local SALTS = { SRTP_AEAD_AES_128_GCM = 12, SRTP_AES128_CM_SHA1_80 = 14 }
 local BEAT_MS = 50
 
 -- ── what shares the port (RFC 7983): STUN's first byte is 0 or 1, that of media 128 to 191 ──
 
-local REQUEST, RESPONSE = '\0\1', '\1\1' -- of the method Binding (RFC 8489)
+local REQUEST, RESPONSE, COOKIE = '\0\1', '\1\1', '\33\18\164\66' -- of the method Binding (RFC 8489)
 
--- Without attributes: the real ones authenticate it.
-local function stun(kind, transaction)
-  return kind .. '\0\0' .. '\33\18\164\66' .. transaction
+-- Without the attributes that prove who asks and who answers: ICE has them.
+local function stun(kind, transaction, attributes)
+  return kind .. string.char(0, #attributes) .. COOKIE .. transaction .. attributes
 end
 
-local function response_untrusted(data)
-  local transaction = data:sub(9, 20)
-  return data == stun(REQUEST, transaction) and stun(RESPONSE, transaction)
+-- XOR-MAPPED-ADDRESS (§14.2): where a request came from. This pair talks IPv4.
+local function mapped(address)
+  local plain = { math.floor(address.port / 256), address.port % 256, address.ip:match '^(%d+)%.(%d+)%.(%d+)%.(%d+)$' }
+  local attribute, masks = '\0\32\0\8\0\1', { (COOKIE:sub(1, 2) .. COOKIE):byte(1, -1) }
+  for i, mask in ipairs(masks) do attribute = attribute .. string.char(bit.bxor(plain[i], mask)) end
+  return attribute
+end
+
+-- The transaction of a whole message of that kind.
+local function transaction_untrusted(kind, data)
+  local whole = #data >= 20 and #data == 20 + data:byte(3) * 256 + data:byte(4)
+  return whole and data:sub(1, 2) == kind and data:sub(5, 8) == COOKIE and data:sub(9, 20) or nil
+end
+
+local function response_untrusted(data, address)
+  local transaction = transaction_untrusted(REQUEST, data)
+  return transaction and stun(RESPONSE, transaction, mapped(address))
 end
 
 -- What that role sends: RTP's header and what libsrtp would encrypt and authenticate.
@@ -47,17 +63,19 @@ local function hex(bytes)
   return (bytes:gsub('.', function(byte) return ('%02x'):format(byte:byte()) end))
 end
 
--- RFC 5764 §4.2: the client's key, the server's, the client's salt, the server's. libsrtp gets them, and nobody sees them.
+-- RFC 5764 §4.2: the client's key, the server's, the client's salt, the server's. libsrtp gets them; here the beginnings are shown.
 local function show_keys(conn)
-  check(conn.srtpProfile == PROFILE, 'the other side has no such SRTP profile')
-  local bytes = check(conn:exportKeyingMaterial(2 * (KEY + SALT), 'EXTRACTOR-dtls_srtp'))
-  local client, server = bytes:sub(1, KEY), bytes:sub(KEY + 1, 2 * KEY)
+  local salt = check(SALTS[conn.srtpProfile], 'the other side has none of these SRTP profiles')
+  local bytes = check(conn:exportKeyingMaterial(2 * (KEY + salt), 'EXTRACTOR-dtls_srtp'))
+  local function begins(at) return hex(bytes:sub(at + 1, at + 4)) .. '…' end
+  local client = begins(0) .. ' ' .. begins(2 * KEY)
+  local server = begins(KEY) .. ' ' .. begins(2 * KEY + salt)
   if role == 'offer' then client, server = server, client end
-  print(('%s: sends with %s…, receives with %s…'):format(PROFILE, hex(client:sub(1, 4)), hex(server:sub(1, 4))))
+  print(('%s: sends with %s, receives with %s'):format(conn.srtpProfile, client, server))
 end
 
 local function start(conn)
-  local beat, checks, seen, open = uv.new_timer(), {}, {}, false
+  local beat, transaction, seen, open = uv.new_timer(), uv.random(12), {}, false
   local theirs = role == 'offer' and media 'answer' or media 'offer'
 
   local function see(what)
@@ -66,19 +84,18 @@ local function start(conn)
     if role == 'answer' and seen['media came'] and seen['STUN answered after the handshake'] then conn:close() end
   end
 
-  -- The first beat finds a client without a socket, and sends nothing.
+  -- A check is repeated until it is answered. The first beat finds a client without a socket, and sends nothing.
   beat:start(0, BEAT_MS, function()
-    local transaction = uv.random(12)
-    checks[transaction] = true
-    conn:sendDatagram(stun(REQUEST, transaction))
+    conn:sendDatagram(stun(REQUEST, transaction, ''))
     if open and role == 'answer' then conn:sendDatagram(media(role)) end
   end)
   -- Nobody has proved who sent these: they are compared, and nothing in them is used.
-  conn:on('datagram', function(data)
-    local response, transaction = response_untrusted(data), data:sub(9, 20)
+  conn:on('datagram', function(data, address)
+    local response = response_untrusted(data, address)
     if response then
       conn:sendDatagram(response)
-    elseif checks[transaction] and data == stun(RESPONSE, transaction) then
+    elseif transaction_untrusted(RESPONSE, data) == transaction then
+      transaction = uv.random(12)
       see(open and 'STUN answered after the handshake' or 'STUN answered before the handshake')
     elseif open and data == theirs then
       see 'media came'
@@ -99,11 +116,11 @@ end
 
 local function offer()
   local server = check(dtls.createServer {
-    cert = identity.cert, key = identity.key, srtpProfiles = PROFILE, requestCert = true,
+    cert = identity.cert, key = identity.key, srtpProfiles = PROFILES, requestCert = true,
   })
   server:setBusy(true) -- until the answer is here, nobody gets in
   server:on('datagram', function(data, address)
-    local response = response_untrusted(data)
+    local response = response_untrusted(data, address)
     if response then server:sendDatagram(response, address) end
   end)
   server:on('accept', start)
@@ -122,7 +139,7 @@ end
 local function answer()
   print(identity.fingerprint)
   start(check(dtls.connect {
-    host = ip, port = port, cert = identity.cert, key = identity.key, fingerprint = fingerprint, srtpProfiles = PROFILE,
+    host = ip, port = port, cert = identity.cert, key = identity.key, fingerprint = fingerprint, srtpProfiles = PROFILES,
     retransmitTimeout = 100, -- the other side may not know our fingerprint yet
   }))
 end

@@ -524,7 +524,7 @@ describe('the examples:', function()
         offer:write(fingerprint .. '\n')
         assertEnds(answer)
         assertEnds(offer)
-        local keys = 'SRTP_AEAD_AES_128_GCM: sends with (%x+)…, receives with (%x+)…\n'
+        local keys = 'SRTP_AEAD_AES_128_GCM: sends with ([^,]+), receives with ([^\n]+)\n'
         local mine, yours = offer:printed(keys)
         assert.not_equal(mine, yours)
         assert.same({ yours, mine }, { answer:printed(keys) })
@@ -947,6 +947,112 @@ describe('the examples:', function()
     assert.equal(('-- listening on port %d\n-- connected: raw\nabcde\nxyz\n?[2J\n%sabc\n%s-- closed: raw\n'):format(port,
       ('-- no syslog message from raw\n'):rep(1), ('-- no syslog message from raw\n'):rep(4)), receiver.output.stdout)
   end))
+
+  it('syslog receives from the clients of OpenSSL and GnuTLS, and sends to the server of OpenSSL', test(function()
+    local name = tree .. '/interop'
+    local maker = run['luajit, shared']('syslog.lua', 'identity', name)
+    assertEnds(maker)
+    local theirs = identity 'theirs'
+    local receiver = run['luajit, shared']('syslog.lua', 'receive', name, theirs.fingerprint, '0')
+    local port = receiver:expect 'listening on port (%d+)\n'
+    local clients = {
+      openssl = { 'openssl', { 's_client', '-dtls1_2', '-connect', '127.0.0.1:' .. port, '-cert', theirs.cert, '-key', theirs.key } },
+      gnutls = { 'gnutls-cli', {
+        '--udp', '--insecure', '--x509certfile', theirs.cert, '--x509keyfile', theirs.key, '-p', port, '127.0.0.1',
+      } },
+    }
+    for library, client in pairs(clients) do
+      local child = process.spawn(unpack(client))
+      receiver:expect 'connected: localhost\n'
+      child:write(('%d <13>1 of %s\n'):format(#'<13>1 of ' + #library + 1, library)) -- with the end of the line
+      receiver:expect('<13>1 of ' .. library)
+      child:finish()
+      receiver:expect '(closed: localhost\n)$'
+    end
+    assert.is_nil((receiver:printed 'no syslog message'))
+
+    local free = tostring(raw.freePort())
+    local server = process.spawn('openssl', {
+      's_server', '-dtls1_2', '-accept', '127.0.0.1:' .. free, '-cert', theirs.cert, '-key', theirs.key, '-Verify', '1',
+    })
+    server:expect 'ACCEPT'
+    local sender = run['luajit, shared']('syslog.lua', 'send', name, theirs.fingerprint, free)
+    sender:write 'disk full\n'
+    local length, message = server:expect '(%d+) (<13>1 %d+%-%d+%-%d+T%d+:%d+:%d+Z %S+ interop %- %- %- disk full)'
+    assert.equal(tonumber(length), #message)
+    server:expect 'subject=CN = interop\n'
+    sender:finish()
+    assertEnds(sender)
+  end))
+
+  -- The offer of a pair, and its port; whoever asks there is no peer yet.
+  local function offered()
+    local offer = run['luajit, shared']('webrtc_pair.lua', 'offer')
+    return offer, tonumber(offer:expect 'answer with: webrtc_pair.lua answer %S+ (%d+) %S+\n')
+  end
+
+  -- A profile, how many bytes of keys and salts it takes, and the client that asks for it.
+  for library, case in pairs {
+    openssl = {
+      'SRTP_AEAD_AES_128_GCM', 56, 's_client', '-dtls1_2', '-use_srtp', 'SRTP_AEAD_AES_128_GCM',
+      '-keymatexport', 'EXTRACTOR-dtls_srtp', '-keymatexportlen', '56', '-cert', '$cert', '-key', '$key', '-connect', '127.0.0.1:$port',
+    },
+    ['gnutls-cli'] = {
+      'SRTP_AES128_CM_SHA1_80', 60, '--udp', '--insecure', '--srtp-profiles', 'SRTP_AES128_CM_HMAC_SHA1_80',
+      '--keymatexport', 'EXTRACTOR-dtls_srtp', '--keymatexportsize', '60', '--x509certfile', '$cert', '--x509keyfile', '$key',
+      '-p', '$port', '127.0.0.1',
+    },
+  } do
+    it(('webrtc_pair agrees with %s on %s and its keys'):format(library, case[1]), test(function()
+      local offer, port = offered()
+      local theirs = identity(library)
+      theirs.port = port
+      offer:write(theirs.fingerprint .. '\n')
+      local arguments = { unpack(case, 3) }
+      for i, text in ipairs(arguments) do arguments[i] = text:gsub('%$(%l+)', theirs) end
+      local client = process.spawn(library, arguments)
+      local material = client:expect 'aterial: (%x+)\n':lower()
+      assert.equal(2 * case[2], #material)
+      local salts = 65 + case[2] - 32 -- where that of the server begins, in digits
+      local function from(key, salt) return ('%s… %s…'):format(material:sub(key, key + 7), material:sub(salt, salt + 7)) end
+      local sends, receives = offer:expect(case[1] .. ': sends with ([^,]+), receives with ([^\n]+)\n')
+      assert.same({ from(1, 65), from(33, salts) }, { receives, sends })
+      client:finish()
+      offer:expect 'closed\n'
+      assertEnds(offer)
+    end))
+  end
+
+  it('webrtc_pair tells who asks by STUN where the question came from, and answers nothing else', test(function()
+    local offer, port = offered()
+    local asks = socket()
+    local request = '\0\1\0\0\33\18\164\66'
+    for _, data in ipairs {
+      'no', request .. ('t'):rep(11), request .. ('t'):rep(13), '\0\1\0\4\33\18\164\66' .. ('t'):rep(12),
+      '\0\1\0\0\33\18\164\67' .. ('t'):rep(12), '\1\1\0\0\33\18\164\66' .. ('t'):rep(12),
+    } do
+      asks:send(data, port)
+    end
+    asks:send('\0\1\0\8\33\18\164\66transaction!\128\34\0\4name', port) -- with an attribute, SOFTWARE
+    local answer = asks:take()
+    local high, low = answer:byte(27, 28)
+    assert.equal(asks.port, bit.bxor(high, 33) * 256 + bit.bxor(low, 18))
+    assert.equal('\1\1\0\12\33\18\164\66transaction!\0\32\0\8\0\1', answer:sub(1, 26))
+    assert.equal(string.char(bit.bxor(127, 33), 18, 164, bit.bxor(1, 66)), answer:sub(29))
+    asks:close()
+    assert.equal('', offer.output.stderr)
+  end))
+
+  if select(2, shell 'command -v turnutils_stunclient') == 0 then
+    it('webrtc_pair tells the STUN client of coturn its address', test(function()
+      local _, port = offered()
+      local asks = process.spawn('turnutils_stunclient', { '-p', tostring(port), '127.0.0.1' })
+      assertEnds(asks)
+      assert.truthy(asks:printed 'UDP reflexive addr: 127%.0%.0%.1:%d+')
+    end))
+  else
+    pending 'webrtc_pair tells the STUN client of coturn its address: needs coturn'
+  end
 
   it('game_server logs how many datagrams the kernel dropped while the server was too slow for them', needs('drop_count', test(function()
     local server = run['luajit, shared']('game_server.lua', '0')
