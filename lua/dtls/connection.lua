@@ -511,8 +511,8 @@ local function write(self, data)
   end
   local ok, err, fatal = self._association:write(data, self._settings.allowFragments)
   if not ok then return nil, err, fatal end
-  deferral.sent()
   self._sentAt = now()
+  deferral.sent(self._sentAt)
   if self._silence then self._silence:spoke(self._sentAt) end
   return ok
 end

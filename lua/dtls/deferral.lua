@@ -10,7 +10,7 @@ local deferral = {}
 local users = 0 -- connections that may send
 local prepare -- libuv runs it before it waits
 local began -- something is deferred
-local sent -- while datagrams are taken: how many messages have been sent meanwhile
+local sent_at -- ms, the loop's time when the last message was sent that left at once
 
 --- Sends what waits; connections whose sockets take no more watch them until they do.
 function deferral.flush()
@@ -21,7 +21,6 @@ end
 
 --- The turn ends.
 local function finish()
-  sent = nil
   if not began then return end
   began = nil
   handle.stop(prepare)
@@ -49,16 +48,17 @@ function deferral.leave()
   prepare = nil
 end
 
---- Datagrams are taken, until `finish`.
-function deferral.enter() sent = 0 end
+--- Datagrams are taken, until `finish`. Many turns pass in a millisecond if each takes a single one.
+function deferral.enter() sent_at = nil end
 
 --- Several datagrams come or go: what is sent from now on can leave together.
 deferral.more = begin
 
---- A message was sent.
-function deferral.sent()
+--- A message was sent, at that time of the loop: the second of a turn is the first sign that more may follow.
+---@param time integer uv.now()
+function deferral.sent(time)
   if began then return end
-  if sent == 0 then sent = 1 else begin() end
+  if sent_at == time then begin() else sent_at = time end
 end
 
 return deferral

@@ -81,8 +81,10 @@ dtls_association *dtls_deferral_blocked(dtls_deferral *d) {
 static bool route_of(const dtls_association *a, dtls_route *out) {
   const dtls_path *path = a->path;
   if (!path || (path->fd < 0 && (!a->endpoint || a->endpoint->fd < 0))) return false;
-  *out = path->fd >= 0 ? (dtls_route){.fd = path->fd}
-                       : (dtls_route){.fd = a->endpoint->fd, .local = &path->local, .peer = &path->peer};
+  if (path->fd >= 0)
+    *out = (dtls_route){.fd = path->fd};
+  else
+    *out = (dtls_route){.fd = a->endpoint->fd, .local = &path->local, .peer = &path->peer};
   return true;
 }
 
