@@ -2,8 +2,10 @@
 
 local coap = {
   CON = 0, NON = 1, ACK = 2, RST = 3,
-  EMPTY = 0, GET = 1, PUT = 3, CREATED = 65, CHANGED = 68, CONTENT = 69, BAD_OPTION = 130, NOT_FOUND = 132, NOT_ALLOWED = 133,
+  EMPTY = 0, GET = 1, PUT = 3, CREATED = 65, CHANGED = 68, CONTENT = 69,
+  BAD_OPTION = 130, NOT_FOUND = 132, NOT_ALLOWED = 133, TOO_LARGE = 141, UNAVAILABLE = 163,
   OBSERVE = 6, URI_PATH = 11,
+  MOST_BYTES = 1152, -- of a message, when nothing is known of the path (§4.6)
 }
 
 local understood = { [3] = true, [7] = true, [coap.URI_PATH] = true, [15] = true } -- Uri-Host, -Port, -Path, -Query

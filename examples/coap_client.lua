@@ -19,7 +19,8 @@ local function check(value_, err)
 end
 
 local codes = { get = coap.GET, put = coap.PUT, observe = coap.GET }
-local host, port, path = (uri or ''):match '^coaps://([^:/]+):?(%d*)(/.*)$'
+local host, port, path = (uri or ''):match '^coaps://([^:/%[]+):?(%d*)(/.*)$'
+if not host then host, port, path = (uri or ''):match '^coaps://%[([%x:.]+)%]:?(%d*)(/.*)$' end -- IPv6
 check(codes[method] and host and second and (kind == 'psk' or kind == 'cert') and (value ~= nil) == (method == 'put'),
   'usage: coap_client.lua get|put|observe coaps://HOST[:PORT]/PATH psk|cert IDENTITY KEY|CA.pem [VALUE]')
 io.stdout:setvbuf 'line'
@@ -51,11 +52,12 @@ local function request(observe)
   local message = coap.compose {
     kind = coap.CON, code = codes[method], id = coap.next_id(), token = token, observe = observe, path = path, payload = value,
   }
-  local wait, times = ACK_TIMEOUT_MS * (1 + math.random() / 2), 0
+  local wait, times = ACK_TIMEOUT_MS * (1 + uv.random(1):byte() / 512), 0
   pending = message:sub(3, 4)
   local function send()
     if times > MAX_RETRANSMIT then return conn:destroy 'the server does not answer' end
-    conn:send(message)
+    local ok, err = conn:send(message)
+    if not ok and err.code == 'EMSGSIZE' then return conn:destroy(err) end
     timer:start(math.floor(wait * 2 ^ times), 0, send)
     times = times + 1
   end
@@ -64,7 +66,7 @@ end
 
 -- ── what comes back ──
 
-local latest, leaving -- the number of the last notification; what ends the program has been sent
+local latest, leaving, done -- the number of the last notification; what ends the program has been sent, or has come
 
 -- RFC 7641 §3.4, without the clock: whether a notification is not older than one that was here before it.
 local function fresh(number)
@@ -74,11 +76,20 @@ local function fresh(number)
   return true
 end
 
+local function finish()
+  done = true
+  conn:close()
+end
+
 local function respond(message)
-  if leaving then return conn:close() end
-  if message.code >= 128 then return conn:destroy(('%s %s'):format(coap.describe(message.code), message.payload)) end
+  if leaving then return finish() end
+  if message.code >= 128 then
+    return conn:destroy(('%s %s'):format(coap.describe(message.code), (message.payload:gsub('%c', '?'))))
+  end
+  -- Of a value in several blocks (RFC 7959) this is one.
+  if message.critical then return conn:destroy(('the response needs option %d, which this client lacks'):format(message.critical)) end
   if fresh(message.observe) then print(method == 'put' and coap.describe(message.code) or message.payload) end
-  if method ~= 'observe' then return conn:close() end
+  if method ~= 'observe' then return finish() end
   if not message.observe then conn:destroy 'this value cannot be observed' end
 end
 
@@ -103,13 +114,14 @@ conn:on('error', function(err) check(nil, err.message) end)
 
 local interrupt = uv.new_signal()
 interrupt:start('sigint', function()
-  if leaving or method ~= 'observe' then return conn:close() end
+  if leaving or method ~= 'observe' then return finish() end
   leaving = true
   request(1) -- no more notifications
 end)
 conn:on('close', function()
   timer:close()
   interrupt:close()
+  check(done, 'the server has closed')
 end)
 
 if not luvit then uv.run() end -- luvit does it by itself

@@ -41,15 +41,19 @@ end
 
 -- ── resources, and who observes them ──
 
-local values = {}
-local observers = {} -- path → list of {conn=, token=, id=}
+local MOST_VALUES, MOST_OBSERVATIONS = 1000, 16 -- of a device
+local values, count = {}, 0
+local observers = {} -- path → list of {device=, token=, id=}
 local changes = 0 -- numbers the notifications, in 24 bits
 
--- Whether it was there.
 local function forget(path, matches)
   local list = observers[path] or {}
   for i = #list, 1, -1 do
-    if matches(list[i]) then table.remove(list, i) end
+    local device = list[i].device
+    if matches(list[i]) then
+      device.observations = device.observations - 1
+      table.remove(list, i)
+    end
   end
   observers[path] = list[1] and list
 end
@@ -58,10 +62,28 @@ local function forget_everywhere(matches)
   for path in pairs(observers) do forget(path, matches) end
 end
 
-local function observe(path, conn, token)
-  forget(path, function(observer) return observer.conn == conn and observer.token == token end)
+local function stop_observing(path, device, token)
+  forget(path, function(observer) return observer.device == device and observer.token == token end)
+end
+
+-- Whether there was room for one more.
+local function observe(path, device, token)
+  stop_observing(path, device, token)
+  if device.observations == MOST_OBSERVATIONS then return false end
+  device.observations = device.observations + 1
   observers[path] = observers[path] or {}
-  table.insert(observers[path], { conn = conn, token = token })
+  table.insert(observers[path], { device = device, token = token })
+  return true
+end
+
+-- A device has sent what stands in a log: not as a command to the terminal.
+local function log(device, text)
+  print((('%s: %s'):format(device.name, text):gsub('%c', '?')))
+end
+
+local function say(device, message)
+  local ok, err = device.conn:send(coap.compose(message))
+  if not ok then log(device, 'not told: ' .. err.message) end
 end
 
 -- A device that has forgotten its request answers with RST. Nobody is told for ever in vain: silent devices are let go.
@@ -69,44 +91,55 @@ local function notify(path)
   changes = (changes + 1) % 2 ^ 24
   for _, observer in ipairs(observers[path] or {}) do
     observer.id = coap.next_id()
-    observer.conn:send(coap.compose {
+    say(observer.device, {
       kind = coap.NON, code = coap.CONTENT, id = observer.id, token = observer.token, observe = changes, payload = values[path],
     })
   end
 end
 
--- Both methods are idempotent: a request that comes again is done again (§4.5).
-local function respond(conn, request)
+local function get(device, request)
+  local path, value = request.path, values[request.path]
+  if not value then return coap.NOT_FOUND end
+  if request.observe == 1 then stop_observing(path, device, request.token) end
+  local observes = request.observe == 0 and observe(path, device, request.token)
+  return coap.CONTENT, value, observes and changes or nil
+end
+
+local function put(request)
   local path, old = request.path, values[request.path]
-  if request.critical then return coap.BAD_OPTION end -- §5.4.1
-  if request.code == coap.GET then
-    if not old then return coap.NOT_FOUND end
-    if request.observe == 0 then observe(path, conn, request.token) end
-    if request.observe == 1 then
-      forget(path, function(observer) return observer.conn == conn and observer.token == request.token end)
-    end
-    return coap.CONTENT, old, request.observe == 0 and changes or nil
-  end
-  if request.code ~= coap.PUT then return coap.NOT_ALLOWED end
+  if not old and count == MOST_VALUES then return coap.UNAVAILABLE end
+  if not old then count = count + 1 end
   values[path] = request.payload
   if old ~= request.payload then notify(path) end
   return old and coap.CHANGED or coap.CREATED
 end
 
-local function serve(conn, name, data)
+-- Both methods are idempotent: a request that comes again is done again (§4.5).
+local function respond(device, request, bytes)
+  if request.critical then return coap.BAD_OPTION end -- §5.4.1
+  if bytes > coap.MOST_BYTES then return coap.TOO_LARGE end
+  if request.code == coap.GET then return get(device, request) end
+  if request.code == coap.PUT then return put(request) end
+  return coap.NOT_ALLOWED
+end
+
+local function serve(device, data)
   local request = coap.parse_untrusted(data)
   if not request then return end -- others may be rejected in silence (§4.3)
   if request.kind == coap.RST then
-    return forget_everywhere(function(observer) return observer.conn == conn and observer.id == request.id end)
+    return forget_everywhere(function(observer) return observer.device == device and observer.id == request.id end)
   end
-  if request.kind ~= coap.CON then return end
-  if not request.code or request.code == coap.EMPTY then
-    return conn:send(coap.compose { kind = coap.RST, code = coap.EMPTY, id = request.id }) -- §4.2
+  local confirmable = request.kind == coap.CON
+  if not request.code or request.code == coap.EMPTY or request.code >= 32 then -- no request
+    if confirmable then say(device, { kind = coap.RST, code = coap.EMPTY, id = request.id }) end -- §4.2
+    return
   end
-  local code, payload, number = respond(conn, request)
-  print(('%s: %s %s'):format(name, request.path, coap.describe(code)))
-  conn:send(coap.compose {
-    kind = coap.ACK, code = code, id = request.id, token = request.token, observe = number, payload = payload,
+  if not confirmable and (request.kind ~= coap.NON or request.critical) then return end
+  local code, payload, number = respond(device, request, #data)
+  log(device, ('%s %s'):format(request.path, coap.describe(code)))
+  say(device, {
+    kind = confirmable and coap.ACK or coap.NON, id = confirmable and request.id or coap.next_id(),
+    code = code, token = request.token, observe = number, payload = payload,
   })
 end
 
@@ -118,16 +151,23 @@ local server = check(dtls.createServer {
   psk = find_key, cert = pem, key = pem, ca = read(ca), requestCert = pem and true, receiveTimeout = tonumber(seconds or 300) * 1000,
 })
 
+local function name_of(conn)
+  if conn.pskIdentity then return conn.pskIdentity end
+  local certificate = conn:getPeerCertificate()
+  local name = certificate.subject.CN
+  return type(name) == 'string' and name or certificate.fingerprint256 -- there may be none, or several
+end
+
 server:on('connection', function(conn)
-  local name = conn.pskIdentity or conn:getPeerCertificate().subject.CN
-  print(name .. ': connected')
-  conn:on('message', function(data) serve(conn, name, data) end)
+  local device = { conn = conn, name = name_of(conn), observations = 0 }
+  log(device, 'connected')
+  conn:on('message', function(data) serve(device, data) end)
   conn:on('receiveTimeout', function() conn:close() end)
   -- A device that lost its power comes back from the same port, with a new association that takes the place of this one.
-  conn:on('error', function(err) print(('%s: %s'):format(name, err.message)) end)
+  conn:on('error', function(err) log(device, err.message) end)
   conn:on('close', function()
-    forget_everywhere(function(observer) return observer.conn == conn end)
-    print(name .. ': closed')
+    forget_everywhere(function(observer) return observer.device == device end)
+    log(device, 'closed')
   end)
 end)
 server:on('clientError', function(err) print('did not get in: ' .. err.message) end)

@@ -122,6 +122,7 @@ end
 -- As much of CoAP (RFC 7252) as these tests need: codes, requests of one path, answers.
 local coap = {
   GET = 1, PUT = 3, DELETE = 4, CREATED = 65, CHANGED = 68, CONTENT = 69, BAD_OPTION = 130, NOT_FOUND = 132, NOT_ALLOWED = 133,
+  TOO_LARGE = 141, UNAVAILABLE = 163,
 }
 
 local Device = {}
@@ -565,6 +566,7 @@ describe('the examples:', function()
     local RESET = '\112\0'
     assert.equal(RESET .. 'ab', hall:exchange '\64\0ab') -- a ping
     for what, data in pairs {
+      ['a response'] = '\64\69ab',
       ['a token that breaks off'] = '\72\1abtoken',
       ['a token that is too long'] = '\73\1ab' .. ('t'):rep(9),
       ['an option that breaks off'] = '\64\1ab\184path',
@@ -579,9 +581,69 @@ describe('the examples:', function()
     assert.equal('\96' .. string.char(coap.NOT_FOUND) .. 'ab', hall:exchange '\64\1ab\209\239x') -- 252, an elective option
     local long = ('n'):rep(200)
     assert.equal('\96' .. string.char(coap.CREATED) .. 'ab', hall:exchange('\64\3ab\189\187' .. long .. '\255x'))
-    for _, data in ipairs { 'no', '\128\1ab', '\80\1ab', '\96\69ab', '\112\0ab', '\1\1ab' } do assert(hall.conn:send(data)) end
+    for _, data in ipairs { 'no', '\128\1ab', '\80\0ab', '\80\69ab', '\80\1ab\145x', '\96\69ab', '\112\0ab', '\1\1ab' } do
+      assert(hall.conn:send(data))
+    end
     assert.equal(RESET .. 'yz', hall:exchange '\64\0yz') -- and the messages before this one got no answer
     pair.close(hall.conn)
+    assert.equal('', server.output.stderr)
+  end))
+
+  it('coap_gateway answers requests that need no acknowledgement, with messages that need none', test(function()
+    local server = run['luajit, shared']('coap_gateway.lua', '0')
+    local hall = device(server:expect 'listening on port (%d+)\n', 'hall')
+    assert.equal('\82' .. string.char(coap.CREATED) .. 'to', hall:exchange('\82\3abto\180time\255noon'):gsub('..(to)$', '%1'))
+    assert.equal('\82' .. string.char(coap.CONTENT) .. 'to\255noon', hall:exchange('\82\1abto\180time'):gsub('..(to\255)', '%1'))
+    pair.close(hall.conn)
+    assert.equal('', server.output.stderr)
+  end))
+
+  it('coap_gateway has room for so many values, observations, and bytes of a message', test(function()
+    local server = run['luajit, shared']('coap_gateway.lua', '0')
+    local port = server:expect 'listening on port (%d+)\n'
+    local hall, kitchen = device(port, 'hall', { allowFragments = true }), device(port, 'kitchen')
+    local function put(number, value)
+      local answer = hall:exchange(('\64\3ab\180%04d\255%s'):format(number, value))
+      assert.equal('\96ab', answer:sub(1, 1) .. answer:sub(3))
+      return answer:byte(2)
+    end
+    -- The option Observe of the value 0 or 1; whether the answer has it, too.
+    local function observe(who, token, value)
+      local answer = who:exchange('\65\1ab' .. token .. (value == 0 and '\96' or '\97\1') .. '\0840001')
+      assert.equal('\97\69ab' .. token, answer:sub(1, 5))
+      return answer:byte(6) ~= 255
+    end
+    for i = 1, 1000 do assert.equal(coap.CREATED, put(i, 'x')) end
+    assert.equal(coap.UNAVAILABLE, put(1001, 'x'))
+    assert.equal(coap.CHANGED, put(1000, 'y'))
+    assert.equal(coap.TOO_LARGE, put(1, ('x'):rep(1152)))
+    for i = 1, 16 do assert.is_true(observe(hall, string.char(96 + i), 0)) end
+    assert.is_true(observe(hall, 'a', 0)) -- again
+    assert.is_false(observe(hall, 'z', 0))
+    assert.is_true(observe(kitchen, 'z', 0))
+    assert.is_false(observe(hall, 'a', 1))
+    assert.is_true(observe(hall, 'z', 0))
+    assert.is_false(observe(hall, 'z', 1)) -- which says nothing of the kitchen's
+    assert(hall.conn:send '\64\3ab\1800001\255new')
+    loop.till(function() return kitchen.got[2] end, 'a notification')
+    assert.matches('^\81\69..z.*\255new$', kitchen.got[2][2])
+    pair.close(hall.conn, kitchen.conn)
+    assert.equal('', server.output.stderr)
+  end))
+
+  it('coap_gateway logs nothing that a terminal takes for a command, and a device whose certificate has no name', test(function()
+    local files = pki.new()
+    local ours, nameless = files:certificate 'ours', files:certificate('nameless', { subject = '/O=nobody' })
+    local pem = files:write('both', ours.pem.cert .. ours.pem.key)
+    local server = run['luajit, shared']('coap_gateway.lua', '0', '127.0.0.1', '300', pem, nameless.cert)
+    local port = server:expect 'listening on port (%d+)\n'
+    local hall = device(port, 'hall')
+    assert.equal(coap.CREATED, hall:ask(coap.PUT, '\27[2J', 'x'))
+    server:expect 'hall: /%?%[2J 2%.01\n'
+    local conn = pair.client({ ip = '127.0.0.1', port = port }, pair.merged({ fingerprint = ours.fingerprint }, pair.as(nameless)))
+    server:expect('\n' .. nameless.fingerprint .. ': connected\n')
+    pair.close(conn, hall.conn)
+    files:remove()
     assert.equal('', server.output.stderr)
   end))
 
@@ -775,6 +837,38 @@ describe('the examples:', function()
     assert.equal('2.01\n', child.output.stdout)
     assert.equal(1, lost)
     pair.close(middle)
+  end))
+
+  -- A server whose answer to each message is of the test's own; and what coap_client has to say about it.
+  for name, case in pairs {
+    ['closes instead of an answer'] = { nil, 'get', 'the server has closed' },
+    ['answers in several blocks'] = { '\100\69%s\209\10\8\255a block', 'get', 'the response needs option 23, which this client lacks' },
+    ['refuses with words for the terminal'] = { '\100\132%s\255\27[2J', 'get', '4.04 ?[2J' },
+    ['would have to take too much'] = { 'none', 'put', 'a message of %d+ bytes does not fit: the limit is %d+' },
+  } do
+    it('coap_client says that the server ' .. name, test(function()
+      local server = pair.listening { psk = { me = 'a key of 16 bytes' } }
+      server:on('connection', function(conn)
+        conn:on('message', function(data)
+          if case[1] then conn:send(case[1]:format(data:sub(3, 8))) else conn:close() end
+        end)
+      end)
+      local uri = ('coaps://127.0.0.1:%d/value'):format(server.port)
+      local child = run['luajit, shared']('coap_client.lua', case[2], uri, 'psk', 'me', 'a key of 16 bytes',
+        case[2] == 'put' and ('v'):rep(1300) or nil)
+      assertEnds(child, 1)
+      assert.matches('^coap_client: ' .. case[3]:gsub('[.?%[]', '%%%0') .. '\n$', child.output.stderr)
+      assert.equal('', child.output.stdout)
+      pair.close(server)
+    end))
+  end
+
+  it('coap_client talks IPv6', test(function()
+    local server = run['luajit, shared']('coap_gateway.lua', '0', '::1')
+    local uri = ('coaps://[::1]:%d/house'):format(server:expect 'listening on port (%d+)\n')
+    local child = run['luajit, shared']('coap_client.lua', 'put', uri, 'psk', 'kitchen', 'key of the kitchen', 'warm')
+    assertEnds(child)
+    assert.equal('2.01\n', child.output.stdout)
   end))
 
   -- Both ends of a tunnel to a TCP server, with a proxy between them whose filter may be given; the port of the near end.
