@@ -22,7 +22,7 @@ check(hostPort, 'usage: tunnel.lua far|near SECRET port host port')
 check(#secret % 2 == 0 and not secret:find '%X', 'SECRET is not hexadecimal')
 io.stdout:setvbuf 'line'
 local key = secret:gsub('%x%x', function(byte) return string.char(tonumber(byte, 16)) end)
-local patience = tonumber(seconds or 5) * 1000
+local patience, PEER_PATIENCE = tonumber(seconds or 5) * 1000, 60000
 
 -- A message is a datagram of the application as it is, unless it begins with this byte; what does so itself gets ESCAPE in front.
 -- UDP does not say that a peer has gone; a PONG that stays away does.
@@ -32,7 +32,7 @@ local MARK, ESCAPE, PING, PONG = 255, '\255\0', '\255\1', '\255\2'
 -- from; `connect` is for streams.new. What comes from the socket in one turn of the event loop is sent together.
 local function join(conn, udp, write, connect)
   local mux, turn_end = streams.new(conn, connect), uv.new_check()
-  local back, received
+  local back, received, complained
   local batch = {}
   local function flush()
     turn_end:stop()
@@ -45,7 +45,8 @@ local function join(conn, udp, write, connect)
         batch = { unpack(list, sent + 1) }
         return udp:recv_stop() -- until there is room again, the kernel keeps what comes
       end
-      print('dropped: ' .. why.message)
+      if not complained then print('dropped, as others may be: ' .. why.message) end
+      complained = true
       list = { unpack(list, sent + 2) }
     end
   end
@@ -77,18 +78,19 @@ local function join(conn, udp, write, connect)
 end
 
 local function far()
-  local server = check(dtls.createServer { psk = { tunnel = key }, receiveTimeout = 60000 })
+  local server = check(dtls.createServer { psk = { tunnel = key }, receiveTimeout = PEER_PATIENCE })
   server:on('connection', function(conn)
     local udp = uv.new_udp()
-    check(udp:connect(host, tonumber(hostPort))) -- nobody else is heard
-    join(conn, udp, function(data) udp:try_send(data, nil, nil) end, function(connected)
-      local tcp = uv.new_tcp()
-      tcp:connect(host, tonumber(hostPort), connected)
-      return tcp
-    end)
-    conn:on('receiveTimeout', function() conn:close() end)
     conn:on('error', function(err) print('lost: ' .. err.message) end)
     conn:on('close', function() udp:close() end)
+    local ok, err = udp:connect(host, tonumber(hostPort)) -- nobody else is heard
+    if not ok then return conn:destroy(err) end
+    join(conn, udp, function(data) udp:try_send(data, nil, nil) end, function(connected)
+      local tcp = uv.new_tcp()
+      if tcp:connect(host, tonumber(hostPort), connected) then return tcp end
+      tcp:close()
+    end)
+    conn:on('receiveTimeout', function() conn:close() end)
   end)
   check(server:listen(port, '0.0.0.0'))
   print('far end on port ' .. server:address().port)
@@ -130,7 +132,7 @@ local function near()
       mux = join(conn, udp, function(data, back)
         if back then udp:try_send(data, back.ip, back.port) end
       end)
-      pings:start(0, math.ceil(patience / 3), function() conn:send(PING) end)
+      pings:start(0, math.ceil(math.min(patience, PEER_PATIENCE) / 3), function() conn:send(PING) end)
     end)
     conn:on('receiveTimeout', function() conn:destroy 'the far end is silent' end)
     conn:on('error', function(err) print('not connected: ' .. err.message) end)

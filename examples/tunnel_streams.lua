@@ -7,6 +7,7 @@ local uv = require(rawget(_G, 'args') and 'uv' or 'luv')
 local DATA, ACK, RESET = 3, 4, 5 -- the first DATA segment is empty and opens the stream, another empty one ends that direction
 local HEADER = 10 -- bytes: MARK, kind, stream, number
 local MOST_STREAMS, MOST_AHEAD = 256, 512
+local AGE = 1000 -- so many streams back each is known by its number, older ones are over
 local FIRST_WAIT_MS, LONGEST_WAIT_MS = 300, 5000
 local MARK = '\255'
 
@@ -24,9 +25,7 @@ end
 local Stream = {}
 Stream.__index = Stream
 
-function Stream:say(kind, number, data)
-  return self.mux.conn:send(MARK .. string.char(kind) .. word(self.id) .. word(number) .. (data or ''))
-end
+function Stream:say(kind, number, data) return self.mux:say(kind, self.id, number, data) end
 
 function Stream:close(reset)
   if self.closed then return end
@@ -37,9 +36,11 @@ function Stream:close(reset)
   self.mux:forget(self)
 end
 
--- Both directions have come to their end.
+-- Both directions have come to their end: the other side hears that, too.
 function Stream:settle()
-  if self.ended and self.first == self.last and self.finished then self:close() end
+  if self.closed or not (self.ended and self.first == self.last and self.finished) then return end
+  self:say(ACK, self.taken)
+  self:close()
 end
 
 -- What is not acknowledged in time is taken for lost: the oldest segment goes out again, and few others.
@@ -58,7 +59,9 @@ end
 function Stream:pump()
   local before = self.sent
   while self.sent < self.last and self.sent < self.first + math.floor(self.window) do
-    if not self:say(DATA, self.sent, self.segments[self.sent]) then break end -- `drain` will tell
+    local ok, err = self:say(DATA, self.sent, self.segments[self.sent])
+    if not ok and err.code == 'EMSGSIZE' then return self:close(true) end -- the path takes less than it did when this was cut
+    if not ok then break end -- `drain` will tell
     self.sent = self.sent + 1
   end
   if before == self.first and self.sent > before then self:wait() end
@@ -145,7 +148,7 @@ end
 local Mux = {}
 Mux.__index = Mux
 
--- `connect()` gives a TCP handle on its way to the target: the side that has it takes new streams.
+-- `connect(callback)` gives a TCP handle on its way to the target, or nil: the side that has it takes new streams.
 local function new(conn, connect)
   local self = setmetatable({ conn = conn, connect = connect, streams = {}, count = 0, newest = 0, over = {}, due = {} }, Mux)
   -- One acknowledgement for all that a turn of the event loop has brought.
@@ -156,6 +159,10 @@ local function new(conn, connect)
     end
   end)
   return self
+end
+
+function Mux:say(kind, id, number, data)
+  return self.conn:send(MARK .. string.char(kind) .. word(id) .. word(number) .. (data or ''))
 end
 
 function Mux:add(id, tcp)
@@ -171,7 +178,8 @@ function Mux:add(id, tcp)
 end
 
 function Mux:forget(stream)
-  self.streams[stream.id], self.count, self.over[stream.id] = nil, self.count - 1, true
+  self.streams[stream.id], self.count = nil, self.count - 1
+  if self.connect and stream.id > self.newest - AGE then self.over[stream.id] = true end
 end
 
 -- Carries a TCP connection that an application has opened.
@@ -181,25 +189,32 @@ function Mux:open(tcp)
   self:add(self.newest, tcp)
 end
 
--- The first segment opens a stream; a late one does not open it again.
-function Mux:accept_untrusted(id, kind, number)
-  if not self.connect or kind ~= DATA or number ~= 0 or id < self.newest - 1000 or id > self.newest + 1000 or self.over[id]
-    or self.count == MOST_STREAMS then
-    return nil
-  end
-  for old = self.newest - 1000, id - 1001 do self.over[old] = nil end
+-- Whether a stream that is not there was there before. The side that opens streams knows of no others.
+function Mux:is_over_untrusted(id)
+  return not self.connect or self.over[id] or id <= self.newest - AGE
+end
+
+-- The first segment opens a stream. When it comes late it does not open it again.
+function Mux:accept_untrusted(id, number)
+  if number ~= 0 or id > self.newest + AGE or self.count == MOST_STREAMS then return nil end
+  for old = self.newest - AGE + 1, id - AGE do self.over[old] = nil end
   self.newest = math.max(self.newest, id)
-  local tcp
-  tcp = self.connect(function(err)
+  local tcp = self.connect(function(err)
     if err and self.streams[id] then self.streams[id]:close(true) end
   end)
-  return self:add(id, tcp)
+  if not tcp then self.over[id] = true end
+  return tcp and self:add(id, tcp)
 end
 
 function Mux:received_untrusted(message)
   if #message < HEADER then return end
   local kind, id, number = message:byte(2), number_untrusted(message, 3), number_untrusted(message, 7)
-  local stream = self.streams[id] or self:accept_untrusted(id, kind, number)
+  local stream = self.streams[id]
+  if not stream and kind == DATA then
+    stream = not self:is_over_untrusted(id) and self:accept_untrusted(id, number)
+    -- The other side repeats what nobody will take, as the last acknowledgement got lost.
+    if not stream and self:is_over_untrusted(id) then self:say(RESET, id, 0) end
+  end
   if not stream then return end
   if kind == DATA then stream:data_untrusted(number, message:sub(HEADER + 1)) end
   if kind == ACK then stream:acknowledged_untrusted(number) end

@@ -187,7 +187,7 @@ local function tcpServer()
   local server = { tcp = uv.new_tcp(), taken = {} }
   assert(server.tcp:bind('127.0.0.1', 0))
   server.port = server.tcp:getsockname().port
-  assert(server.tcp:listen(16, function()
+  assert(server.tcp:listen(128, function()
     local tcp = uv.new_tcp()
     server.tcp:accept(tcp)
     server.taken[#server.taken + 1] = { tcp = tcp, pieces = {} }
@@ -445,7 +445,10 @@ describe('the examples:', function()
         roundTrip '\255\1' -- no byte means anything to the tunnel, nor does an empty datagram
         roundTrip '\255'
         app:send(('x'):rep(1300), entry)
-        near:expect 'dropped: a message of 1300 bytes does not fit: the limit is %d+\n'
+        near:expect 'dropped, as others may be: a message of 1300 bytes does not fit: the limit is %d+\n'
+        app:send(('x'):rep(1400), entry)
+        roundTrip 'after them'
+        assert.is_nil((near:printed '1400'))
         far:kill()
         near:expect 'not connected: the far end is silent\n'
         far = startFar(port)
@@ -901,6 +904,34 @@ describe('the examples:', function()
       end
     end,
   } do
+    it('tunnel carries more TCP connections than it has room for at a time, some after others, ' .. name, test(function()
+      local server = tcpServer()
+      local port, far, near, between = tunnel('luajit, shared', 'luajit, shared', server.port, filter())
+      for round = 1, 3 do
+        local clients, answered = {}, 0
+        for i = 1, 100 do
+          clients[i] = reads(tcpClient(port))
+          clients[i].tcp:write(('%d.%d'):format(round, i))
+          clients[i].tcp:shutdown()
+        end
+        for _ = 1, 100 do
+          local one = reads(server.nextOne())
+          one.tcp:write('answer to ' .. one.all())
+          one.tcp:shutdown()
+          pair.close(one.tcp)
+        end
+        for i, client in ipairs(clients) do
+          local text, ended = client.all()
+          assert.same({ ('answer to %d.%d'):format(round, i), true }, { text, ended })
+          answered = answered + 1
+          pair.close(client.tcp)
+        end
+        assert.equal(100, answered)
+      end
+      assert.equal('', far.output.stderr .. near.output.stderr)
+      pair.close(server.tcp, between)
+    end))
+
     it('tunnel carries TCP connections both ways to their ends ' .. name, test(function()
       local server = tcpServer()
       local port, far, near, between = tunnel('luajit, shared', 'luvit, static', server.port, filter())
@@ -933,6 +964,82 @@ describe('the examples:', function()
       pair.close(server.tcp, between)
     end))
   end
+
+  -- Both sides of tunnel_streams, without a network: `loses(side, message)` says what gets lost, `limit` what fits.
+  local function muxes(target, loses)
+    local streams, both, under_way = dofile(root .. '/examples/tunnel_streams.lua'), { limit = 1000 }, {}
+    local function carrier(side, other)
+      return {
+        getDataMtu = function() return both.limit end,
+        send = function(_, message)
+          if #message > both.limit then return nil, { code = 'EMSGSIZE' } end
+          if not loses(side, message) then table.insert(under_way, function() both[other]:received_untrusted(message) end) end
+          return true
+        end,
+      }
+    end
+    both.near = streams.new(carrier('near', 'far'))
+    both.far = streams.new(carrier('far', 'near'), function(connected)
+      local tcp = uv.new_tcp()
+      tcp:connect('127.0.0.1', target, connected)
+      return tcp
+    end)
+    -- Lets messages arrive until that is so.
+    function both.till(condition, what)
+      loop.till(function()
+        local list = under_way
+        under_way = {}
+        for _, arrive in ipairs(list) do arrive() end
+        return condition()
+      end, what)
+    end
+    function both.close()
+      both.near:close()
+      both.far:close()
+    end
+    return both
+  end
+
+  -- A TCP connection that the near side carries from now on, and its other end.
+  local function carried(both)
+    local server = tcpServer()
+    local client = tcpClient(server.port)
+    both.near:open(server.nextOne().tcp)
+    pair.close(server.tcp)
+    return client
+  end
+
+  for name, lost in pairs { ['at once'] = false, ['also when the last acknowledgement gets lost'] = true } do
+    it('tunnel forgets a TCP connection at both ends, ' .. name, test(function()
+      local server, both, ends = tcpServer(), nil, 0
+      both = muxes(server.port, function(side, message)
+        if side == 'far' and message:byte(2) == 3 then ends = ends + 1 end
+        return lost and side == 'near' and message:byte(2) == 4 and both.near.streams[1].finished
+      end)
+      local client = carried(both)
+      client.tcp:shutdown()
+      both.till(function() return server.taken[1] end, 'a TCP connection')
+      server.taken[1].tcp:shutdown()
+      both.till(function() return both.near.count == 0 and both.far.count == 0 end, 'the end of the stream')
+      assert.equal(lost and 3 or 2, ends) -- the first segment, which is empty, and the last one, repeated when it has to be
+      for list, keeps in pairs { over = both.near.over, due = both.near.due } do assert.is_nil(next(keeps), list) end
+      both.close()
+      pair.close(client.tcp, server.taken[1].tcp, server.tcp)
+    end))
+  end
+
+  it('tunnel breaks a TCP connection off when its segments no longer fit the path', test(function()
+    local server = tcpServer()
+    local both = muxes(server.port, function(_, message) return #message > 800 end)
+    local client = reads(carried(both))
+    client.tcp:write(('x'):rep(5000))
+    both.till(function() return server.taken[1] and both.near.streams[1].sent > 1 end, 'a segment')
+    both.limit = 800
+    both.till(function() return client.ended end, 'the end of the TCP connection')
+    both.till(function() return both.far.count == 0 end, 'the end of the other one')
+    both.close()
+    pair.close(client.tcp, server.taken[1].tcp, server.tcp)
+  end))
 
   it('tunnel reads no more from a TCP connection than a slow reader takes', test(function()
     local server = tcpServer()
