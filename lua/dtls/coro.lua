@@ -6,6 +6,7 @@ local arguments = require 'dtls.arguments'
 local client = require 'dtls.client'
 local core = require 'dtls.core'
 local Emitter = require 'dtls.emitter'
+local handle = require 'dtls.handle'
 local options = require 'dtls.options'
 local servers = require 'dtls.server'
 
@@ -200,7 +201,7 @@ end
 function Channel:_close()
   self._ended = true
   protect(wake, self, nil, self._failure)
-  if self._timer then self._timer:close() end
+  if self._timer then handle.close(self._timer) end
   self:_proceed()
 end
 

@@ -38,7 +38,10 @@ local function begin()
 end
 
 --- There is another connection, until it calls `leave`.
-function deferral.join() users = users + 1 end
+function deferral.join()
+  if began and prepare:is_closing() then finish() end -- somebody else has closed the handle, which would have ended the turn
+  users = users + 1
+end
 
 function deferral.leave()
   users = users - 1

@@ -604,5 +604,34 @@ describe('a program', function()
         assert.truthy(stdout:find '^echo of x\n')
       end)
     end
+
+    it(('may connect again after somebody else has closed all handles while messages waited (%s sockets)'):format(demux), function()
+      local stdout, stderr, status = child.run(program('open', demux, [[
+
+        client:send { 'these', 'wait', 'for the end of the turn' }
+        walk()
+        uv.run()
+        server = assert(dtls.createServer { cert = identity.cert, key = identity.key })
+        assert(server:listen(0, '127.0.0.1'))
+        client = dtls.connect { host = '127.0.0.1', port = server:address().port, fingerprint = identity.fingerprint }
+        client:on('connection', function() print 'open' client:close() server:close() end)
+        client:on('error', function(err) print(err) server:close() end)
+        uv.run()]]))
+      assert.same({ 'open\n', '', 0 }, { stdout, stderr, status })
+    end)
   end
+
+  it('may end a connection of dtls.coro whose handles somebody else has closed, and its coroutines go on', function()
+    local stdout, stderr, status = child.run(program('open', 'shared', [[
+
+      local coro = require 'dtls.coro'
+      coroutine.wrap(function()
+        local read, _, conn = coro.connect { host = '127.0.0.1', port = server:address().port, fingerprint = identity.fingerprint }
+        coroutine.wrap(function() read(60000) print 'the reader goes on' end)()
+        walk()
+        conn:close(function() print 'the connection has closed' end)
+      end)()
+      uv.run()]]))
+    assert.same({ 'the reader goes on\nthe connection has closed\n', '', 0 }, { stdout, stderr, status })
+  end)
 end)
