@@ -171,17 +171,29 @@ local function answer(request)
     found and '200 OK' or '404 Not Found', #body, body)
 end
 
+-- Connections that ask for nothing keep no others away, and nobody from ending.
+local MOST_CLIENTS, MOST_BYTES = 16, 8192
+local clients = {} -- the oldest one first
+
+local function hang_up(client)
+  for i, each in ipairs(clients) do
+    if each == client then table.remove(clients, i):close() end
+  end
+end
+
 local http = uv.new_tcp()
 check(http:bind('127.0.0.1', metrics_port))
 check(http:listen(16, function()
   local client, request = uv.new_tcp(), ''
   http:accept(client)
+  if #clients == MOST_CLIENTS then hang_up(clients[1]) end
+  clients[#clients + 1] = client
   client:read_start(function(_, data)
     request = request .. (data or '')
-    if not data or #request > 8192 then return client:close() end
+    if not data or #request > MOST_BYTES then return hang_up(client) end
     if not request:find('\r\n\r\n', 1, true) then return end
     client:read_stop()
-    client:write(answer(request), function() client:close() end)
+    client:write(answer(request), function() hang_up(client) end)
   end)
 end))
 print(('metrics at http://127.0.0.1:%d/metrics'):format(http:getsockname().port))
@@ -197,6 +209,7 @@ end
 local function finish()
   stopping = true
   http:close()
+  while clients[1] do hang_up(clients[1]) end
   for worker in pairs(serving) do stop(worker) end
   for _, signal in pairs(signals) do signal:close() end
 end

@@ -4,6 +4,7 @@
 --   luvit syslog.lua send NAME FINGERPRINT [port [host]]      sends each line of its input to the receiver
 -- luajit works as well.
 
+local coro = require 'dtls/coro'
 local dtls = require 'dtls'
 
 local luvit = rawget(_G, 'args')
@@ -61,13 +62,14 @@ local function receive()
   local pem = read_identity()
   local server = check(dtls.createServer { cert = pem, key = pem, requestCert = true, fingerprint = fingerprint })
   server:on('connection', function(conn)
-    local who = conn:getPeerCertificate().subject.CN
-    print('-- connected: ' .. who)
+    local title = conn:getPeerCertificate().subject.CN
+    local who = type(title) == 'string' and title or fingerprint -- there may be none, or several
+    show('-- connected: ' .. who)
     conn:on('message', function(data)
-      if not each_untrusted(data, show) then print('-- no syslog message from ' .. who) end
+      if not each_untrusted(data, show) then show('-- no syslog message from ' .. who) end
     end)
-    conn:on('error', function(err) print('-- ' .. who .. ': ' .. err.message) end)
-    conn:on('close', function() print('-- closed: ' .. who) end)
+    conn:on('error', function(err) show('-- ' .. who .. ': ' .. err.message) end)
+    conn:on('close', function() show('-- closed: ' .. who) end)
   end)
   server:on('clientError', function(err) print('-- did not get in: ' .. err.message) end)
   check(server:listen(port, host))
@@ -88,43 +90,44 @@ local function compose(text, longest)
   return #message .. ' ' .. message
 end
 
--- Calls back with each line of standard input, and with nil at its end. Nothing else waits for a terminal or a pipe.
-local function read_lines(callback)
-  local rest = ''
+-- What gives standard input piece by piece, and nil at its end, to the coroutine that called this. Nothing but `read_start` waits
+-- for a terminal or a pipe.
+local function pieces()
+  local kind = uv.guess_handle(0)
+  if kind == 'file' then return function() return io.read(4096) end end
+  local waiting, input = coroutine.running(), kind == 'tty' and uv.new_tty(0, true) or uv.new_pipe(false)
+  if kind ~= 'tty' then check(input:open(0)) end
   local function received(err, data)
     check(not err, err)
-    local lines = rest .. (data or '\n')
-    for line in lines:gmatch '([^\n]+)\n' do callback(line) end
-    rest = lines:match '[^\n]*$'
-    if not data then callback(nil) end
+    input:read_stop()
+    check(coroutine.resume(waiting, data))
   end
-  local kind = uv.guess_handle(0)
-  if kind == 'file' then
-    received(nil, io.read '*a')
-    return received(nil, nil)
+  return function()
+    input:read_start(received)
+    return coroutine.yield()
   end
-  local input = kind == 'tty' and uv.new_tty(0, true) or uv.new_pipe(false)
-  if kind ~= 'tty' then check(input:open(0)) end
-  input:read_start(received)
 end
 
+-- `write` waits while the socket is full, and nothing is read meanwhile.
 local function send()
   local pem = read_identity()
-  local conn = check(dtls.connect { host = host, port = port, cert = pem, key = pem, fingerprint = fingerprint })
+  local read, write, conn = coro.connect { host = host, port = port, cert = pem, key = pem, fingerprint = fingerprint }
+  check(read, write)
   local done
-  conn:on('connection', function()
-    read_lines(function(line)
-      done = not line
-      if done then return conn:close() end
-      local ok, err = conn:send(compose(line, conn:getDataMtu()))
-      if not ok then io.stderr:write('syslog: lost: ' .. err .. '\n') end
-    end)
-  end)
   conn:on('error', function(err) check(nil, err) end)
   conn:on('close', function() check(done, 'the receiver has closed') end)
+  local rest = ''
+  for piece in pieces() do
+    local text = rest .. piece
+    for line in text:gmatch '([^\n]+)\n' do check(write(compose(line, conn:getDataMtu()))) end
+    rest = text:match '[^\n]*$'
+  end
+  if rest ~= '' then check(write(compose(rest, conn:getDataMtu()))) end
+  done = true
+  write()
 end
 
-local run = ({ identity = make_identity, receive = receive, send = send })[command]
+local run = ({ identity = make_identity, receive = receive, send = coroutine.wrap(send) })[command]
 check(run and (fingerprint or run == make_identity and name),
   'usage: syslog.lua identity NAME, or syslog.lua receive|send NAME FINGERPRINT [port [host]]')
 run()

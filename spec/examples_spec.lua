@@ -1130,6 +1130,33 @@ describe('the examples:', function()
     app:close()
   end))
 
+  for _, input in ipairs { 'a file', 'a pipe' } do
+    it('syslog sends every line of ' .. input .. ', also when its socket is full at times', test(function()
+      local names, prints = { tree .. '/writes ' .. input, tree .. '/reads ' .. input }, {}
+      for i, name in ipairs(names) do
+        local maker = run['luajit, shared']('syslog.lua', 'identity', name)
+        assertEnds(maker)
+        prints[i] = maker.output.stdout:match '%S+'
+      end
+      local receiver = run['luajit, shared']('syslog.lua', 'receive', names[2], prints[1], '0')
+      local port = receiver:expect 'listening on port (%d+)\n'
+      local lines = {}
+      for i = 1, 530 do lines[i] = 'line ' .. i end
+      local path = write('lines', table.concat(lines, '\n')) -- whose last line has no end
+      -- The socket has no room for three sends behind the handshake.
+      local faults = "LUA_INIT=require 'spec.support.faults'.set('send', 6, 3, 'EAGAIN')"
+      local command = input == 'a file' and 'exec "$@" <"$0"' or 'cat "$0" | "$@"'
+      local sender = withPaths('shared', 'sh', '-c', command, path, 'env', 'LD_PRELOAD=' .. build .. '/faults/faults.so', faults,
+        'luajit', 'examples/syslog.lua', 'send', names[1], prints[2], port)
+      assertEnds(sender)
+      assert.equal('', sender.output.stderr)
+      receiver:expect '(closed: [^\n]+\n)$'
+      local seen = {}
+      for number in receiver.output.stdout:gmatch ' line (%d+)\n' do seen[#seen + 1] = 'line ' .. number end
+      assert.same(lines, seen)
+    end))
+  end
+
   it('syslog takes several syslog messages from one DTLS message, and passes on nothing that is no syslog message', test(function()
     local receiverName, sender = tree .. '/listens', assert(dtls.selfSigned { commonName = 'raw' })
     local maker = run['luajit, shared']('syslog.lua', 'identity', receiverName)
@@ -1432,6 +1459,19 @@ describe('the examples:', function()
     fleet.child:kill()
     for pid in pairs(pids) do loop.till(function() return not uv.kill(tonumber(pid), 0) end, 'the end of ' .. pid) end
     os.remove(fleet.path)
+  end))
+
+  it('fleet answers at /metrics and ends, whatever connections are open there that ask for nothing', test(function()
+    local fleet = startFleet 'luajit, shared'
+    local idle, ended = {}, 0
+    for i = 1, 40 do
+      idle[i] = tcpClient(tonumber(fleet.url:match ':(%d+)/'))
+      idle[i].tcp:read_start(function() ended = ended + 1 end)
+    end
+    assert.equal(200, (curl(fleet.url)))
+    loop.till(function() return ended == 40 - 16 + 1 end, 'the end of the oldest connections')
+    fleet:finish()
+    for _, each in ipairs(idle) do pair.close(each.tcp) end
   end))
 
   it('dtlscat with certificates from files: a CA and a name for the server, a fingerprint for the client', test(function()
