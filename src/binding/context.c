@@ -76,15 +76,24 @@ static bool take_identities(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
   return ok;
 }
 
+/* Where time_t has 32 bits, time ends in 2038: a later one would turn into another. */
+static bool take_verify_time(lua_State *L, dtls_verify_policy *policy, dtls_failure *f) {
+  const lua_Number end = sizeof(time_t) > sizeof(int32_t) ? 0x1p53 : INT32_MAX;
+  lua_getfield(L, 2, "verify_time");
+  lua_Number time = lua_isnumber(L, -1) ? lua_tonumber(L, -1) : -1;
+  policy->ignores_dates = lua_isboolean(L, -1) && !lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  if (time > end) return dtls_fail_config(f, "verifyTime: this system knows no time after 2038");
+  policy->time = (time_t)time;
+  return true;
+}
+
 static bool take_verification(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
   dtls_verify_policy policy = {.request = boolean_option(L, "request_cert"),
                                .reject = boolean_option(L, "reject"),
                                .asks = boolean_option(L, "asks_verify"),
                                .partial_chain = boolean_option(L, "partial_chain")};
-  lua_getfield(L, 2, "verify_time");
-  policy.ignores_dates = lua_isboolean(L, -1) && !lua_toboolean(L, -1);
-  policy.time = lua_isnumber(L, -1) ? (time_t)lua_tonumber(L, -1) : -1;
-  lua_pop(L, 1);
+  if (!take_verify_time(L, &policy, f)) return false;
   if (!take_list(L, ctx, "ca", dtls_verify_add_ca, f) || !take_list(L, ctx, "crl", dtls_verify_add_crl, f))
     return false;
   /* Without reject every peer is taken, and said to be unauthorized. */
