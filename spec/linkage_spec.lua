@@ -2,6 +2,7 @@
 -- Runs from the root of the repository; DTLS_BUILD says where the builds are.
 
 local shell = require 'spec.support.shell'
+local needs = require('spec.support.platform').needs
 
 local build = os.getenv 'DTLS_BUILD' or 'build'
 
@@ -55,13 +56,13 @@ describe('the OpenSSL that the module runs on', function()
       assertRunsOn('shared', load('luajit', sharedBuild))
     end)
 
-    it('is the shared library of the system in a position-dependent program that links it', function()
+    it('is the shared library of the system in a position-dependent program that links it', needs('symbol_versions', function()
       assertRunsOn('shared', load('luvi-linked', sharedBuild))
-    end)
+    end))
 
-    it('is the shared library of the system beside an OpenSSL whose functions have other versions', function()
+    it('is the shared library of the system beside an OpenSSL whose functions have other versions', needs('symbol_versions', function()
       assertRunsOn('shared', load('luajit', sharedBuild, { preload = 'libcrypto.so.1.1' }))
-    end)
+    end))
 
     it('is the host\'s when the host exports all of OpenSSL', function()
       assertRunsOn('host', load('luvi', sharedBuild))

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,13 +54,22 @@ int connect(int fd, const struct sockaddr *peer, socklen_t size) {
   return (int)syscall(SYS_connect, fd, peer, size);
 }
 
+/* Whether this read is the one that finds nothing. */
+static bool is_early(int fd) {
+  if (fd != late) return false;
+  late = -1;
+  errno = EAGAIN;
+  return true;
+}
+
 ssize_t recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *sender, socklen_t *sender_size) {
-  if (fd == late) {
-    late = -1;
-    errno = EAGAIN;
-    return -1;
-  }
+  if (is_early(fd)) return -1;
   return syscall(SYS_recvfrom, fd, data, size, flags, sender, sender_size);
+}
+
+ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
+  if (is_early(fd)) return -1;
+  return syscall(SYS_recvmsg, fd, message, flags);
 }
 
 ssize_t recv(int fd, void *data, size_t size, int flags) { return recvfrom(fd, data, size, flags, NULL, NULL); }
