@@ -33,7 +33,8 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all luvit hosts env install uninstall clean setup demo test bench bench-tunnel instructions ready busted format \
-        lint symbols install-check rock memcheck memcheck-core asan coverage uncovered matrix crossed soak flood deep help
+        lint symbols install-check rock memcheck memcheck-core asan coverage uncovered matrix crossed portability soak \
+        flood deep help
 
 # ── How the core is built ─────────────────────────────────────────────────────────────────────────────────────
 # `X = $(eval X := $(shell …))$(X)` runs the command at the first use of X, and only then. LuaRocks gives LUA_INCDIR.
@@ -267,6 +268,15 @@ matrix: ## the specs in other releases of Debian: SUITES='bookworm-old trixie si
 crossed: all ## the specs in other releases with the core that was built in this one. Needs root
 	@BUILD='$(BUILD)' SPEC='$(SPEC)' CORE='$(abspath $(CORE))' .ci/matrix trixie sid
 
+# What another system has. The specs that are run where something is emulated, or is not all there.
+PORTABILITY_CORE = $(foreach name,core hello name certificate extension connection psk server,spec/$(name)_spec.lua)
+portability: ## the specs with PORTABLE=1, with musl, on 32-bit x86 and ARM; the core compiled for macOS. Needs root
+	@$(MAKE) PORTABLE=1 BUILD=$(BUILD)/portable test
+	@BUILD='$(BUILD)' .ci/musl $(PORTABILITY_CORE)
+	@BUILD='$(BUILD)' .ci/darwin
+	@BUILD='$(BUILD)' .ci/matrix bookworm-i386
+	@BUILD='$(BUILD)' SPEC='$(PORTABILITY_CORE)' SPEC_PATIENCE=20 .ci/matrix bookworm-armhf
+
 deep: ## all that is too dear for each change: coverage, valgrind, floods, bad network, fuzzing, every release, other implementations. Needs root
 	@.ci/deep
 
@@ -289,7 +299,8 @@ lint: ## luacheck, clang-format, clang-tidy, cppcheck, shellcheck
 	@.ci/setup build lint
 	clang-format --dry-run -Werror $(FORMATTED)
 	luacheck --quiet --no-color lua luvit spec bench examples doc .busted .luacheckrc rockspec
-	shellcheck -x .ci/run .ci/deep .ci/setup .ci/matrix .ci/packages rockspec/debian/tests/echo spec/support/shards.sh spec/support/progress.sh
+	shellcheck -x .ci/run .ci/deep .ci/setup .ci/matrix .ci/musl .ci/darwin .ci/packages rockspec/debian/tests/echo \
+	  spec/support/shards.sh spec/support/progress.sh
 	cppcheck --quiet --std=c11 --library=posix --enable=warning,performance,portability,style --inconclusive \
 	  --error-exitcode=1 --suppress=missingIncludeSystem --suppress=readdirCalled -Isrc \
 	  -DOPENSSL_VERSION_NUMBER=0x30000000L '-DElfW(type)=Elf64_##type' $(C_FILES)

@@ -37,7 +37,7 @@ inside() {
     https_proxy="${https_proxy-}" SPEC="${SPEC-}" SPEC_PATIENCE="${SPEC_PATIENCE:-4}" "$@"
 }
 
-# strap RELEASE ROOT: a new root, whose apt is set up as that of this machine is
+# strap RELEASE ROOT [ARCHITECTURE]: a new root, whose apt is set up as that of this machine is
 strap() {
   from=$(mirror)
   if [ ! "$from" ]; then
@@ -46,7 +46,7 @@ strap() {
   fi
   rm -rf --one-file-system "$2"
   mkdir "$2"
-  debootstrap --variant=minbase --cache-dir="$roots/archives" "$1" "$2" "$from" || return
+  debootstrap ${3:+"--arch=$3"} --variant=minbase --cache-dir="$roots/archives" "$1" "$2" "$from" || return
   apt-config dump Acquire >"$2/etc/apt/apt.conf.d/90host"
 }
 
