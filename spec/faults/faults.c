@@ -172,8 +172,8 @@ void faults_pass(double seconds) { passed += (int64_t)seconds; }
 
 int clock_gettime(clockid_t id, struct timespec *now) {
   int result = (int)syscall(SYS_clock_gettime, id, now);
-  if (result == 0) now->tv_sec += passed;
-  if (result == 0 && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) now->tv_sec += ahead;
+  if (result == 0) now->tv_sec += (time_t)passed;
+  if (result == 0 && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) now->tv_sec += (time_t)ahead;
   return result;
 }
 

@@ -32,7 +32,7 @@ static int begin(SSL *ssl) {
 }
 
 int dtls_footprint_handshake(dtls_association *a) {
-  bool begins = SSL_in_before(a->ssl) && (SSL_get_mode(a->ssl) & SSL_MODE_RELEASE_BUFFERS) == 0;
+  bool begins = SSL_in_before(a->ssl) && ((unsigned long)SSL_get_mode(a->ssl) & SSL_MODE_RELEASE_BUFFERS) == 0;
   int result = begins ? begin(a->ssl) : SSL_do_handshake(a->ssl);
   /* libssl may have moved the buffer, and failed before it could show the message that it had moved it for. */
   if (result != 1 && SSL_get_error(a->ssl, result) != SSL_ERROR_WANT_READ) a->footprint.handshake_buffer = NULL;
