@@ -97,6 +97,16 @@ pair.each(function(demux, ip)
       pair.close(first, second)
     end))
 
+    it('that cannot listen lets a program end by that error', function()
+      local _, errors, status = child.run(([[
+        local taken = require 'luv'.new_udp()
+        assert(taken:bind('%s', 0))
+        assert(require 'dtls'.createServer { psk = { me = 'secret' }, demux = '%s' }:listen(taken:getsockname().port, '%s'))
+      ]]):format(ip, demux, ip), nil, child.leaky)
+      assert.equal(1, status)
+      assert.truthy(errors:find '^luajit: EADDRINUSE: cannot bind ')
+    end)
+
     -- SO_REUSEADDR on both would be enough, whoever the other one is.
     it('gives its port to nobody who reuses addresses, with and without a peer', loop.run(function()
       local server = pair.echo(pair.listening({ demux = demux }, ip))

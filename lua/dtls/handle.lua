@@ -10,6 +10,12 @@ function handle.close(any, callback)
   if not any:is_closing() then any:close(callback) elseif callback then tick(callback) end
 end
 
+--- Closes a handle that came to nothing, on a later tick: a program often ends with that error, before the event loop runs, and
+--- luv 1.44 crashes when a Lua state ends while a handle is closing.
+function handle.abandon(any)
+  tick(handle.close, any)
+end
+
 --- Calls back at these events of the poll's descriptor.
 function handle.start(poll, events, callback)
   if not poll:is_closing() then poll:start(events, callback) end

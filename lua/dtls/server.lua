@@ -79,7 +79,7 @@ local function bound_socket(own, port, host)
   })
   if ok then ok, err = socket.bind(udp, host, port, { ipv6only = own.ipv6Only }) end
   if ok then return udp end
-  udp:close()
+  handle.abandon(udp)
   return nil, err
 end
 
@@ -153,7 +153,7 @@ function Server:listen(port, host, callback)
   local ok
   ok, err = self:_start(udp)
   if not ok then
-    if self._ownsUdp then udp:close() end
+    if self._ownsUdp then handle.abandon(udp) end
     return nil, err
   end
   self._udp, self._address = udp, udp:getsockname()
