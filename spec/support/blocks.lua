@@ -6,7 +6,8 @@
 ---
 ---   file: NAME       it is kept under this name, for the blocks that follow
 ---   stays: NAME      it goes on running, under this name, while the others run
----   ends: NAME       before it runs, the one of this name, which is still there, gets SIGTERM
+---   ends: NAME       before it runs, the one of this name, which is still there, gets SIGTERM, and ends
+---   interrupts: NAME the same with SIGINT, as by Ctrl-C, and it ends without a word about that
 ---   output of: NAME  the one of this name prints this, after all that it was seen to print before
 ---   with: NAME       it is part of a program, spec/support/fixtures/NAME.lua, where a line says `-- the block --`
 ---   needs: PROGRAM   it is passed over, and so is its output, where there is no such program
@@ -22,7 +23,7 @@ local shell = require 'spec.support.shell'
 local blocks = {}
 
 local WORDS = {
-  file = true, stays = true, ends = true, ['output of'] = true, with = true, needs = true, ['not run'] = true,
+  file = true, stays = true, ends = true, interrupts = true, ['output of'] = true, with = true, needs = true, ['not run'] = true,
 }
 
 -- What a comment before a block says: {word = value}.
@@ -163,13 +164,15 @@ function Session:_compare(block)
   end
 end
 
-function Session:_end(block, name)
+-- `signal`, and the status of a program that ends itself at that.
+function Session:_end(block, name, signal, status)
   local child = self.staying[name]
   if not child then failed(block, nil, ('there is no `%s` that could end'):format(name)) end
   self.staying[name] = nil
   if child.code then failed(block, child, ('`%s` had ended by itself, having printed:'):format(name)) end
-  child.handle:kill 'sigterm'
-  child:wait()
+  child.handle:kill(signal)
+  local ok, code, by = pcall(child.wait, child)
+  if not ok or by == 0 and code ~= status then failed(block, child, ('a %s did not end `%s`, which printed:'):format(signal, name)) end
 end
 
 -- At the end of a document a program that stays may have ended, unless it failed.
@@ -185,7 +188,8 @@ end
 
 function Session:_run(block)
   local says = block.says
-  if says.ends then self:_end(block, says.ends) end
+  if says.ends then self:_end(block, says.ends, 'sigterm', 0) end
+  if says.interrupts then self:_end(block, says.interrupts, 'sigint', 128 + 2) end
   if says['not run'] or block.language == 'text' then return end
   if block.language ~= '' then self.passed = says.needs and select(2, shell('command -v ' .. says.needs)) ~= 0 end
   if self.passed then return end
