@@ -276,4 +276,17 @@ describe('messages that a client sends in one turn', function()
     assert(client:stats().drops.ECONNREFUSED == 1)
     all:close()
   end)
+
+  trial('are lost when the same error comes again, which counts once', function(run)
+    local all = run.new(1)
+    local got, client = {}, all.clients[1]
+    all.accepted[1]:on('message', function(data) table.insert(got, #data) end)
+    assert(client:send { '1', '1', '1' })
+    run.loop.till(function() return #got == 3 end, 'the first ones')
+    for size = 2, 9 do client:send(('x'):rep(size)) end -- each longer than the one before, so that none is cut from one send
+    run.fault.set('send', 1, 2, 'ECONNREFUSED')
+    run.loop.till(function() return got[#got] == 9 end, 'all messages but one')
+    assert(client:stats().drops.ECONNREFUSED == 1)
+    all:close()
+  end)
 end)

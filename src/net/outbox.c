@@ -216,10 +216,10 @@ static bool send_apart(const dtls_outbox *box, run *r, int error) {
   return true;
 }
 
-/* What has failed: a run of one datagram for good. False: as above. */
-static bool fail(const dtls_outbox *box, run *r, int error) {
+/* What has failed: a run of one datagram for good. heard: its sender has been told of this error. False: as above. */
+static bool fail(const dtls_outbox *box, run *r, int error, bool heard) {
   if (r->count > 1) return send_apart(box, r, error);
-  tell(box, r->of, r->first, error);
+  if (!heard) tell(box, r->of, r->first, error);
   return true;
 }
 
@@ -241,6 +241,7 @@ static void put_back(dtls_outbox *box, unsigned from) {
 /* Sends the runs, which are of one socket. */
 static void submit(dtls_outbox *box) {
   unsigned at = 0, tried_again = RUNS_MAX;
+  int earlier = 0;
   bool takes = true;
   while (at < box->run_count && takes) {
     run *r = &box->runs[at];
@@ -250,10 +251,11 @@ static void submit(dtls_outbox *box) {
     if (sent >= 0 || error == EINTR) continue;
     if (is_earlier(r->of, error) && tried_again != at) {
       tried_again = at;
-      box->told(r->of->sender, 0, error);
+      earlier = error;
+      box->told(r->of->sender, 0, earlier);
       continue;
     }
-    takes = error != EAGAIN && fail(box, r, error);
+    takes = error != EAGAIN && fail(box, r, error, tried_again == at && error == earlier);
     if (takes) at++;
   }
   put_back(box, at);
