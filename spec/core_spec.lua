@@ -549,7 +549,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
         function() core.client() end, function() core.client(assert(context 'server'), core.fd(udp)) end,
         function() core.client(assert(context 'client'), {}) end, function() core.client(assert(context 'client'), 1, 'x') end,
         function() client.write(endpoint, 'x') end, function() endpoint.next(client) end, function() client.read(7) end,
-        function() client.read(udp) end, function() endpoint.stats {} end,
+        function() client.read(udp) end, function() endpoint.stats {} end, function() endpoint:turn(10, client) end,
       } do
         assert.is_false((pcall(call)))
       end

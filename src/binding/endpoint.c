@@ -155,6 +155,7 @@ static int endpoint_turn(lua_State *L) {
   lua_Integer datagrams = luaL_checkinteger(L, 2);
   luaL_argcheck(L, datagrams > 0 && datagrams <= INT32_MAX, 2, "expected a positive number");
   const dtls_association *reader = lua_isnoneornil(L, 3) ? NULL : dtls_association_check(L, 3);
+  luaL_argcheck(L, !reader || reader->endpoint == ep, 3, "expected an association of this endpoint");
   lua_pushinteger(L, (lua_Integer)dtls_intake_turn(ep, (unsigned)datagrams, reader));
   return 1;
 }
