@@ -263,7 +263,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       assert.is_true(owner.open)
       assert.is_false(owner.known)
       assert.equal(ip, owner.association:remote_address().ip)
-      assert.equal('localhost', owner.association:servername())
+      assert.equal('localhost', owner.association:learn({}).servername)
       assert.equal('DTLSv1.2', client:protocol())
       assert.equal('ECDHE-ECDSA-AES128-GCM-SHA256', client:cipher().name)
       assert.is_true(client:write 'hello')

@@ -39,11 +39,11 @@ local max = math.max
 ---@field extendedMasterSecret boolean whether both sides bound the master secret to the handshake (RFC 7627); it is always asked for
 ---@field private _association userdata? the core's object; nil before there is one and once closed
 ---@field private _retry (fun(err: dtls.Error): boolean, dtls.Error)? a client's: tries another address, or tells of all
----@field private _overrides dtls.Overrides? a client's, until it is open: what its setters were told
----@field private _silence dtls.Silence? nil as long as no silence has a limit
----@field private _leave (fun(): boolean)? a client's: leaves a silent address for another one
----@field private _patience number? the time at which _leave leaves it at the latest
----@field private _watch table? {poll=, connection=}: the descriptor it reads; moves on when the peer starts over
+---@field private _overrides dtls.Overrides|false a client's, until it is open: what its setters were told
+---@field private _silence dtls.Silence|false false as long as no silence has a limit
+---@field private _leave (fun(): boolean)|false|nil a client's: leaves a silent address for another one
+---@field private _patience number|false|nil the time at which _leave leaves it at the latest
+---@field private _watch table|false {poll=, connection=}: the descriptor it reads; moves on when the peer starts over
 local Connection = Emitter:extend()
 for _, methods in ipairs { setters, info, mtu.methods, multiplex } do
   for name, method in pairs(methods) do Connection[name] = method end
@@ -56,30 +56,30 @@ end
 ---@param client {name: string?, session: string?, retry: fun(err: dtls.Error): boolean, dtls.Error}? of a client: the name that its
 ---  server's certificate must have, what it resumes, and what tries another address
 function Connection.new(made, settings, server, client)
-  local self = setmetatable({}, Connection)
-  self._context = made
-  self._settings = settings
-  self._server = server
+  local time = now()
+  -- A table that is made with its fields has its final size at once; what is false here need not be looked up in the class.
+  local self = setmetatable({
+    _context = made, _settings = settings, _server = server, _state = 'connecting',
+    authorized = false, authorizationError = 'HANDSHAKE_NOT_COMPLETE', extendedMasterSecret = false,
+    _timer = uv.new_timer(), _createdAt = time, _deadline = time + settings.handshakeTimeout,
+    _closing = 0, -- handles that are being closed
+    _overrides = false, _silence = false, _leave = false, _patience = false, _watch = false, _takesOthers = false, _answerError = false,
+  }, Connection)
   if client then
     self._name, self._resumed, self._retry = client.name, client.session, client.retry
     self._overrides = overrides.new(made.core, settings)
   end
-  self._state = 'connecting'
   self._retransmit = retransmit.new(settings.retransmitTimeout, self)
-  self.authorized, self.authorizationError = false, 'HANDSHAKE_NOT_COMPLETE'
-  self.extendedMasterSecret = false
-  self._closing = 0 -- handles that are being closed
-  self._timer = uv.new_timer()
   deferral.join()
-  self._createdAt = now()
-  self._deadline = self._createdAt + settings.handshakeTimeout
   self._onTimer = function() self:_timedOut() end
   self._onClosed = function()
     self._closing = self._closing - 1
     if self._closing == 0 and self._state == 'closed' then self:_closed() end
   end
   self._timer:start(settings.handshakeTimeout, 0, self._onTimer)
-  for _, event in ipairs(silence.EVENTS) do self:_limitSilence(event, settings[event] or 0) end
+  for _, event in ipairs(silence.EVENTS) do
+    if (settings[event] or 0) > 0 then self:_limitSilence(event, settings[event]) end
+  end
   return self
 end
 
@@ -171,7 +171,7 @@ end
 -- Lets go of the descriptor: what watches it is the caller's.
 function Connection:_giveWatch()
   local watch = self._watch
-  self._watch = nil
+  self._watch = false
   return watch
 end
 
@@ -207,7 +207,7 @@ function Connection:_armHandshake()
   local left = (self._patience or self._deadline) - now()
   local wait = self._association:timeout()
   if wait and wait < left then left = wait end
-  if left > 0 then self._polled = nil end
+  if left > 0 and self._polled then self._polled = nil end
   self._timer:start(max(left, 1), 0, self._onTimer) -- a timer of 0 ms would not let the loop poll
 end
 
@@ -231,16 +231,6 @@ function Connection:_timedOut()
   if self._state == 'open' then self._silence:timedOut() else self:_handshakeTimedOut() end
 end
 
--- What the handshake says of the peer so far.
-function Connection:_learn()
-  local association = self._association
-  self.servername = association:servername()
-  self.alpnProtocol = association:alpn()
-  self.srtpProfile = association:srtp_profile()
-  self.pskIdentity = association:psk_identity()
-  self.extendedMasterSecret = association:extended_master_secret()
-end
-
 function Connection:_authorize()
   local good, reason = self._association:authorized()
   self.authorized = good
@@ -249,7 +239,7 @@ end
 
 function Connection:_completed()
   self._state = 'open'
-  self._overrides = nil -- there is no other address to try any more
+  self._overrides = false -- there is no other address to try any more
   self._retransmit = nil -- an open connection repeats its last flight when the peer repeats its own, and at no other time
   self._connectedAt = now()
   self._timer:stop()
@@ -314,7 +304,7 @@ function Connection:_serve()
   local association = self._association
   if self._state == 'handshaking' then
     local done, err, subject, id = association:handshake()
-    self:_learn()
+    association:learn(self)
     if not self:_takeDatagrams(association) then return end
     if self._context.keylogs then self:_logKeys() end
     if self._state ~= 'handshaking' then return end -- a listener has closed it, or has run the loop
@@ -431,7 +421,8 @@ function Connection:_letGo()
   elseif watch then
     self:_close(watch.poll)
   end
-  if self._socket then self:_close(self._socket) end
+  if not self._socket then return end
+  self:_close(self._socket)
   self._socket = nil
 end
 
@@ -442,7 +433,7 @@ function Connection:_finish(err)
   self._state = 'closed'
   self.destroyed = true
   self._closedAt = now()
-  self._error = err
+  if err then self._error = err end
   if not opened and err and err.code == 'ERR_DTLS_CERTIFICATE' then self.authorizationError = err.reason end
   if self._overrides then self._overrides:close() end
   self:_letGo()

@@ -5,35 +5,20 @@ local options = require 'dtls.options'
 
 --- A class that has them has `_core()`, its core object, and `_times()`, and calls `_remember` before that object is closed.
 ---@class dtls.Info
----@field private _known table? what the core object said last, by the names of its methods
+---@field private _known userdata? what remains of the core object that was closed
 local Info = {}
-
--- What stays known of a peer: methods of the core's object, which are asked once more when it is closed.
-local LASTING = { 'protocol', 'cipher', 'session_reused', 'stats' }
 
 --- Keeps what an association knows that will be closed.
 ---@param association userdata
 ---@param successor table? an object with `_core()`, which has the addresses of a replaced association
 function Info:_remember(association, successor)
-  local known = { peer_certificate = association:peer_certificate(true) or nil }
-  for _, name in ipairs(LASTING) do known[name] = association[name](association) end
-  local addressed = successor and successor:_core() or association
-  known.local_address, known.remote_address = addressed:local_address(), addressed:remote_address()
-  self._known = known
-end
-
-local function copy(value)
-  if type(value) ~= 'table' then return value end
-  local own = {}
-  for name, each in pairs(value) do own[name] = copy(each) end
-  return own
+  self._known = association:remains(successor and successor:_core())
 end
 
 -- What a method of the core's object says, or said when it was closed; a table is the caller's in either case.
 local function recall(self, method, ...)
-  local association, known = self:_core(), self._known
-  if association then return (association[method](association, ...)) end
-  return known and copy(known[method])
+  local known = self:_core() or self._known
+  if known then return (known[method](known, ...)) end
 end
 
 --- Where its socket is bound, or which address of the server its peer has dialled.
@@ -61,9 +46,7 @@ function Info:getCipher() return recall(self, 'cipher') end
 ---@return dtls.PeerCertificate? nil when the peer has sent none
 function Info:getPeerCertificate(chain)
   if chain ~= nil then arguments.insist('getPeerCertificate', 'chain', options.ofType 'boolean', chain) end
-  local certificate = recall(self, 'peer_certificate', chain)
-  if certificate and not chain then certificate.issuerCertificate = nil end
-  return certificate or nil
+  return recall(self, 'peer_certificate', chain)
 end
 
 --- Counters: messagesIn messagesOut datagramsIn datagramsOut bytesIn bytesOut retransmits, drops (reason → count); times of

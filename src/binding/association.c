@@ -17,6 +17,7 @@
 #include "binding/deferral.h"
 #include "binding/error.h"
 #include "binding/facts.h"
+#include "binding/remains.h"
 #include "binding/settings.h"
 #include "identity/psk.h"
 
@@ -371,6 +372,7 @@ void dtls_association_init(lua_State *L) {
                                      {"data_mtu", association_data_mtu},
                                      {"fd", association_fd},
                                      {"set_owner", association_set_owner},
+                                     {"remains", dtls_association_remains},
                                      {"take_others", association_take_others},
                                      {"datagram", association_datagram},
                                      {"send_datagram", association_send_datagram},

@@ -10,7 +10,7 @@
 #include "identity/certificate.h"
 #include "identity/self_signed.h"
 
-static const char TYPE[] = "dtls.scratch";
+static const char TYPE[] = "dtls.scratch", CHAIN[] = "dtls.chain";
 
 /* A memory BIO that the collector frees: Lua may raise at any push. */
 static BIO *push_scratch(lua_State *L) {
@@ -30,9 +30,21 @@ static int scratch_gc(lua_State *L) {
   return 0;
 }
 
+static void free_chain(dtls_box *box) {
+  sk_X509_pop_free(box->object, X509_free);
+  box->object = NULL;
+}
+
+static int chain_gc(lua_State *L) {
+  dtls_box *box = dtls_box_test(L, 1, CHAIN);
+  if (box) free_chain(box);
+  return 0;
+}
+
 void dtls_certificate_init(lua_State *L) {
-  static const luaL_Reg methods[] = {{"__gc", scratch_gc}, {NULL, NULL}};
-  dtls_register(L, TYPE, methods);
+  static const luaL_Reg scratch[] = {{"__gc", scratch_gc}, {NULL, NULL}}, chain[] = {{"__gc", chain_gc}, {NULL, NULL}};
+  dtls_register(L, TYPE, scratch);
+  dtls_register(L, CHAIN, chain);
 }
 
 static void set_written(lua_State *L, BIO *scratch, const char *field) {
@@ -149,10 +161,8 @@ static bool ran_out_of_memory(void) {
   return found;
 }
 
-bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool whole) {
-  STACK_OF(X509) *chain = dtls_certificate_chain(ssl);
-  X509 *leaf = dtls_certificate_leaf(ssl);
-  if (!leaf) return false;
+/* Leaves a table on the stack, or nothing: as dtls_certificate_push. */
+static bool push(lua_State *L, X509 *leaf, STACK_OF(X509) * chain) {
   ERR_clear_error();
   BIO *scratch = push_scratch(L);
   if (!scratch) {
@@ -162,7 +172,7 @@ bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool whole) {
   int box = lua_gettop(L);
   bool ok = push_one(L, scratch, leaf);
   lua_pushvalue(L, -1);
-  for (int i = 0; whole && i < sk_X509_num(chain); i++) {
+  for (int i = 0; i < sk_X509_num(chain); i++) {
     X509 *issuer = sk_X509_value(chain, i);
     if (X509_cmp(issuer, leaf) == 0) continue;
     ok = push_one(L, scratch, issuer) && ok;
@@ -175,6 +185,22 @@ bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool whole) {
   free_scratch(lua_touserdata(L, box));
   lua_remove(L, box);
   return !ran_out_of_memory() && ok;
+}
+
+bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool whole) {
+  X509 *leaf = dtls_certificate_leaf(ssl);
+  return leaf && push(L, leaf, whole ? dtls_certificate_chain(ssl) : NULL);
+}
+
+bool dtls_certificate_push_der(lua_State *L, const uint8_t *der, size_t size, bool whole) {
+  if (size == 0) return false;
+  dtls_box *box = dtls_box_push(L, CHAIN);
+  int index = lua_gettop(L);
+  STACK_OF(X509) *chain = box->object = dtls_certificate_decode(der, size);
+  bool ok = chain && push(L, sk_X509_value(chain, 0), whole ? chain : NULL);
+  free_chain(box);
+  lua_remove(L, index);
+  return ok;
 }
 
 /* ── self-signed ones ── */

@@ -251,7 +251,8 @@ static int endpoint_stats(lua_State *L) {
   dtls_deferral_settle(ep->deferral);
   dtls_endpoint_count_overflow(ep);
   dtls_counters_push(L, &ep->counters);
-  dtls_udp_push_buffers(L, ep->fd);
+  dtls_buffers given;
+  if (dtls_udp_buffers(ep->fd, &given)) dtls_udp_push_buffers(L, given);
   const struct {
     const char *name;
     uint64_t value;

@@ -11,7 +11,6 @@
 #include "binding/counters.h"
 #include "binding/error.h"
 #include "binding/session.h"
-#include "binding/socket.h"
 #include "identity/extension.h"
 #include "identity/verify.h"
 
@@ -55,9 +54,7 @@ static int association_protocol(lua_State *L) {
   return 1;
 }
 
-/* association:cipher() → {name=, standard_name=, version=, bits=} | nil (SSL_get_current_cipher) */
-static int association_cipher(lua_State *L) {
-  const SSL_CIPHER *cipher = SSL_get_current_cipher(check(L)->ssl);
+int dtls_cipher_push(lua_State *L, const SSL_CIPHER *cipher) {
   if (!cipher) return 0;
   lua_createtable(L, 0, 4);
   lua_pushstring(L, SSL_CIPHER_get_name(cipher));
@@ -70,6 +67,9 @@ static int association_cipher(lua_State *L) {
   lua_setfield(L, -2, "bits");
   return 1;
 }
+
+/* association:cipher() → {name=, standardName=, version=, bits=} | nil (SSL_get_current_cipher) */
+static int association_cipher(lua_State *L) { return dtls_cipher_push(L, SSL_get_current_cipher(check(L)->ssl)); }
 
 /* association:authorized() → true | false, reason: whether the peer's identity was proved, and why not */
 static int association_authorized(lua_State *L) {
@@ -86,21 +86,47 @@ static int association_authorized(lua_State *L) {
   return 2;
 }
 
-/* association:servername() → the host name that the client asked for, a server's in lower case | nil (SSL_get_servername) */
-static int association_servername(lua_State *L) {
-  const dtls_association *a = check(L);
+/* The host name that the client asked for, a server's in lower case: libssl's, or in name. NULL: none. */
+static const char *servername(const dtls_association *a, dtls_name *name) {
   const char *asked = SSL_get_servername(a->ssl, TLSEXT_NAMETYPE_host_name);
-  dtls_name name = {.size = 0};
   const dtls_name *held = a->server && !asked ? dtls_callback_name(a) : NULL;
   if (held) asked = held->text;
-  if (asked && a->server && dtls_name_of_client_untrusted(asked, strlen(asked), &name)) asked = name.text;
-  if (!asked || (a->server && name.size == 0)) return 0;
-  lua_pushstring(L, asked);
-  return 1;
+  if (!asked || !a->server) return asked;
+  return dtls_name_of_client_untrusted(asked, strlen(asked), name) && name->size > 0 ? name->text : NULL;
 }
 
-/* association:psk_identity() → bytes | nil (SSL_get_psk_identity) */
-static int association_psk_identity(lua_State *L) { return dtls_association_push_identity(L, check(L)); }
+/* Sets a field of the table at index 2; NULL: leaves it as it is. */
+static void learn(lua_State *L, const char *field, const char *bytes, size_t size) {
+  if (!bytes) return;
+  lua_pushlstring(L, bytes, size);
+  lua_setfield(L, 2, field);
+}
+
+/*
+ * association:learn(table) → table
+ * Sets the fields of what the handshake says of the peer so far: servername (SSL_get_servername), alpnProtocol
+ * (SSL_get0_alpn_selected), srtpProfile (SSL_get_selected_srtp_profile), pskIdentity (SSL_get_psk_identity), and once it is complete
+ * extendedMasterSecret (SSL_get_extms_support).
+ */
+static int association_learn(lua_State *L) {
+  const dtls_association *a = check(L);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  lua_settop(L, 2);
+  dtls_name name = {.size = 0};
+  size_t size;
+  const char *text = servername(a, &name);
+  learn(L, "servername", text, text ? strlen(text) : 0);
+  text = dtls_alpn_chosen(a->ssl, &size);
+  learn(L, "alpnProtocol", text, size);
+  text = dtls_srtp_chosen(a->ssl);
+  learn(L, "srtpProfile", text, text ? strlen(text) : 0);
+  text = dtls_association_identity(a, &size);
+  learn(L, "pskIdentity", text, size);
+  if (!a->open) return 1;
+  lua_pushboolean(L, SSL_get_extms_support(a->ssl) == 1);
+  lua_setfield(L, 2, "extendedMasterSecret");
+  return 1;
+}
 
 /* association:export_keying_material(length, label[, context]) → bytes | nil, err (RFC 5705, SSL_export_keying_material) */
 static int association_export(lua_State *L) {
@@ -125,34 +151,16 @@ static int association_export(lua_State *L) {
   return 1;
 }
 
-/* association:alpn() → the application protocol | nil (SSL_get0_alpn_selected) */
-static int association_alpn(lua_State *L) {
-  size_t size;
-  const char *protocol = dtls_alpn_chosen(check(L)->ssl, &size);
-  return push_bytes(L, protocol, size);
+/* Before that it could be the certificate of the session that a client offers. */
+bool dtls_association_knows_certificate(const dtls_association *a) {
+  return a->open || dtls_callback_asks(a) || a->peer.refusal.chain;
 }
 
-/* association:srtp_profile() → OpenSSL's name of it | nil (SSL_get_selected_srtp_profile) */
-static int association_srtp_profile(lua_State *L) {
-  const char *profile = dtls_srtp_chosen(check(L)->ssl);
-  return push_bytes(L, profile, profile ? strlen(profile) : 0);
-}
-
-/* association:extended_master_secret() → whether both sides have it (RFC 7627, SSL_get_extms_support) */
-static int association_extended_master_secret(lua_State *L) {
-  dtls_association *a = check(L);
-  lua_pushboolean(L, a->open && SSL_get_extms_support(a->ssl) == 1);
-  return 1;
-}
-
-/*
- * association:peer_certificate([chain]) → table | nil, as certificate.c makes it. Only once the association is open, the application
- * is asked or the certificate is refused: before that it could be the one of the session that a client offers.
- */
+/* association:peer_certificate([chain]) → table | nil, as certificate.c makes it: once the association is open, the application is
+   asked or the certificate is refused */
 static int association_peer_certificate(lua_State *L) {
-  dtls_association *a = check(L);
-  bool known = a->open || dtls_callback_asks(a) || a->peer.refusal.chain;
-  return known && dtls_certificate_push(L, a->ssl, lua_toboolean(L, 2));
+  const dtls_association *a = check(L);
+  return dtls_association_knows_certificate(a) && dtls_certificate_push(L, a->ssl, lua_toboolean(L, 2));
 }
 
 /*
@@ -182,14 +190,20 @@ static int association_keylog(lua_State *L) {
   return 1;
 }
 
-/* association:stats() → its counters, and recvBufferSize, sendBufferSize of its socket if it has one of its own */
-static int association_stats(lua_State *L) {
-  const dtls_association *a = check(L);
+bool dtls_association_take_stock(dtls_association *a, dtls_buffers *given) {
   bool has_socket = a->path && a->path->fd >= 0;
   if (a->output.deferral) dtls_deferral_settle(a->output.deferral);
   if (has_socket) dtls_path_count_overflow(a->path);
+  return has_socket && dtls_udp_buffers(a->path->fd, given);
+}
+
+/* association:stats() → its counters, and recvBufferSize, sendBufferSize of its socket if it has one of its own */
+static int association_stats(lua_State *L) {
+  dtls_association *a = check(L);
+  dtls_buffers given;
+  bool has_buffers = dtls_association_take_stock(a, &given);
   dtls_counters_push(L, &a->counters);
-  if (has_socket) dtls_udp_push_buffers(L, a->path->fd);
+  if (has_buffers) dtls_udp_push_buffers(L, given);
   return 1;
 }
 
@@ -198,12 +212,8 @@ const luaL_Reg dtls_association_facts[] = {{"local_address", association_local_a
                                            {"protocol", association_protocol},
                                            {"cipher", association_cipher},
                                            {"authorized", association_authorized},
-                                           {"servername", association_servername},
-                                           {"psk_identity", association_psk_identity},
+                                           {"learn", association_learn},
                                            {"export_keying_material", association_export},
-                                           {"alpn", association_alpn},
-                                           {"srtp_profile", association_srtp_profile},
-                                           {"extended_master_secret", association_extended_master_secret},
                                            {"peer_certificate", association_peer_certificate},
                                            {"session", association_session},
                                            {"session_reused", association_session_reused},

@@ -2,11 +2,20 @@
 #ifndef DTLS_BINDING_FACTS_H
 #define DTLS_BINDING_FACTS_H
 
+#include <stdbool.h>
+
 #include "association/types.h"
+#include "base/openssl.h"
 #include "binding/lua.h"
+#include "binding/socket.h"
 
 extern const luaL_Reg dtls_association_facts[];
-/* the PSK identity, or nothing; returns how many */
-int dtls_association_push_identity(lua_State *L, const dtls_association *a);
+/* Each returns how many values it has pushed: one, or none. */
+int dtls_association_push_identity(lua_State *L, const dtls_association *a); /* the PSK identity */
+int dtls_cipher_push(lua_State *L, const SSL_CIPHER *cipher);                /* as a table; NULL: there is none */
+
+bool dtls_association_knows_certificate(const dtls_association *a); /* whether what libssl has is its peer's */
+/* Brings its counters up to date. False: it has no socket of its own, whose buffers are of the given sizes. */
+bool dtls_association_take_stock(dtls_association *a, dtls_buffers *given);
 
 #endif

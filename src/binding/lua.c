@@ -36,7 +36,7 @@ dtls_box *dtls_box_push(lua_State *L, const char *type) {
 }
 
 dtls_box *dtls_box_test(lua_State *L, int index, const char *type) {
-  if (lua_type(L, index) != LUA_TUSERDATA || lua_objlen(L, index) != sizeof(dtls_box)) return NULL;
+  if (lua_type(L, index) != LUA_TUSERDATA || lua_objlen(L, index) < sizeof(dtls_box)) return NULL;
   dtls_box *box = lua_touserdata(L, index);
   return box->type == type && box->self == box ? box : NULL;
 }

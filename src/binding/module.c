@@ -15,6 +15,7 @@
 #include "binding/endpoint.h"
 #include "binding/error.h"
 #include "binding/lua.h"
+#include "binding/remains.h"
 #include "binding/session.h"
 #include "binding/socket.h"
 #include "wire/name.h"
@@ -87,6 +88,7 @@ int luaopen_dtls_core(lua_State *L) {
   dtls_context_init(L);
   dtls_certificate_init(L);
   dtls_association_init(L);
+  dtls_remains_init(L);
   dtls_endpoint_init(L);
   lua_newtable(L);
   luaL_register(L, NULL, functions);

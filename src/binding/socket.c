@@ -108,9 +108,7 @@ dtls_buffers dtls_udp_take_buffers(lua_State *L, int index) {
                         .send = (int)dtls_option_integer(L, index, "send_buffer", 0, 0, INT32_MAX / 2)};
 }
 
-void dtls_udp_push_buffers(lua_State *L, int fd) {
-  dtls_buffers given;
-  if (!dtls_udp_buffers(fd, &given)) return;
+void dtls_udp_push_buffers(lua_State *L, dtls_buffers given) {
   lua_pushinteger(L, given.receive);
   lua_setfield(L, -2, "recvBufferSize");
   lua_pushinteger(L, given.send);

@@ -12,6 +12,7 @@ void dtls_address_push_host(lua_State *L, const dtls_address *address); /* bytes
 int dtls_udp_fd_lua(lua_State *L);                           /* core.fd(handle) */
 int dtls_udp_socket_lua(lua_State *L);                       /* core.configure_socket(fd, options) */
 dtls_buffers dtls_udp_take_buffers(lua_State *L, int index); /* receive_buffer and send_buffer of the table there */
-void dtls_udp_push_buffers(lua_State *L, int fd); /* sets recvBufferSize and sendBufferSize of the table on top */
+/* Sets recvBufferSize and sendBufferSize of the table on top. */
+void dtls_udp_push_buffers(lua_State *L, dtls_buffers given);
 
 #endif

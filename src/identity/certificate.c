@@ -1,4 +1,4 @@
-/* Certificates as texts: fingerprints, alternative names; and which certificates a peer has shown. */
+/* Certificates as texts: fingerprints, alternative names; and which certificates a peer has shown, also as DER. */
 #include "identity/certificate.h"
 
 #include <stdio.h>
@@ -76,4 +76,32 @@ X509 *dtls_certificate_leaf(const SSL *ssl) {
   /* a client that is still verifying it finds it in the chain */
   if (!leaf && (refused || !SSL_is_server(ssl))) leaf = sk_X509_value(dtls_certificate_chain(ssl), 0);
   return leaf;
+}
+
+size_t dtls_certificate_encode(const SSL *ssl, uint8_t *out) {
+  STACK_OF(X509) *chain = dtls_certificate_chain(ssl);
+  X509 *leaf = dtls_certificate_leaf(ssl);
+  uint8_t **end = out ? &out : NULL; /* which i2d_X509 moves */
+  int size = leaf ? i2d_X509(leaf, end) : 0;
+  size_t total = size > 0 ? (size_t)size : 0;
+  for (int i = 0; size > 0 && i < sk_X509_num(chain); i++) {
+    X509 *issuer = sk_X509_value(chain, i);
+    if (X509_cmp(issuer, leaf) == 0) continue;
+    size = i2d_X509(issuer, end);
+    total += size > 0 ? (size_t)size : 0;
+  }
+  return size > 0 ? total : 0;
+}
+
+STACK_OF(X509) * dtls_certificate_decode(const uint8_t *der, size_t size) {
+  STACK_OF(X509) *chain = sk_X509_new_null();
+  const uint8_t *end = der + size;
+  while (chain && der < end) {
+    X509 *cert = d2i_X509(NULL, &der, (long)(end - der));
+    if (cert && sk_X509_push(chain, cert) > 0) continue;
+    X509_free(cert);
+    sk_X509_pop_free(chain, X509_free);
+    return NULL;
+  }
+  return chain;
 }

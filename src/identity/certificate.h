@@ -3,6 +3,8 @@
 #define DTLS_IDENTITY_CERTIFICATE_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #include "base/openssl.h"
 
@@ -15,5 +17,11 @@ bool dtls_certificate_write_alt_names(BIO *out, const X509 *cert);
 X509 *dtls_certificate_leaf(const SSL *ssl);
 /* The peer's chain as it was verified, else as the peer sent it; with or without the leaf. */
 STACK_OF(X509) * dtls_certificate_chain(const SSL *ssl);
+
+/* The leaf and the rest of the chain as DER, one certificate behind the other, into out; NULL: only their size is wanted.
+   0: there is none, or no memory. */
+size_t dtls_certificate_encode(const SSL *ssl, uint8_t *out);
+/* What dtls_certificate_encode has written, leaf first. NULL: no memory. The caller frees it. */
+STACK_OF(X509) * dtls_certificate_decode(const uint8_t *der, size_t size);
 
 #endif
