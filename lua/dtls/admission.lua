@@ -15,8 +15,8 @@ local NO_DESCRIPTORS = { EMFILE = true, ENFILE = true }
 ---@class dtls.Place
 ---@field conn any
 ---@field host dtls.Host
----@field older dtls.Place? half-open ones of the same host, by age
----@field newer dtls.Place?
+---@field older dtls.Place|false half-open ones of the same host, by age
+---@field newer dtls.Place|false
 ---@field halfOpen boolean
 
 --- What all peers of one host take together.
@@ -24,10 +24,10 @@ local NO_DESCRIPTORS = { EMFILE = true, ENFILE = true }
 ---@field key string what the core says whose an address is
 ---@field places integer
 ---@field halfOpen integer how many of them
----@field oldest dtls.Place? of those
----@field newest dtls.Place?
----@field before dtls.Host? in its bucket
----@field after dtls.Host?
+---@field oldest dtls.Place|false of those
+---@field newest dtls.Place|false
+---@field before dtls.Host|false in its bucket
+---@field after dtls.Host|false
 
 ---@class dtls.Admission
 ---@field private _buckets table<integer, {first: dtls.Host, last: dtls.Host}> hosts by their number of half-open handshakes
@@ -62,7 +62,7 @@ local function leave_bucket(self, host)
   if not bucket then return end -- it had none
   if host.before then host.before.after = host.after else bucket.first = host.after end
   if host.after then host.after.before = host.before else bucket.last = host.before end
-  host.before, host.after = nil, nil
+  host.before, host.after = false, false
   if not bucket.first then self._buckets[host.halfOpen] = nil end
 end
 
@@ -72,11 +72,11 @@ local function enter_bucket(self, host)
   if count == 0 then return end
   local bucket = self._buckets[count]
   if not bucket then
-    bucket = {}
-    self._buckets[count] = bucket
+    self._buckets[count] = { first = host, last = host }
+    return
   end
   host.before = bucket.last
-  if bucket.last then bucket.last.after = host else bucket.first = host end
+  bucket.last.after = host
   bucket.last = host
 end
 
@@ -95,7 +95,7 @@ end
 
 local function begin_half_open(self, place)
   local host = place.host
-  place.halfOpen, place.older = true, host.newest
+  place.older = host.newest
   if host.newest then host.newest.newer = place else host.oldest = place end
   host.newest = place
   count_half_open(self, host, 1)
@@ -106,7 +106,7 @@ local function end_half_open(self, place)
   local host = place.host
   if place.older then place.older.newer = place.newer else host.oldest = place.newer end
   if place.newer then place.newer.older = place.older else host.newest = place.older end
-  place.halfOpen, place.older, place.newer = false, nil, nil
+  place.halfOpen, place.older, place.newer = false, false, false
   count_half_open(self, host, -1)
 end
 
@@ -127,13 +127,13 @@ end
 function Admission:enter(conn, key)
   local host = self._hosts[key]
   if not host then
-    host = { key = key, places = 0, halfOpen = 0 }
+    host = { key = key, places = 0, halfOpen = 0, oldest = false, newest = false, before = false, after = false }
     self._hosts[key] = host
     self._hostCount = self._hostCount + 1
   end
   host.places = host.places + 1
   self._active = self._active + 1
-  local place = { conn = conn, host = host }
+  local place = { conn = conn, host = host, halfOpen = true, older = false, newer = false }
   self._places[conn] = place
   begin_half_open(self, place)
 end
@@ -193,6 +193,16 @@ end
 --- Nobody comes in as long as this is true.
 function Admission:setBusy(busy)
   self._busy = busy
+end
+
+--- Iterates over the connections that have a place.
+---@return fun(): any?
+function Admission:connections()
+  local conn
+  return function()
+    conn = next(self._places, conn)
+    return conn
+  end
 end
 
 --- How many connections there are, how many of them are half-open, and of how many hosts they are.

@@ -241,6 +241,7 @@ end
 ---@param ... any
 function Emitter:fire(name, ...)
   local list = self.handlers and self.handlers[name]
+  if not list and name ~= 'error' and self.missingHandlerType == Emitter.missingHandlerType then return end -- which passes over it
   local only = list and #list == 1 and list[1]
   if not only then
     each(self, name, Emitter.protect, ...)

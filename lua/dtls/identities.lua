@@ -72,8 +72,9 @@ end
 --- A connection is over. RFC 5246 §7.2.2: a fatal alert, sent or received, ends the session, too.
 function Identities:lost(conn, code)
   local id = self._ids[conn]
+  if not id then return end
   self._ids[conn] = nil
-  if id and (code == 'ERR_DTLS_ALERT' or code == 'ERR_DTLS_PROTOCOL') then self:forget(id) end
+  if code == 'ERR_DTLS_ALERT' or code == 'ERR_DTLS_PROTOCOL' then self:forget(id) end
 end
 
 return identities

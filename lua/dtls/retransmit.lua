@@ -19,7 +19,7 @@ local retransmit = {}
 ---@param conn dtls.Connection whose handshake the function may end
 ---@return dtls.Retransmit
 function retransmit.new(wait, conn)
-  return setmetatable({ _wait = wait, _conn = conn }, Retransmit)
+  return setmetatable({ _wait = wait, _conn = conn, _next = false, _repeats = false }, Retransmit)
 end
 
 -- What the function answers, within what libssl can do. nil, err: it has failed.
@@ -53,7 +53,7 @@ end
 ---@return true? ok
 ---@return dtls.Error? err ERR_DTLS_CALLBACK
 function Retransmit:use(association)
-  self._next, self._repeats = nil, nil
+  self._next, self._repeats = false, false
   if type(self._wait) == 'function' then
     self._repeats = association:stats().retransmits
     return plan(self, association)

@@ -49,8 +49,7 @@ local function create(all, on_connection)
   local self = setmetatable({
     _context = made, _settings = settings, _given = given, _options = own,
     _state = 'new',
-    _connections = {},              -- every one that is not closed
-    _unclosed = 0,
+    _unclosed = 0,                  -- connections whose handles are not closed
     _admission = admission.new(own, function(conn, err) conn:_fail(err) end),
     _counts = {
       accepted = 0, connections = 0, handshakesFailed = 0, handshakesTimedOut = 0, evicted = 0, refused = 0, replaced = 0,
@@ -266,7 +265,6 @@ function Server:_meet(host, known)
 end
 
 function Server:_add(conn, host)
-  self._connections[conn] = true
   self._admission:enter(conn, host)
   self._unclosed = self._unclosed + 1
   self._counts.accepted = self._counts.accepted + 1
@@ -326,7 +324,6 @@ local early_ends = {
 function Server:_lost(conn, opened, err)
   self:_awaitPending() -- what was in its socket
   self._admission:leave(conn)
-  self._connections[conn] = nil
   local code = err and err.code
   local counted = err and not opened and (early_ends[code] or 'handshakesFailed') or code == 'ERR_DTLS_REPLACED' and 'replaced'
   if counted then self._counts[counted] = self._counts[counted] + 1 end
@@ -364,7 +361,7 @@ function Server:_stop(each)
   end
   self._state = 'closing'
   local connections = {}
-  for conn in pairs(self._connections) do connections[#connections + 1] = conn end
+  for conn in self:connections() do connections[#connections + 1] = conn end
   for _, conn in ipairs(connections) do each(conn) end
   self._finalStats = self._endpoint:stats()
   handle.stop(self._poll) -- before its descriptor goes
@@ -444,12 +441,7 @@ end
 --- Iterates over the connections that are handshaking or open.
 ---@return fun(): dtls.Connection?
 function Server:connections()
-  local conn
-  local connections = self._connections
-  return function()
-    conn = next(connections, conn)
-    return conn
-  end
+  return self._admission:connections()
 end
 
 --- Counters; doc/operations.md says what each counts.
@@ -463,7 +455,7 @@ end
 
 local function each_handle(self, method)
   if self._poll and not self._poll:is_closing() then self._poll[method](self._poll) end
-  for conn in pairs(self._connections) do conn[method](conn) end
+  for conn in self:connections() do conn[method](conn) end
   return self
 end
 
