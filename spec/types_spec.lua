@@ -219,7 +219,6 @@ local function each_public(f)
       f('dtls.' .. name, all_of[called and ('%s.%s'):format(file, called)] or all_of[called or name])
     end
   end
-  for name in pairs(require 'dtls.coro') do f('coro.' .. name, functions 'lua/dtls/coro.lua'['coro.' .. name]) end
   for name in pairs(require 'dtls.coro') do f('coro.' .. name, functions('lua/dtls/coro.lua')['coro.' .. name]) end
 end
 
