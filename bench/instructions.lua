@@ -1,6 +1,6 @@
 --- How many instructions the hot paths take: callgrind counts them, and bench/instructions.txt has what they took when they
 --- were recorded, for each OpenSSL and LuaJIT. Unlike a time, a count is the same on a busy machine. Fails where a count is
---- more than 3 % above the recorded one.
+--- more than 3 % above the recorded one, and where coroutines cost more than 20 % on top of events.
 ---
 ---   luajit bench/instructions.lua [record]             record: writes what was counted into bench/instructions.txt
 ---
@@ -12,6 +12,7 @@ local uv = require 'luv'
 
 local RECORDS = 'bench/instructions.txt'
 local ALLOWED = 1.03
+local COROUTINES_ALLOWED = 1.2
 local ROUNDS = 3 -- the median of which counts: a timer, or a step of LuaJIT's collector, is in one of them and not in the others
 local STRATEGIES = { 'shared', 'connected' }
 local PATHS = {
@@ -19,6 +20,7 @@ local PATHS = {
   { name = 'handshake', count = 3 }, -- full, from `connect` until both sides have closed: nearly all of it is libcrypto's
   { name = 'resumption', count = 3 }, -- the same of a session, without public keys: nearly all of it is not libcrypto's
   { name = 'hello', count = 50 }, -- without a cookie, and the HelloVerifyRequest
+  { name = 'coroutine', count = 100 }, -- the message again, by `read` and `write` of dtls.coro at both ends
 }
 
 -- Calls f(demux, path, index) for every measurement, in the order in which they are made.
@@ -53,6 +55,33 @@ local function take_hello(dtls, context)
   client:destroy()
   socket:close()
   return hello
+end
+
+-- Makes `count` messages pass to a server and back, both of coroutines.
+local function make_coroutines(identity, demux, data)
+  local coro = require 'dtls.coro'
+  local server = assert(coro.createServer({
+    cert = identity.cert, key = identity.key, demux = demux, host = '127.0.0.1', port = 0,
+  }, function(read, write)
+    for message in read do assert(write(message)) end
+  end))
+  local read, write
+  coroutine.wrap(function()
+    read, write = coro.connect { host = '127.0.0.1', port = server:address().port, fingerprint = identity.fingerprint }
+    assert(read, write)
+  end)()
+  wait(function() return read end)
+  return function(count)
+    local done
+    coroutine.wrap(function()
+      for _ = 1, count do
+        assert(write(data))
+        assert(read())
+      end
+      done = true
+    end)()
+    wait(function() return done end)
+  end
 end
 
 -- Functions by the names of PATHS, each of which makes `count` of them pass.
@@ -102,6 +131,7 @@ local function make_paths(dtls, demux)
       wait(function() return answers == n end)
     end
   end
+  paths.coroutine = make_coroutines(identity, demux, data)
   return paths
 end
 
@@ -188,7 +218,9 @@ local function write_records(versions, found)
   local file = assert(io.open(RECORDS, 'w'))
   for index, each in ipairs(order) do
     file:write(index > 1 and '\n' or '', each, '\n')
-    each_key(function(key) file:write(('  %-20s %8d\n'):format(key, records[each][key])) end)
+    each_key(function(key)
+      if records[each][key] then file:write(('  %-20s %8d\n'):format(key, records[each][key])) end
+    end)
   end
   file:close()
 end
@@ -197,12 +229,25 @@ end
 local function compare(found, recorded)
   local good = true
   each_key(function(key)
-    local ratio = recorded and found[key] / recorded[key]
+    local before = recorded and recorded[key]
+    local ratio = before and found[key] / before
     local bad = ratio and ratio > ALLOWED
     print(('  %-20s %8d%s%s'):format(key, found[key], ratio and ('  %+.1f %%'):format((ratio - 1) * 100) or '',
-      bad and ('  MORE than %d + %.0f %%'):format(recorded[key], (ALLOWED - 1) * 100) or ''))
+      bad and ('  MORE than %d + %.0f %%'):format(before, (ALLOWED - 1) * 100) or ''))
     good = good and not bad
   end)
+  return good
+end
+
+-- Do coroutines cost no more than they may, beside the events that they are made of?
+local function compare_coroutines(found)
+  local good = true
+  for _, demux in ipairs(STRATEGIES) do
+    local ratio = found[demux .. ' coroutine'] / found[demux .. ' message']
+    print(('  %s: a message by coroutines takes %.1f %% more'):format(demux, (ratio - 1) * 100))
+    good = good and ratio <= COROUTINES_ALLOWED
+  end
+  if not good then print(('That is MORE than %.0f %%.'):format((COROUTINES_ALLOWED - 1) * 100)) end
   return good
 end
 
@@ -215,9 +260,10 @@ local function main(mode)
   end
   local recorded = read_records()[versions]
   local good = compare(found, recorded)
+  local cheap = compare_coroutines(found)
   if not recorded then print('Nothing is recorded for these versions. To record what was counted: make instructions RECORD=1') end
   if not good then print('If the change is worth it: make instructions RECORD=1, and say in the commit what it bought.') end
-  return good
+  return good and cheap
 end
 
 if arg[1] == 'run' then run() end
