@@ -149,8 +149,8 @@ uninstall: ## removes what install with the same variables put there
 clean: ## removes everything that was built
 	rm -rf $(BUILD)
 
-setup: ## installs what demo and test need, on Debian and Ubuntu
-	@.ci/setup test
+setup: ## installs what it takes to build the module, either way, and to run it, on Debian and Ubuntu
+	@.ci/setup demo static
 
 demo: ## sets up, builds, runs examples/demo.lua
 	@.ci/setup demo
