@@ -134,6 +134,19 @@ describe('messages that a server sends in one turn', function()
     all:close()
   end)
 
+  trial('leave at once while those that a full socket keeps waiting take all the room, which is not tried again for each', function(run)
+    local all = run.new(2)
+    for _ = 1, 2 do all:send(1, 'begins a turn') end
+    run.fault.set('send', 1, 1e6, 'EAGAIN')
+    repeat local ok = all:send(1, 'waits') until not ok
+    run.fault.set('send', 11, 1e6, 'EAGAIN')
+    for n = 1, 10 do assert(all:send(2, 'at once ' .. n)) end
+    assert(run.fault.calls 'send' == 10, run.fault.calls 'send')
+    run.fault.set 'send'
+    run.loop.till(function() return #all.got[2] == #all.sent[2] end, 'the messages of the other one')
+    all:close()
+  end)
+
   trial('are counted when they do not leave, and harm no others', function(run)
     local all = run.new(4)
     for i = 1, 4 do all:send(i, 'first') end

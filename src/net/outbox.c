@@ -48,6 +48,7 @@ struct dtls_outbox {
   dtls_outbox_told *told;
   bool asked, splits; /* whether the kernel has UDP_SEGMENT: others would send the datagrams of a run as one */
   unsigned flow_count, datagram_count;
+  unsigned left_over; /* datagrams that the last flush has left, which come first */
   unsigned announced; /* flows that dtls_outbox_blocked has been asked for */
   size_t used;
   unsigned run_count, vector_count;
@@ -73,7 +74,7 @@ dtls_outbox *dtls_outbox_new(dtls_outbox_told *told) {
 void dtls_outbox_free(dtls_outbox *box) { OPENSSL_free(box); }
 
 void dtls_outbox_clear(dtls_outbox *box) {
-  box->flow_count = box->datagram_count = box->announced = 0;
+  box->flow_count = box->datagram_count = box->left_over = box->announced = 0;
   box->used = 0;
 }
 
@@ -115,7 +116,9 @@ static bool is_blocked(const dtls_outbox *box, const dtls_sender *sender) {
 bool dtls_outbox_add(dtls_outbox *box, dtls_sender *sender, dtls_route route, const void *data, size_t size,
                      bool fits) {
   bool blocked = is_blocked(box, sender);
-  if (!blocked && !has_room(box, sender, size)) dtls_outbox_flush(box);
+  /* What the last flush has left needs room in a socket, which the caller awaits: to try that for each datagram would be dear. */
+  bool is_useful = box->datagram_count > box->left_over;
+  if (!blocked && is_useful && !has_room(box, sender, size)) dtls_outbox_flush(box);
   if (blocked || is_blocked(box, sender) || !has_room(box, sender, size)) return false;
   flow *f = flow_of(box, sender);
   if (!f) f = begin_flow(box, sender, route);
@@ -282,7 +285,7 @@ static void compact(dtls_outbox *box) {
   for (unsigned i = 0; i < box->datagram_count; i++) {
     datagram d = box->datagrams[i];
     if (!waits[i]) continue;
-    memmove(box->bytes + used, box->bytes + d.offset, d.size);
+    if (d.offset != used) memmove(box->bytes + used, box->bytes + d.offset, d.size);
     d.offset = (uint32_t)used;
     used += d.size;
     place[i] = count;
@@ -300,7 +303,7 @@ static void compact(dtls_outbox *box) {
     f.sender->flow = flows;
     box->flows[flows++] = f;
   }
-  box->datagram_count = count;
+  box->datagram_count = box->left_over = count;
   box->flow_count = flows;
   box->used = used;
 }
