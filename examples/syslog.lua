@@ -41,8 +41,13 @@ end
 
 -- ── the receiver ──
 
--- A message of DTLS is one or more of syslog's, each with its length in front (RFC 6012 §5.4).
+-- A message of DTLS is one or more of syslog's, each with its length in front (RFC 6012 §5.4). That of rsyslog's omdtls is one
+-- without a length.
 local function each_untrusted(data, callback)
+  if data:find '^<%d+>' then
+    callback(data)
+    return true
+  end
   while data ~= '' do
     local length, rest = data:match '^([1-9]%d?%d?%d?%d?) (.*)$'
     length = tonumber(length)

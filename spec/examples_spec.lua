@@ -754,6 +754,7 @@ describe('the examples:', function()
         assert.truthy(ask('-u', 'hall', '-k', 'key of the hall...'):find '4%.04')
         ask('-u', 'kitchen', '-k', 'key of the kitchen', '-m', 'put', '-e', '21.5')
         assert.equal('21.5\n', ask(unpack(certificate)))
+        assert.equal('21.5\n', ask('-N', unpack(certificate))) -- a request that needs no acknowledgement
         local observer = start('-w', '-s', '60', unpack(certificate))
         observer:expect '21%.5\n'
         ask('-u', 'kitchen', '-k', 'key of the kitchen', '-m', 'put', '-e', '22.0')
@@ -1157,7 +1158,7 @@ describe('the examples:', function()
     end))
   end
 
-  it('syslog takes several syslog messages from one DTLS message, and passes on nothing that is no syslog message', test(function()
+  it('syslog takes several messages from one of DTLS, or one without its length, and passes on nothing that is none', test(function()
     local receiverName, sender = tree .. '/listens', assert(dtls.selfSigned { commonName = 'raw' })
     local maker = run['luajit, shared']('syslog.lua', 'identity', receiverName)
     assertEnds(maker)
@@ -1167,13 +1168,15 @@ describe('the examples:', function()
       fingerprint = maker.output.stdout:match '%S+', cert = sender.cert, key = sender.key,
     })
     loop.event(conn, 'connection')
-    for _, data in ipairs { '5 abcde3 xyz', '4 \27[2J', '9 short', '3 abc and more', '01 a', ' ', '99999999999 x' } do
+    for _, data in ipairs {
+      '5 abcde3 xyz', '4 \27[2J', '<13>bare\27', '9 short', '3 abc and more', '01 a', ' ', '<', '99999999999 x',
+    } do
       assert(conn:send(data))
     end
     pair.close(conn)
     receiver:expect '%-%- closed: raw\n'
-    assert.equal(('-- listening on port %d\n-- connected: raw\nabcde\nxyz\n?[2J\n%sabc\n%s-- closed: raw\n'):format(port,
-      ('-- no syslog message from raw\n'):rep(1), ('-- no syslog message from raw\n'):rep(4)), receiver.output.stdout)
+    assert.equal(('-- listening on port %d\n-- connected: raw\nabcde\nxyz\n?[2J\n<13>bare?\n%sabc\n%s-- closed: raw\n'):format(port,
+      ('-- no syslog message from raw\n'):rep(1), ('-- no syslog message from raw\n'):rep(5)), receiver.output.stdout)
   end))
 
   it('syslog receives from the clients of OpenSSL and GnuTLS, and sends to the server of OpenSSL', test(function()
