@@ -435,12 +435,12 @@ describe('a client', function()
     it(('does not leave an address of a name that has sent a HelloVerifyRequest and then is %s'):format(ending), loop.run(function()
       local server = pair.listening()
       local answered
-      local between = proxy.new(server, { ip = '127.0.0.2', filter = function(direction, index, data)
+      local next_one = raw.open '127.0.0.1'
+      local between = proxy.new(server, { ip = '127.0.0.2', port = next_one.port, filter = function(direction, index, data)
         if direction == 'client' then answered = true end
         if index == 1 then return data end -- the hello, and the HelloVerifyRequest
       end })
       local met = pair.record(server, 'accept')
-      local next_one = raw.open('127.0.0.1', between.port)
       resolving({ '127.0.0.2', '127.0.0.1' }, function()
         local conn = pair.client({ ip = 'localhost', port = between.port },
           { retransmitTimeout = 30, handshakeTimeout = 600 * loop.patience })
@@ -494,8 +494,8 @@ describe('a client', function()
   end))
 
   it('tries no other address of a name once the application has destroyed the client, also with ECONNREFUSED', loop.run(function()
-    local silent = raw.open '127.0.0.2'
-    local next_one = raw.open('127.0.0.1', silent.port)
+    local next_one = raw.open '127.0.0.1'
+    local silent = raw.open('127.0.0.2', next_one.port)
     resolving({ '127.0.0.2', '127.0.0.1' }, function()
       local conn = pair.client { ip = 'localhost', port = silent.port }
       silent:hear(conn)

@@ -101,7 +101,7 @@ function proxy.filters.bad(options)
 end
 
 --- @param target table {ip=, port=} the server
---- @param options table? ip: where it listens (the target's); records = false: what passes is not kept;
+--- @param options table? ip, port: where it listens (the target's, any); records = false: what passes is not kept;
 ---   filter(direction, index, data) → data, a list, or nil: direction is 'server' or 'client', where it is going; index
 ---   counts each direction from 1; in the list are data or {data=, delay=ms}
 function proxy.new(target, options)
@@ -117,7 +117,7 @@ function proxy.new(target, options)
     timers = {},                                 -- of what goes on later
     front = uv.new_udp(),
   }, Proxy)
-  assert(self.front:bind(options.ip or target.ip, 0))
+  assert(self.front:bind(options.ip or target.ip, options.port or 0))
   local name = self.front:getsockname()
   self.ip, self.port = options.ip or target.ip, name.port
   self.front:recv_start(function(_, data, from)
