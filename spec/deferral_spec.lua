@@ -238,6 +238,25 @@ describe('messages that a listener sends', function()
   end)
 end)
 
+describe('messages that are sent right before the loop waits', function()
+  trial('leave before it does', function(run)
+    local uv = require 'luv'
+    local all = run.new(1)
+    local prepare, limit, late = uv.new_prepare(), uv.new_timer(), false
+    uv.run 'nowait' -- a handle that is being closed would keep the loop from waiting
+    prepare:start(function()
+      prepare:stop()
+      all.accepted[1]:send { 'one', 'two' }
+    end)
+    limit:start(5000 * run.loop.patience, 0, function() late = true end)
+    while #all.got[1] < 2 and not late do uv.run 'once' end
+    assert(not late, 'something else had to wake the loop')
+    prepare:close()
+    limit:close()
+    all:close()
+  end)
+end)
+
 describe('messages that a client sends in one turn', function()
   trial('leave by a few system calls, whole, once and in order, before its close_notify', function(run)
     local all = run.new(1)

@@ -8,7 +8,7 @@ local handle = require 'dtls.handle'
 local deferral = {}
 
 local users = 0 -- connections that may send
-local prepare -- libuv runs it before it waits
+local idle -- libuv runs it in every turn, and does not wait as long as it is started
 local began -- something is deferred
 local sent_at -- ms, the loop's time when the last message was sent that left at once
 
@@ -23,7 +23,7 @@ end
 local function finish()
   if not began then return end
   began = nil
-  handle.stop(prepare)
+  handle.stop(idle)
   deferral.flush()
 end
 deferral.finish = finish
@@ -31,24 +31,24 @@ deferral.finish = finish
 -- A loop that runs inside a listener, or the next turn of this one, ends it at the latest.
 local function begin()
   if began or users == 0 then return end
-  if not prepare or prepare:is_closing() then prepare = uv.new_prepare() end
+  if not idle or idle:is_closing() then idle = uv.new_idle() end
   began = true
   core.defer()
-  prepare:start(finish)
+  idle:start(finish)
 end
 
 --- There is another connection, until it calls `leave`.
 function deferral.join()
-  if began and prepare:is_closing() then finish() end -- somebody else has closed the handle, which would have ended the turn
+  if began and idle:is_closing() then finish() end -- somebody else has closed the handle, which would have ended the turn
   users = users + 1
 end
 
 function deferral.leave()
   users = users - 1
-  if users > 0 or not prepare then return end
+  if users > 0 or not idle then return end
   finish()
-  handle.close(prepare)
-  prepare = nil
+  handle.close(idle)
+  idle = nil
 end
 
 --- Datagrams are taken, until `finish`. Many turns pass in a millisecond if each takes a single one.
