@@ -23,6 +23,11 @@ end
 check(path, 'usage: fleet.lua IDENTITY.pem [port [host [metricsPort [processes [redisPort]]]]]')
 io.stdout:setvbuf 'line'
 
+-- Whoever closes a TCP connection early must not end this process.
+local broken = uv.new_signal()
+broken:start('sigpipe', function() end)
+broken:unref()
+
 -- ── what the processes share ──
 
 local function hex(bytes)

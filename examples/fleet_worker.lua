@@ -9,6 +9,11 @@ local port, host, redis_port = unpack(luvit or arg, luvit and 2 or 1)
 local SESSION_MS, REDIS_MS = 300000, 1000
 io.stdout:setvbuf 'line'
 
+-- Whoever closes a TCP connection early must not end this process.
+local broken = uv.new_signal()
+broken:start('sigpipe', function() end)
+broken:unref()
+
 local function check(value, err)
   if value then return value end
   io.stderr:write('fleet_worker: ', tostring(err), '\n')

@@ -24,6 +24,11 @@ io.stdout:setvbuf 'line'
 local key = secret:gsub('%x%x', function(byte) return string.char(tonumber(byte, 16)) end)
 local patience, PEER_PATIENCE = tonumber(seconds or 5) * 1000, 60000
 
+-- Whoever closes a TCP connection early must not end this process.
+local broken = uv.new_signal()
+broken:start('sigpipe', function() end)
+broken:unref()
+
 -- A message is a datagram of the application as it is, unless it begins with this byte; what does so itself gets ESCAPE in front.
 -- UDP does not say that a peer has gone; a PONG that stays away does.
 local MARK, ESCAPE, PING, PONG = 255, '\255\0', '\255\1', '\255\2'

@@ -1103,6 +1103,34 @@ describe('the examples:', function()
     pair.close(client.tcp)
   end))
 
+  for name, towards in pairs { target = 'server', application = 'client' } do
+    it('tunnel outlives a TCP connection that the ' .. name .. ' closes while there is more to come for it', test(function()
+      local server = tcpServer()
+      local port, far, near, between = tunnel('luajit, shared', 'luajit, shared', server.port)
+      local client = reads(tcpClient(port))
+      local one = reads(server.nextOne())
+      local sends, takes, writes = client, one, far
+      if towards == 'client' then sends, takes, writes = one, client, near end
+      sends.tcp:write 'first'
+      loop.till(function() return takes.pieces[1] end, 'what was sent first')
+      -- Several segments for a connection that is closed come in one turn of the event loop: the second one is one too many.
+      writes.handle:kill 'sigstop'
+      pair.close(takes.tcp)
+      local before = between.count[towards]
+      sends.tcp:write(('x'):rep(20000))
+      loop.till(function() return between.count[towards] >= before + 8 end, 'some segments')
+      writes.handle:kill 'sigcont'
+      sends.all()
+      pair.close(sends.tcp)
+      client = tcpClient(port)
+      client.tcp:write 'still there'
+      one = reads(server.nextOne())
+      loop.till(function() return one.pieces[1] end, 'what was sent')
+      pair.close(client.tcp, one.tcp, server.tcp, between)
+      assert.equal('', far.output.stderr .. near.output.stderr)
+    end))
+  end
+
   it('tunnel keeps datagrams that its socket has no room for, and sends them after drain', test(function()
     local target, app = socket(), socket()
     local secret = '00112233445566778899aabbccddeeff'
@@ -1473,6 +1501,18 @@ describe('the examples:', function()
     loop.till(function() return ended == 40 - 16 + 1 end, 'the end of the oldest connections')
     fleet:finish()
     for _, each in ipairs(idle) do pair.close(each.tcp) end
+  end))
+
+  it('fleet outlives whoever asks for /metrics and does not wait for the answer', test(function()
+    local fleet = startFleet 'luajit, shared'
+    fleet.child.handle:kill 'sigstop'
+    local client = tcpClient(tonumber(fleet.url:match ':(%d+)/'))
+    client.tcp:write 'GET /metrics HTTP/1.1\r\n\r\n'
+    loop.call(function(done) client.tcp:shutdown(done) end)
+    loop.call(function(done) client.tcp:close_reset(done) end)
+    fleet.child.handle:kill 'sigcont'
+    assert.equal(200, (curl(fleet.url)))
+    fleet:finish()
   end))
 
   it('dtlscat with certificates from files: a CA and a name for the server, a fingerprint for the client', test(function()
