@@ -162,24 +162,34 @@ int epoll_wait(int fd, struct epoll_event *events, int count, int timeout) {
 
 /* ── the clocks ── */
 
-static int64_t ahead, passed; /* seconds */
+enum { NANOSECONDS = 1000000000 };
+
+static int64_t ahead;            /* seconds */
+static int64_t passed, per_look; /* nanoseconds */
 
 /* The wall clock is set. */
 void faults_jump(double seconds) { ahead += (int64_t)seconds; }
 
 /* So much time goes by. */
-void faults_pass(double seconds) { passed += (int64_t)seconds; }
+void faults_pass(double seconds) { passed += (int64_t)(seconds * NANOSECONDS); }
+
+/* So much time goes by whenever libssl looks at the clock, as if the process had to wait for a processor. */
+void faults_drag(double seconds) { per_look = (int64_t)(seconds * NANOSECONDS); }
 
 int clock_gettime(clockid_t id, struct timespec *now) {
   int result = (int)syscall(SYS_clock_gettime, id, now);
-  if (result == 0) now->tv_sec += (time_t)passed;
-  if (result == 0 && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) now->tv_sec += (time_t)ahead;
-  return result;
+  if (result != 0) return result;
+  int64_t rest = now->tv_nsec + passed % NANOSECONDS;
+  now->tv_sec += (time_t)(passed / NANOSECONDS + rest / NANOSECONDS);
+  now->tv_nsec = (long)(rest % NANOSECONDS);
+  if (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE) now->tv_sec += (time_t)ahead;
+  return 0;
 }
 
 int gettimeofday(struct timeval *restrict now, void *restrict zone) {
   struct timespec precise;
   (void)zone;
+  passed += per_look;
   clock_gettime(CLOCK_REALTIME, &precise);
   *now = (struct timeval){precise.tv_sec, precise.tv_nsec / 1000};
   return 0;

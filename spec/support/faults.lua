@@ -43,6 +43,7 @@ function faults.library()
     unsigned long faults_calls(const char *name);
     void faults_jump(double seconds);
     void faults_pass(double seconds);
+    void faults_drag(double seconds);
     bool faults_own_memory(void);
     void faults_within(const char *function);
     long faults_blocks(void);

@@ -67,7 +67,9 @@ static void on_written(dtls_association *a, const uint8_t *message) {
   if (message[0] == SSL3_MT_CERTIFICATE_REQUEST) a->handshake.wants_certificate = true;
 }
 
+/* What libssl writes now is an answer to the message, even where it has repeated the flight before between header and body. */
 static void on_read(dtls_association *a, const uint8_t *message) {
+  a->handshake.repeating = false;
   a->handshake.next_seq = (uint16_t)(dtls_u16(message + 4) + 1);
   a->handshake.last.type = message[0];
   a->handshake.last.written = false;
@@ -340,7 +342,6 @@ static size_t step_untrusted(dtls_association *a, uint8_t *out, size_t capacity)
 size_t dtls_reassembly_next_untrusted(dtls_association *a, uint8_t *out, size_t capacity) {
   dtls_reassembly *r = a->reassembly;
   size_t size = 0;
-  a->handshake.repeating = false;
   settle_cipher(a);
   while (r && r->rest && size == 0 && !dtls_callback_asks(a)) {
     size = step_untrusted(a, out, capacity);

@@ -20,7 +20,7 @@ typedef struct {
   uint16_t next_seq;           /* message_seq of the message that libssl reads next */
   uint16_t first_fragment_seq; /* message_seq that first_fragment belongs to */
   uint32_t first_fragment;     /* type and length that the first fragment of that message said; 0: none has come */
-  bool repeating;              /* libssl repeats a flight, until it reads again */
+  bool repeating;              /* libssl repeats a flight, until it has read a message */
   bool wants_certificate;      /* our CertificateRequest has been sent */
   bool peer_changed_cipher;    /* libssl has read the peer's ChangeCipherSpec, and can read protected records */
   bool was_shown_cipher;       /* libssl was shown a ChangeCipherSpec, in the state state_before_cipher */
