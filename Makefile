@@ -303,7 +303,7 @@ lint: ## luacheck, clang-format, clang-tidy, cppcheck, shellcheck
 	  spec/support/shards.sh spec/support/progress.sh
 	cppcheck --quiet --std=c11 --library=posix --enable=warning,performance,portability,style --inconclusive \
 	  --error-exitcode=1 --suppress=missingIncludeSystem --suppress=readdirCalled -Isrc \
-	  -DOPENSSL_VERSION_NUMBER=0x30000000L '-DElfW(type)=Elf64_##type' $(C_FILES)
+	  -DOPENSSL_VERSION_NUMBER=0x30500000L '-DElfW(type)=Elf64_##type' $(C_FILES)
 	@printf '%s\n' $(C_FILES) | xargs -P 2 -I '{}' clang-tidy --quiet '{}' -- -std=c11 -D_GNU_SOURCE -Isrc \
 	  $(LUA_CFLAGS) $(SSL_CFLAGS) 2>/dev/null
 

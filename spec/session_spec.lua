@@ -619,7 +619,7 @@ describe('an option of a context', function()
   local bound = {
     ca = true, crl = true, fingerprint = true, requestCert = true, rejectUnauthorized = true, checkServerIdentity = true,
     allowPartialTrustChain = true, verifyTime = true, psk = true, sessionIdContext = true, ciphers = true, groups = true, sigalgs = true,
-    maxFragmentLength = true,
+    maxFragmentLength = true, rawPublicKey = true, peerPublicKey = true,
   }
   -- What a resumed handshake negotiates anew, or what says nothing of the peer.
   local free = {
@@ -1348,7 +1348,7 @@ describe('a session and each option that brings or chooses credentials', functio
   local BOUND = {
     ca = true, crl = true, fingerprint = true, psk = true, requestCert = true, rejectUnauthorized = true, checkServerIdentity = true,
     ciphers = true, sigalgs = true, groups = true, sessionIdContext = true, maxFragmentLength = true,
-    allowPartialTrustChain = true, verifyTime = true,
+    allowPartialTrustChain = true, verifyTime = true, rawPublicKey = true, peerPublicKey = true,
     sni = true, SNICallback = true, servername = true, -- the name, and what the context of that name says
   }
   local NOT_BOUND = {

@@ -80,6 +80,7 @@ describe('the annotations of what is known', function()
     within(accepted:stats(), fields 'dtls.ConnectionStats')
     within(server:stats(), fields 'dtls.ServerStats')
     within(accepted:getPeerCertificate(true), fields 'dtls.PeerCertificate')
+    assert.same(fields 'dtls.PublicKey', keys(accepted:getPeerPublicKey()))
     pair.close(conn, server)
     -- What a closed connection can say is all that there is, but for its socket's drops.
     local stats = accepted:stats()

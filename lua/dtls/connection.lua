@@ -26,8 +26,8 @@ local max = math.max
 --- `datagram(data, address)`, `keylog(line)`, `error(err)`, `close(hadError)`.
 ---@class dtls.Connection: dtls.Emitter, dtls.Setters, dtls.Info, dtls.Mtu
 ---@field destroyed boolean? true once it has ended, however it did
----@field authorized boolean whether the peer proved who it is: a good certificate, a pinned one, or a pre-shared key; set before
----  `connection`, false until then, kept when it has closed
+---@field authorized boolean whether the peer proved who it is: a good certificate, a pinned one or a pinned key, or a pre-shared key;
+---  set before `connection`, false until then, kept when it has closed
 ---@field authorizationError string? why not: OpenSSL's and Node's name of what is wrong (HANDSHAKE_NOT_COMPLETE,
 ---  NO_PEER_CERTIFICATE, …), or what checkServerIdentity said
 ---@field servername string? the host name that the client asked for (SNI), on a server in lower case and without a final dot; as

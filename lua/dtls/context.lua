@@ -96,7 +96,7 @@ local function choose_ciphers(role, given)
   if given.ciphers then return given.ciphers end
   if not given.psk then return profile.ciphers end
   -- A client with a key and no CA must not let the server choose a certificate that nobody checks.
-  if role == 'client' and not (given.ca or given.fingerprint) then return profile.pskCiphers end
+  if role == 'client' and not (given.ca or given.fingerprint or given.peerPublicKey) then return profile.pskCiphers end
   return context.DEFAULT_CIPHERS
 end
 
@@ -106,7 +106,7 @@ local function identity_context(given, psk)
   local parts = {
     given.sessionIdContext or '', tostring(given.rejectUnauthorized), tostring(given.requestCert), tostring(psk == true),
     tostring(given.checkServerIdentity ~= nil), -- which does without the check of the name
-    tostring(given.allowPartialTrustChain), tostring(given.verifyTime),
+    tostring(given.allowPartialTrustChain), tostring(given.verifyTime), tostring(given.rawPublicKey),
   }
   local function add(kind, list)
     for _, each in ipairs(list or {}) do parts[#parts + 1] = kind .. each end
@@ -114,6 +114,7 @@ local function identity_context(given, psk)
   add('ca ', given.ca)
   add('crl ', given.crl)
   add('pin ', given.fingerprint)
+  add('key ', given.peerPublicKey)
   add('fragment ', { given.maxFragmentLength }) -- a session keeps its length, and libssl refuses another one
   local identities = {}
   for identity in pairs(psk == true and {} or psk) do identities[#identities + 1] = identity end
@@ -146,19 +147,50 @@ local function check_chain(given)
   return options.failure('allowPartialTrustChain: with a crl OpenSSL wants those of all authorities up to a root')
 end
 
+local function check_raw_public_keys(role, given)
+  local pins = given.peerPublicKey
+  if pins and not given.rawPublicKey then
+    return options.failure('peerPublicKey: it checks raw public keys, which rawPublicKey = true allows')
+  end
+  if pins and role == 'server' and not given.requestCert then
+    return options.failure('peerPublicKey: a server asks its clients for their keys with requestCert = true')
+  end
+  if not given.rawPublicKey or given.key then return true end
+  if role == 'server' then return options.failure 'rawPublicKey: a server needs key' end
+  if pins or given.rejectUnauthorized == false then return true end
+  return options.failure('rawPublicKey: there is no key to show (key), and none of a server to accept (peerPublicKey)')
+end
+
+-- Which types of certificates (RFC 7250) this side shows and accepts, the preferred one first. A raw public key that nobody has
+-- pinned is asked for where it would be refused only if nothing else could be accepted: then the error says which key it is.
+local function certificate_types(role, given)
+  local own, peer = { given.key and 'raw' }, {}
+  if given.cert then own[#own + 1] = 'x509' end
+  local pins, hasOthers = given.peerPublicKey, given.ca or given.fingerprint
+  if pins or given.rejectUnauthorized == false or role == 'server' and not hasOthers then peer[1] = 'raw' end
+  if hasOthers or not pins then peer[#peer + 1] = 'x509' end
+  return own, peer
+end
+
 local function make(role, given)
   local ok, err = check_versions(given)
   if ok then ok, err = check_role(role, given) end
   if ok then ok, err = check_chain(given) end
+  if ok then ok, err = check_raw_public_keys(role, given) end
   if not ok then return nil, err end
   local certs, keys = given.cert or {}, given.key or {}
-  if #certs ~= #keys then return options.failure(('cert and key come in pairs: there are %d and %d'):format(#certs, #keys)) end
-  if role == 'server' and #certs == 0 and not given.psk then return options.failure('a server needs cert and key, or psk') end
+  local onlyKeys = given.rawPublicKey and #certs == 0
+  if #certs ~= #keys and not onlyKeys then
+    return options.failure(('cert and key come in pairs: there are %d and %d'):format(#certs, #keys))
+  end
+  if role == 'server' and #certs == 0 and not (given.psk or onlyKeys) then return options.failure('a server needs cert and key, or psk') end
   local psk, psk_err = psk_map(role, given.psk)
   if not psk then return nil, psk_err end
+  local own, peer = certificate_types(role, given)
   return core.context(role, {
     cert = certs, key = keys, passphrase = given.passphrase, ca = given.ca, crl = given.crl,
-    system_ca = role == 'client' and not (given.ca or given.fingerprint or given.psk),
+    system_ca = role == 'client' and not (given.ca or given.fingerprint or given.peerPublicKey or given.psk),
+    raw_public_key = given.rawPublicKey, own_types = own, peer_types = peer, key_pins = given.peerPublicKey,
     pins = given.fingerprint, psk = psk, psk_hint = given.pskIdentityHint,
     ciphers = choose_ciphers(role, given), groups = given.groups or context.profile[given.psk and 'pskGroups' or 'groups'],
     sigalgs = given.sigalgs or context.profile.sigalgs,
@@ -186,7 +218,8 @@ local function new_context(role, given)
   local made, err = make(role, given)
   if not made then return nil, err end
   -- With a pinned certificate or a key there is no name to check; nor when the application does that.
-  local checks_name = role == 'client' and not given.checkServerIdentity and (given.ca ~= nil or not (given.fingerprint or given.psk))
+  local pinned = given.fingerprint or given.peerPublicKey or given.psk
+  local checks_name = role == 'client' and not given.checkServerIdentity and (given.ca ~= nil or not pinned)
   return setmetatable({
     role = role, core = made, settings = pick(given, options.settings), checksName = checks_name,
     given = pick(given, options.credentials, options.settings), calls = {},

@@ -49,6 +49,10 @@ function Info:getPeerCertificate(chain)
   return recall(self, 'peer_certificate', chain)
 end
 
+--- The peer's public key, raw (RFC 7250) or that of its certificate, also one that was refused.
+---@return dtls.PublicKey? nil when the peer has sent none
+function Info:getPeerPublicKey() return recall(self, 'peer_public_key') end
+
 --- Counters: messagesIn messagesOut datagramsIn datagramsOut bytesIn bytesOut retransmits, drops (reason → count); times of
 --- the loop's clock, in ms: createdAt, connectedAt, closedAt, and of messages lastReceivedAt,
 --- lastSentAt; and, where it has a socket of its own, recvBufferSize and sendBufferSize, what the kernel gave (SO_RCVBUF, SO_SNDBUF).

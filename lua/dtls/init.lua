@@ -16,6 +16,7 @@ local server = require 'dtls.server'
 ---@field alert string? the alert that the peer sent, by its RFC name
 ---@field identity string? the pre-shared key's, in an error of its handshake
 ---@field certificate dtls.PeerCertificate? the one that was refused
+---@field publicKey dtls.PublicKey? the raw one that was refused
 ---@field cause any what destroy() was given, if that was no error object
 
 ---@class dtls.Address
@@ -31,7 +32,7 @@ local selfSignedOptions = {
 --- A private key and a certificate that it signed itself, for tests and for peers that pin each other.
 ---@param given? {type?: 'ec'|'ed25519'|'ed448'|'rsa'|'rsa-pss', commonName?: string, altNames?: string[], days?: integer}
 ---   defaults: P-256, 'localhost', the common name, 365
----@return {cert: string, key: string, fingerprint: string}? pair PEM texts, and the SHA-256 of the certificate
+---@return {cert: string, key: string, publicKey: string, fingerprint: string}? pair PEM texts, and the SHA-256 of the certificate
 ---@return dtls.Error? err
 local function selfSigned(given)
   given = given == nil and {} or given

@@ -109,11 +109,28 @@ local function sized(min, max)
   return function(text) return #text >= min and #text <= max and text or nil end
 end
 
-local fingerprints = text_list('a SHA-256 fingerprint in hexadecimal, or a list of them', 1, math.huge, function(text)
+-- The bytes of a SHA-256 in hexadecimal.
+local function digest(text)
   local hex = text:gsub(':', '')
   if #hex ~= 64 or hex:find('%X') then return nil end
   return (hex:gsub('%x%x', function(byte) return string.char(tonumber(byte, 16)) end))
-end)
+end
+
+local fingerprints = text_list('a SHA-256 fingerprint in hexadecimal, or a list of them', 1, math.huge, digest)
+
+-- As 32-byte digests.
+local function public_keys(value)
+  local expected = "a PEM public key, a public key's SHA-256 in hexadecimal, or a list of them"
+  local texts, digests = pem_list(value), {}
+  if not texts then return nil, expected end
+  for _, text in ipairs(texts) do
+    local found = digest(text)
+    for _, each in ipairs(found and { found } or core.public_keys(text) or {}) do digests[#digests + 1], found = each, true end
+    if not found then return nil, expected, true end
+  end
+  if not digests[1] then return nil, expected, true end
+  return digests
+end
 
 options.cookieSecret = text_list('a string of at least 32 bytes, or {current, previous}', 1, 2, sized(32, math.huge))
 options.ticketKeys = text_list('a string of 80 bytes, or {current, previous}', 1, 2, sized(80, 80))
@@ -214,7 +231,7 @@ options.credentials = {
   cert = pem_list, key = pem_list, passphrase = c_text, ca = pem_list, crl = pem_list,
   ciphers = c_text, groups = c_text, sigalgs = c_text,
   minVersion = c_text, maxVersion = c_text,
-  psk = psk, pskIdentityHint = c_text,
+  psk = psk, pskIdentityHint = c_text, rawPublicKey = of_type 'boolean', peerPublicKey = public_keys,
   requestCert = of_type 'boolean', rejectUnauthorized = of_type 'boolean', fingerprint = fingerprints,
   checkServerIdentity = of_type 'function', allowPartialTrustChain = of_type 'boolean', verifyTime = verify_time,
   ALPNProtocols = text_list("a protocol's name of 1 to 255 bytes, or a list of them", 1, math.huge, sized(1, 255)),

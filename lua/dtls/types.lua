@@ -23,6 +23,8 @@
 ---@field requestCert? boolean server; default false
 ---@field rejectUnauthorized? boolean default true
 ---@field checkServerIdentity? fun(host: string, cert: dtls.PeerCertificate): string? client; a string refuses; may yield
+---@field rawPublicKey? boolean raw public keys (RFC 7250) are shown and accepted; needs OpenSSL 3.2; default false
+---@field peerPublicKey? string|string[]|{export: fun(self): string} PEM, or the SHA-256 of a SubjectPublicKeyInfo in hexadecimal
 ---@field psk? table<string, string>|{identity: string, key: string}|dtls.PskFunction
 ---@field pskIdentityHint? string server
 ---@field ciphers? string OpenSSL's list; default: the secure profile
@@ -157,6 +159,13 @@
 ---@field active integer connections there are, half-open ones included
 ---@field handshaking integer half-open ones
 ---@field unhandledErrors integer that no listener heard of
+
+---@class dtls.PublicKey
+---@field fingerprint256 string SHA-256 of the SubjectPublicKeyInfo, which `peerPublicKey` takes
+---@field keyType string 'EC', 'RSA', 'ED25519', …
+---@field bits integer
+---@field pem string
+---@field raw string SubjectPublicKeyInfo, DER
 
 --- Node's fields.
 ---@class dtls.PeerCertificate

@@ -66,7 +66,7 @@ end
 
 --- A server with the common identity, unless the options bring another one.
 function pair.server(options)
-  local given = options and (options.cert or options.context or options.psk)
+  local given = options and (options.cert or options.context or options.psk or options.rawPublicKey)
   local identity = given and {} or { cert = pair.identity.cert, key = pair.identity.key }
   return assert(dtls.createServer(merged(unhurried(options), identity, options)))
 end
@@ -90,7 +90,7 @@ end
 --- A client of a server, a proxy, or anything else with ip and port. Not yet connected.
 function pair.client(target, options)
   local defaults = { host = target.ip, port = target.port }
-  if not (options and (options.fingerprint or options.context or options.ca or options.psk)) then
+  if not (options and (options.fingerprint or options.context or options.ca or options.psk or options.rawPublicKey)) then
     defaults.fingerprint = pair.identity.fingerprint
   end
   local conn = assert(dtls.connect(merged(unhurried(options), defaults, options)))

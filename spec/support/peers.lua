@@ -52,11 +52,17 @@ local function opensslExtensions(options)
     options.srtp and { '-use_srtp', table.concat(options.srtp, ':') } or {})
 end
 
+-- Its programs take a raw public key out of a certificate.
+local function opensslRaw(raw)
+  return raw and { '-cert', raw.cert, '-key', raw.key, '-enable_client_rpk', '-enable_server_rpk' } or {}
+end
+
 function kinds.openssl.client(options)
   return 'openssl', list(
     { 's_client', '-dtls1_2', '-connect', bracketed(options.ip, options.port) },
     given(options, openssl),
     opensslExtensions(options),
+    opensslRaw(options.raw),
     options.servername and { '-servername', options.servername } or { '-noservername' },
     options.ca and { '-verify_return_error' } or {},
     options.ca and options.servername and { '-verify_hostname', options.servername } or {},
@@ -68,9 +74,11 @@ function kinds.openssl.server(options)
     { 's_server', '-dtls1_2', '-accept', bracketed(options.ip, options.port) },
     given(options, openssl),
     opensslExtensions(options),
+    opensslRaw(options.raw),
     options.named and list(
       { '-cert2', options.named.cert, '-key2', options.named.key }, { '-servername', options.named.name, '-servername_fatal' }) or {},
-    options.requireCert and { '-Verify', '1', '-verify_return_error' } or {},
+    options.requireCert and { '-Verify', '1' } or {},
+    options.requireCert and not options.raw and { '-verify_return_error' } or {},
     options.psk and { '-nocert', '-psk_identity', options.psk.identity, '-psk', hex(options.psk.key) } or {},
     options.hint and { '-psk_hint', options.hint } or {},
     options.cookies and { '-listen' } or {})
@@ -108,11 +116,18 @@ end
 -- Plain PSK alone: GnuTLS 3.7's programs die of ECDHE-PSK.
 local gnutlsPsk = { '--priority', 'NORMAL:-KX-ALL:+PSK' }
 
+local function gnutlsRaw(raw)
+  return raw and {
+    '--rawpkkeyfile', raw.key, '--rawpkfile', raw.publicKey, '--priority', 'NORMAL:+CTYPE-CLI-RAWPK:+CTYPE-SRV-RAWPK',
+  } or {}
+end
+
 function kinds.gnutls.client(options)
   return 'gnutls-cli', list(
     { '--udp', '--port', tostring(options.port) },
     given(options, gnutls),
     gnutlsExtensions(options),
+    gnutlsRaw(options.raw),
     options.servername and { '--sni-hostname', options.servername, '--verify-hostname', options.servername } or { '--disable-sni' },
     options.ca and {} or { '--insecure' },
     options.psk and list(gnutlsPsk, { '--pskusername', options.psk.identity, '--pskkey', hex(options.psk.key) }) or {},
@@ -128,8 +143,9 @@ function kinds.gnutls.server(options)
     { '--udp', '--echo', '--port', tostring(options.port) },
     given(options, gnutls),
     gnutlsExtensions(options),
+    gnutlsRaw(options.raw),
     options.named and { '--sni-hostname', options.named.name, '--sni-hostname-fatal' } or {},
-    options.requireCert and { '--require-client-cert', '--verify-client-cert' } or { '--disable-client-cert' },
+    options.requireCert and { '--require-client-cert', not options.raw and '--verify-client-cert' or nil } or { '--disable-client-cert' },
     options.cookies == false and { '--nocookie' } or {},
     options.psk and list(gnutlsPsk, { '--pskpasswd', options.pskFile }) or {},
     options.hint and { '--pskhint', options.hint } or {})
@@ -169,7 +185,8 @@ end
 ---@param name 'openssl'|'gnutls'
 ---@param options table ip, port; servername, ca: what it checks; cert, key: its own files; psk = {identity=, key=}; ciphers,
 ---   mtu; alpn, srtp: lists of names; exports: the label of keying material; noTickets; OpenSSL: saves, resumes: the file of a
----   session; GnuTLS: again: it connects twice and resumes; priority
+---   session; GnuTLS: again: it connects twice and resumes; priority; raw = {cert=, key=, publicKey=}: files, whose key it shows as
+---   a raw public key, and it takes any raw public key
 function peers.client(name, options)
   return start(name, 'client', options)
 end

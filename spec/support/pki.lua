@@ -141,6 +141,12 @@ function Pki:encrypt(entry, passphrase, form)
   return contents(self:path 'encrypted.key')
 end
 
+--- The public key of a certificate, as PEM.
+---@return string
+function Pki:publicKey(entry)
+  return openssl(self, 'pkey -in %s -pubout', entry.key)
+end
+
 --- The bytes of a certificate.
 ---@return string
 function Pki:der(entry)

@@ -195,8 +195,9 @@ dtls_result dtls_association_handshake(dtls_association *a, dtls_failure *f) {
     dtls_fail(f, "ERR_DTLS_ALERT", "the peer closed the association during the handshake");
     return DTLS_FAILED;
   }
-  /* A client's setVerify may have come between the offer and here; a server asks again what it binds to. */
-  if (!a->server && a->peer.reject && SSL_session_reused(a->ssl) && SSL_get_verify_result(a->ssl) != X509_V_OK) {
+  /* A client's setVerify may have come between the offer of a session and here; a server asks again what it binds to. And libssl
+     before 3.2.4, 3.3.3 and 3.4.1 goes on when its client has refused a raw public key (CVE-2024-12797). */
+  if (!a->server && !a->open && a->peer.reject && SSL_get_verify_result(a->ssl) != X509_V_OK) {
     dtls_verify_fail(f, a->ssl);
     return DTLS_FAILED;
   }

@@ -8,6 +8,7 @@
 
 #include "association/association.h"
 #include "identity/psk.h"
+#include "identity/raw_public_key.h"
 #include "identity/verify.h"
 
 /* A wrong key is silence: Finished cannot be decrypted, and what cannot be decrypted is dropped (RFC 6347 §4.1.2.7). */
@@ -103,10 +104,15 @@ static void write_suites(char *out, size_t capacity, const STACK_OF(SSL_CIPHER) 
 /* Both may have a suite, and no certificate or group for it. */
 static bool no_shared_suite(const dtls_association *a, const char *what, dtls_failure *f) {
   char theirs[DTLS_SENTENCE_MAX / 2 - 128], ours[sizeof theirs];
-  dtls_fail_openssl(f, "ERR_DTLS_PROTOCOL", what);                     /* with OpenSSL's reason */
+  dtls_fail_openssl(f, "ERR_DTLS_PROTOCOL", what); /* with OpenSSL's reason */
+  size_t size = strlen(f->message);
+  if (dtls_raw_public_key_unwanted(a->ssl)) {
+    snprintf(f->message + size, sizeof f->message - size,
+             "; the client takes no raw public keys, and this server has nothing else to show");
+    return false;
+  }
   write_suites(theirs, sizeof theirs, SSL_get_client_ciphers(a->ssl)); /* those that this OpenSSL knows */
   write_suites(ours, sizeof ours, SSL_get_ciphers(a->ssl));
-  size_t size = strlen(f->message);
   snprintf(f->message + size, sizeof f->message - size, "; the client offers '%s', and this server has '%s'", theirs,
            ours);
   return false;

@@ -174,7 +174,8 @@ static bool server_expects(const dtls_association *a, uint8_t type) {
   if (a->handshake.last.written) return false;
   switch (a->handshake.last.type) {
     case SSL3_MT_CERTIFICATE: return type == SSL3_MT_CLIENT_KEY_EXCHANGE;
-    case SSL3_MT_CLIENT_KEY_EXCHANGE: return type == SSL3_MT_CERTIFICATE_VERIFY && SSL_get0_peer_certificate(a->ssl);
+    case SSL3_MT_CLIENT_KEY_EXCHANGE:
+      return type == SSL3_MT_CERTIFICATE_VERIFY && (SSL_get0_peer_certificate(a->ssl) || SSL_get0_peer_rpk(a->ssl));
     default: return false;
   }
 }

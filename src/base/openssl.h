@@ -26,4 +26,21 @@
 #define DTLS_SESSION_TIME(session) SSL_SESSION_get_time(session)
 #endif
 
+/* Raw public keys (RFC 7250) begin with 3.2: before, no peer has one, and no list of certificate types can be set. */
+#if OPENSSL_VERSION_NUMBER >= 0x30200000L
+#define DTLS_HAS_RAW_PUBLIC_KEYS 1
+#else
+#define DTLS_HAS_RAW_PUBLIC_KEYS 0
+#define TLSEXT_cert_type_x509 0
+#define TLSEXT_cert_type_rpk 2
+#define X509_V_ERR_RPK_UNTRUSTED 95
+#define SSL_get0_peer_rpk(ssl) ((void)(ssl), (EVP_PKEY *)NULL)
+#define SSL_get_negotiated_server_cert_type(ssl) ((void)(ssl), TLSEXT_cert_type_x509)
+#define X509_STORE_CTX_get0_rpk(store) ((void)(store), (EVP_PKEY *)NULL)
+#define SSL_CTX_set1_client_cert_type(ctx, types, size) ((void)(ctx), (void)(types), (size) == 0)
+#define SSL_CTX_set1_server_cert_type(ctx, types, size) ((void)(ctx), (void)(types), (size) == 0)
+#define SSL_set1_client_cert_type(ssl, types, size) ((void)(ssl), (void)(types), (size) == 0)
+#define SSL_set1_server_cert_type(ssl, types, size) ((void)(ssl), (void)(types), (size) == 0)
+#endif
+
 #endif

@@ -33,7 +33,8 @@ static int done(lua_State *L) {
   return 1;
 }
 
-/* nil, err. Of a handshake, err.identity is the pre-shared key's, if its suite has one, and err.certificate the one refused. */
+/* nil, err. Of a handshake, err.identity is the pre-shared key's, if its suite has one, and err.certificate or err.publicKey what
+   was refused. */
 static int failed(lua_State *L, const dtls_association *a, const dtls_failure *f) {
   dtls_error_push(L, f);
   if (a->open) return 2;
@@ -41,6 +42,7 @@ static int failed(lua_State *L, const dtls_association *a, const dtls_failure *f
   if (dtls_psk_suite(a->ssl) && dtls_association_push_identity(L, a)) lua_setfield(L, err, "identity");
   if (strcmp(f->code, "ERR_DTLS_CERTIFICATE") == 0 && dtls_certificate_push(L, a->ssl, true))
     lua_setfield(L, err, "certificate");
+  if (a->peer.refusal.key && dtls_public_key_push(L, a->ssl)) lua_setfield(L, err, "publicKey");
   lua_settop(L, err);
   return 2;
 }

@@ -3,11 +3,13 @@
  */
 #include "binding/certificate.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "binding/error.h"
 #include "identity/certificate.h"
+#include "identity/pem.h"
 #include "identity/self_signed.h"
 
 static const char TYPE[] = "dtls.scratch", CHAIN[] = "dtls.chain";
@@ -203,6 +205,99 @@ bool dtls_certificate_push_der(lua_State *L, const uint8_t *der, size_t size, bo
   return ok;
 }
 
+/* ── public keys ── */
+
+typedef struct {
+  uint8_t digest[DTLS_DIGEST_SIZE];
+  char type[32];
+  int bits;
+} key_facts;
+
+/* Writes the SubjectPublicKeyInfo into scratch. */
+static bool describe_key(BIO *scratch, const EVP_PKEY *key, key_facts *facts) {
+  char *der;
+  if (!scratch || !key || i2d_PUBKEY_bio(scratch, key) != 1) return false;
+  long size = BIO_get_mem_data(scratch, &der);
+  const char *type = EVP_PKEY_get0_type_name(key);
+  snprintf(facts->type, sizeof facts->type, "%s", type ? type : "");
+  facts->bits = EVP_PKEY_get_bits(key);
+  return EVP_Digest(der, (size_t)size, facts->digest, NULL, EVP_sha256(), NULL) == 1;
+}
+
+/* Leaves a table on the stack, or nothing, instead of the box with what describe_key has written. */
+static bool push_key(lua_State *L, BIO *scratch, bool ok, const key_facts *facts) {
+  int box = lua_gettop(L);
+  if (ok) {
+    char text[DTLS_FINGERPRINT_SIZE];
+    lua_createtable(L, 0, 5);
+    set_written(L, scratch, "raw");
+    lua_getfield(L, -1, "raw");
+    long size = (long)lua_objlen(L, -1);
+    ok = PEM_write_bio(scratch, PEM_STRING_PUBLIC, "", (const unsigned char *)lua_tostring(L, -1), size) > 0;
+    lua_pop(L, 1);
+    set_written(L, scratch, "pem");
+    dtls_fingerprint_write(facts->digest, DTLS_DIGEST_SIZE, text);
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, "fingerprint256");
+    lua_pushstring(L, facts->type);
+    lua_setfield(L, -2, "keyType");
+    lua_pushinteger(L, facts->bits);
+    lua_setfield(L, -2, "bits");
+  }
+  free_scratch(lua_touserdata(L, box));
+  lua_remove(L, box);
+  ERR_clear_error();
+  return ok;
+}
+
+bool dtls_public_key_push(lua_State *L, const SSL *ssl) {
+  key_facts facts;
+  BIO *scratch = push_scratch(L);
+  return push_key(L, scratch, describe_key(scratch, dtls_certificate_key(ssl), &facts), &facts);
+}
+
+bool dtls_public_key_push_der(lua_State *L, const uint8_t *der, size_t size, bool raw) {
+  key_facts facts;
+  if (size == 0) return false;
+  BIO *scratch = push_scratch(L);
+  EVP_PKEY *key = dtls_certificate_decode_key(der, size, raw);
+  bool ok = describe_key(scratch, key, &facts);
+  EVP_PKEY_free(key);
+  return push_key(L, scratch, ok, &facts);
+}
+
+/* The digest of the next public key of a PEM text; false: there is none, or it is none that OpenSSL knows. */
+static bool read_digest(BIO *pem, uint8_t digest[DTLS_DIGEST_SIZE]) {
+  unsigned char *der = NULL;
+  long size = 0;
+  if (PEM_bytes_read_bio(&der, &size, NULL, PEM_STRING_PUBLIC, pem, dtls_pem_passphrase, NULL) != 1) return false;
+  const unsigned char *p = der;
+  EVP_PKEY *key = d2i_PUBKEY(NULL, &p, size);
+  bool ok = key && p == der + size && dtls_public_key_digest(key, digest);
+  EVP_PKEY_free(key);
+  OPENSSL_free(der);
+  return ok;
+}
+
+/* core.public_keys(pem) → the SHA-256 of the SubjectPublicKeyInfo of each | nil: this is no list of public keys */
+int dtls_public_key_digests(lua_State *L) {
+  size_t size;
+  const char *text = luaL_checklstring(L, 1, &size);
+  uint8_t digest[DTLS_DIGEST_SIZE];
+  BIO *pem = push_scratch(L);
+  int count = 0;
+  ERR_clear_error();
+  if (!pem || size > INT_MAX || BIO_write(pem, text, (int)size) != (int)size) return 0;
+  lua_newtable(L);
+  while (read_digest(pem, digest)) {
+    lua_pushlstring(L, (const char *)digest, sizeof digest);
+    lua_rawseti(L, -2, ++count);
+  }
+  bool at_end = dtls_pem_at_end();
+  ERR_clear_error();
+  return count > 0 && at_end;
+}
+
 /* ── self-signed ones ── */
 
 static dtls_text text_at(lua_State *L, int index) {
@@ -213,7 +308,7 @@ static dtls_text text_at(lua_State *L, int index) {
 
 /*
  * core.self_signed({type='ec'|'ed25519'|'ed448'|'rsa'|'rsa-pss', common_name=, alt_names={...}, days=})
- *   → {cert=, key=, fingerprint=} | nil, err
+ *   → {cert=, key=, publicKey=, fingerprint=} | nil, err
  * P-256, an Edwards curve or RSA-2048; PEM (the key as PKCS #8); the fingerprint is SHA-256.
  */
 int dtls_certificate_self_signed(lua_State *L) {
@@ -237,11 +332,12 @@ int dtls_certificate_self_signed(lua_State *L) {
   options.alt_names = names;
   char fingerprint[DTLS_FINGERPRINT_SIZE];
   dtls_failure f;
-  BIO *cert_pem = push_scratch(L), *key_pem = push_scratch(L);
-  if (!dtls_self_signed(&options, cert_pem, key_pem, fingerprint, &f)) return dtls_error_push(L, &f);
-  lua_createtable(L, 0, 3);
+  BIO *cert_pem = push_scratch(L), *key_pem = push_scratch(L), *public_pem = push_scratch(L);
+  if (!dtls_self_signed(&options, cert_pem, key_pem, public_pem, fingerprint, &f)) return dtls_error_push(L, &f);
+  lua_createtable(L, 0, 4);
   set_written(L, cert_pem, "cert");
   set_written(L, key_pem, "key");
+  set_written(L, public_pem, "publicKey");
   lua_pushstring(L, fingerprint);
   lua_setfield(L, -2, "fingerprint");
   return 1;

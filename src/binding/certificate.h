@@ -1,4 +1,4 @@
-/* Certificates for Lua. */
+/* Certificates and public keys for Lua. */
 #ifndef DTLS_BINDING_CERTIFICATE_H
 #define DTLS_BINDING_CERTIFICATE_H
 
@@ -15,6 +15,11 @@ void dtls_certificate_init(lua_State *L);
 bool dtls_certificate_push(lua_State *L, const SSL *ssl, bool whole);
 /* The same of what dtls_certificate_encode has written. */
 bool dtls_certificate_push_der(lua_State *L, const uint8_t *der, size_t size, bool whole);
+/* Pushes a table of the peer's public key, raw or of its certificate, the one that was refused if one was. False: as above. */
+bool dtls_public_key_push(lua_State *L, const SSL *ssl);
+/* The same of what dtls_certificate_encode has written. */
+bool dtls_public_key_push_der(lua_State *L, const uint8_t *der, size_t size, bool raw);
+int dtls_public_key_digests(lua_State *L);      /* core.public_keys(pem) */
 int dtls_certificate_self_signed(lua_State *L); /* core.self_signed(options) */
 
 #endif

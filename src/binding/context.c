@@ -69,9 +69,13 @@ static bool take_identities(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
   const char *passphrase = string_option(L, "passphrase");
   size_t certs = push_list(L, "cert"), keys = push_list(L, "key");
   int top = lua_gettop(L);
-  bool ok = certs == keys || dtls_fail_config(f, "cert and key come in pairs");
-  for (size_t i = 1; i <= certs && ok; i++)
-    ok = dtls_context_use_identity(ctx, text_of_list(L, top - 1, i), text_of_list(L, top, i), passphrase, f);
+  bool alone = certs == 0 && boolean_option(L, "raw_public_key");
+  bool ok = alone || certs == keys || dtls_fail_config(f, "cert and key come in pairs");
+  for (size_t i = 1; i <= keys && ok; i++) {
+    dtls_text key = text_of_list(L, top, i);
+    ok = alone ? dtls_context_use_key(ctx, key, passphrase, f)
+               : dtls_context_use_identity(ctx, text_of_list(L, top - 1, i), key, passphrase, f);
+  }
   lua_pop(L, 2);
   return ok;
 }
@@ -101,6 +105,27 @@ static bool take_verification(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
   if (!take_list(L, ctx, "pins", dtls_verify_pin, f)) return false;
   dtls_verify_use(ctx, &policy);
   return true;
+}
+
+/* The list ('raw', 'x509') of that name. */
+static dtls_certificate_types types_option(lua_State *L, const char *name) {
+  static const char *const names[] = {"raw", "x509", NULL};
+  static const uint8_t types[] = {TLSEXT_cert_type_rpk, TLSEXT_cert_type_x509};
+  dtls_certificate_types found = {.count = 0};
+  size_t count = push_list(L, name);
+  for (size_t i = 1; i <= count && i <= sizeof found.type; i++) {
+    lua_rawgeti(L, -1, (int)i);
+    found.type[found.count++] = types[luaL_checkoption(L, -1, NULL, names)];
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  return found;
+}
+
+static bool take_raw_public_keys(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
+  if (!boolean_option(L, "raw_public_key")) return true;
+  dtls_certificate_types own = types_option(L, "own_types"), peer = types_option(L, "peer_types");
+  return dtls_raw_public_key_use(ctx, &own, &peer, f) && take_list(L, ctx, "key_pins", dtls_raw_public_key_pin, f);
 }
 
 static bool take_psk(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
@@ -173,8 +198,9 @@ static bool take_policy(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
 
 /*
  * core.context('server'|'client', options) → context | nil, err
- * options, all optional: cert, key (lists of PEM, pairwise), passphrase, ca, crl (lists of PEM), system_ca, pins (list
- * of 32-byte SHA-256 digests), request_cert, reject, asks_verify, partial_chain (booleans), verify_time (false or Unix
+ * options, all optional: cert, key (lists of PEM, pairwise, or key alone), passphrase, ca, crl (lists of PEM), system_ca, pins (list
+ * of 32-byte SHA-256 digests), raw_public_key, own_types, peer_types (lists of 'raw' and 'x509': what is shown, what is accepted, the
+ * preferred one first), key_pins (as pins), request_cert, reject, asks_verify, partial_chain (booleans), verify_time (false or Unix
  * seconds), psk ({identity = key}, a client gives one; or true: association:answer_psk), psk_hint, ciphers, groups, sigalgs (OpenSSL's lists), options, modes (lists
  * of names), alpn (list), srtp (OpenSSL's list), max_fragment_length (a client's: 512 to 4096),
  * ticket_keys (one or two of 80 bytes), session_timeout (s), session_context (bytes: what else decides who may resume),
@@ -182,9 +208,9 @@ static bool take_policy(lua_State *L, SSL_CTX *ctx, dtls_failure *f) {
  */
 int dtls_context_new(lua_State *L) {
   static const char *const roles[] = {"server", "client", NULL};
-  static bool (*const takers[])(lua_State *, SSL_CTX *,
-                                dtls_failure *) = {take_identities, take_verification, take_psk,   take_extensions,
-                                                   take_sessions,   take_keylog,       take_flags, take_policy};
+  static bool (*const takers[])(lua_State *, SSL_CTX *, dtls_failure *) = {
+      take_identities, take_verification, take_raw_public_keys, take_psk,   take_extensions,
+      take_sessions,   take_keylog,       take_flags,           take_policy};
   bool server = luaL_checkoption(L, 1, NULL, roles) == 0;
   luaL_checktype(L, 2, LUA_TTABLE);
   lua_settop(L, 2);

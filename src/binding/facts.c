@@ -75,7 +75,8 @@ static int association_cipher(lua_State *L) { return dtls_cipher_push(L, SSL_get
 static int association_authorized(lua_State *L) {
   dtls_association *a = check(L);
   long result = SSL_get_verify_result(a->ssl);
-  if (a->open && result == X509_V_OK && (SSL_get0_peer_certificate(a->ssl) || SSL_get_psk_identity(a->ssl))) {
+  bool has_shown = SSL_get0_peer_certificate(a->ssl) || SSL_get0_peer_rpk(a->ssl) || SSL_get_psk_identity(a->ssl);
+  if (a->open && result == X509_V_OK && has_shown) {
     lua_pushboolean(L, 1);
     return 1;
   }
@@ -151,9 +152,9 @@ static int association_export(lua_State *L) {
   return 1;
 }
 
-/* Before that it could be the certificate of the session that a client offers. */
+/* Before that it could be what the session has that a client offers. */
 bool dtls_association_knows_certificate(const dtls_association *a) {
-  return a->open || dtls_callback_asks(a) || a->peer.refusal.chain;
+  return a->open || dtls_callback_asks(a) || a->peer.refusal.chain || a->peer.refusal.key;
 }
 
 /* association:peer_certificate([chain]) → table | nil, as certificate.c makes it: once the association is open, the application is
@@ -161,6 +162,12 @@ bool dtls_association_knows_certificate(const dtls_association *a) {
 static int association_peer_certificate(lua_State *L) {
   const dtls_association *a = check(L);
   return dtls_association_knows_certificate(a) && dtls_certificate_push(L, a->ssl, lua_toboolean(L, 2));
+}
+
+/* association:peer_public_key() → table | nil, as certificate.c makes it: a raw one, or that of the certificate */
+static int association_peer_public_key(lua_State *L) {
+  const dtls_association *a = check(L);
+  return dtls_association_knows_certificate(a) && dtls_public_key_push(L, a->ssl);
 }
 
 /*
@@ -215,6 +222,7 @@ const luaL_Reg dtls_association_facts[] = {{"local_address", association_local_a
                                            {"learn", association_learn},
                                            {"export_keying_material", association_export},
                                            {"peer_certificate", association_peer_certificate},
+                                           {"peer_public_key", association_peer_public_key},
                                            {"session", association_session},
                                            {"session_reused", association_session_reused},
                                            {"keylog", association_keylog},

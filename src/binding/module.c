@@ -72,6 +72,7 @@ int luaopen_dtls_core(lua_State *L) {
                                        {"defer", dtls_deferral_defer},
                                        {"flush", dtls_deferral_flush},
                                        {"self_signed", dtls_certificate_self_signed},
+                                       {"public_keys", dtls_public_key_digests},
                                        {"is_session", dtls_session_is},
                                        {"name", core_name},
                                        {"error", dtls_error_new},

@@ -18,13 +18,13 @@ static const char TYPE[] = "dtls.remains";
 typedef struct {
   dtls_box box; /* its object is what it lies in */
   const char *protocol;
-  const SSL_CIPHER *cipher; /* libssl's own, as the text before it */
-  bool session_reused, has_path, has_buffers;
+  const SSL_CIPHER *cipher;                        /* libssl's own, as the text before it */
+  bool session_reused, has_path, has_buffers, raw; /* raw: its peer has shown a raw public key */
   dtls_address local, peer;
   dtls_buffers buffers;
   dtls_counters counters;
-  size_t size; /* of the certificates of its peer, as dtls_certificate_encode writes them; 0: there are none */
-  uint8_t certificates[];
+  size_t size; /* of what its peer has shown, as dtls_certificate_encode writes it; 0: nothing */
+  uint8_t shown[];
 } remains;
 
 static const remains *check(lua_State *L) { return dtls_check(L, 1, TYPE); }
@@ -45,7 +45,8 @@ int dtls_association_remains(lua_State *L) {
   dtls_association *a = dtls_association_check(L, 1);
   const dtls_path *path = lua_isnoneornil(L, 2) ? a->path : dtls_association_check(L, 2)->path;
   remains *r = push(L, dtls_association_knows_certificate(a) ? dtls_certificate_encode(a->ssl, NULL) : 0);
-  if (r->size > 0 && dtls_certificate_encode(a->ssl, r->certificates) != r->size) r->size = 0;
+  if (r->size > 0 && dtls_certificate_encode(a->ssl, r->shown) != r->size) r->size = 0;
+  r->raw = dtls_certificate_raw_key(a->ssl) != NULL;
   ERR_clear_error();
   r->protocol = SSL_get_version(a->ssl);
   r->cipher = SSL_get_current_cipher(a->ssl);
@@ -88,7 +89,12 @@ static int remains_remote_address(lua_State *L) {
 
 static int remains_peer_certificate(lua_State *L) {
   const remains *r = check(L);
-  return dtls_certificate_push_der(L, r->certificates, r->size, lua_toboolean(L, 2));
+  return !r->raw && dtls_certificate_push_der(L, r->shown, r->size, lua_toboolean(L, 2));
+}
+
+static int remains_peer_public_key(lua_State *L) {
+  const remains *r = check(L);
+  return dtls_public_key_push_der(L, r->shown, r->size, r->raw);
 }
 
 static int remains_stats(lua_State *L) {
@@ -105,6 +111,7 @@ void dtls_remains_init(lua_State *L) {
                                      {"local_address", remains_local_address},
                                      {"remote_address", remains_remote_address},
                                      {"peer_certificate", remains_peer_certificate},
+                                     {"peer_public_key", remains_peer_public_key},
                                      {"stats", remains_stats},
                                      {NULL, NULL}};
   dtls_register(L, TYPE, methods);

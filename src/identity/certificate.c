@@ -1,4 +1,4 @@
-/* Certificates as texts: fingerprints, alternative names; and which certificates a peer has shown, also as DER. */
+/* Certificates and public keys as texts and bytes: fingerprints, alternative names; and which of them a peer has shown. */
 #include "identity/certificate.h"
 
 #include <stdio.h>
@@ -54,13 +54,25 @@ bool dtls_certificate_write_alt_names(BIO *out, const X509 *cert) {
   return count > 0;
 }
 
+void dtls_fingerprint_write(const uint8_t *digest, size_t size, char out[DTLS_FINGERPRINT_SIZE]) {
+  for (size_t i = 0; i < size; i++) snprintf(out + i * 3, 4, "%02X:", digest[i]);
+  out[size * 3 - 1] = '\0';
+}
+
 bool dtls_certificate_fingerprint(const X509 *cert, const EVP_MD *digest, char out[DTLS_FINGERPRINT_SIZE]) {
   uint8_t bytes[EVP_MAX_MD_SIZE];
   unsigned size = 0;
   if (X509_digest(cert, digest, bytes, &size) != 1 || size == 0) return false;
-  for (size_t i = 0; i < size; i++) snprintf(out + i * 3, 4, "%02X:", bytes[i]);
-  out[size * 3 - 1] = '\0';
+  dtls_fingerprint_write(bytes, size, out);
   return true;
+}
+
+bool dtls_public_key_digest(const EVP_PKEY *key, uint8_t out[DTLS_DIGEST_SIZE]) {
+  uint8_t *der = NULL;
+  int size = i2d_PUBKEY(key, &der);
+  bool ok = size > 0 && EVP_Digest(der, (size_t)size, out, NULL, EVP_sha256(), NULL) == 1;
+  OPENSSL_free(der);
+  return ok;
 }
 
 STACK_OF(X509) * dtls_certificate_chain(const SSL *ssl) {
@@ -78,11 +90,24 @@ X509 *dtls_certificate_leaf(const SSL *ssl) {
   return leaf;
 }
 
+EVP_PKEY *dtls_certificate_raw_key(const SSL *ssl) {
+  EVP_PKEY *refused = dtls_peer_of(ssl)->refusal.key;
+  return refused ? refused : SSL_get0_peer_rpk(ssl);
+}
+
+EVP_PKEY *dtls_certificate_key(const SSL *ssl) {
+  EVP_PKEY *key = dtls_certificate_raw_key(ssl);
+  X509 *leaf = key ? NULL : dtls_certificate_leaf(ssl);
+  return leaf ? X509_get0_pubkey(leaf) : key;
+}
+
 size_t dtls_certificate_encode(const SSL *ssl, uint8_t *out) {
-  STACK_OF(X509) *chain = dtls_certificate_chain(ssl);
-  X509 *leaf = dtls_certificate_leaf(ssl);
+  const EVP_PKEY *key = dtls_certificate_raw_key(ssl);
+  STACK_OF(X509) *chain = key ? NULL : dtls_certificate_chain(ssl);
+  X509 *leaf = key ? NULL : dtls_certificate_leaf(ssl);
   uint8_t **end = out ? &out : NULL; /* which i2d_X509 moves */
   int size = leaf ? i2d_X509(leaf, end) : 0;
+  if (key) size = i2d_PUBKEY(key, end);
   size_t total = size > 0 ? (size_t)size : 0;
   for (int i = 0; size > 0 && i < sk_X509_num(chain); i++) {
     X509 *issuer = sk_X509_value(chain, i);
@@ -104,4 +129,12 @@ STACK_OF(X509) * dtls_certificate_decode(const uint8_t *der, size_t size) {
     return NULL;
   }
   return chain;
+}
+
+EVP_PKEY *dtls_certificate_decode_key(const uint8_t *der, size_t size, bool raw) {
+  if (raw) return d2i_PUBKEY(NULL, &der, (long)size);
+  X509 *leaf = d2i_X509(NULL, &der, (long)size);
+  EVP_PKEY *key = leaf ? X509_get_pubkey(leaf) : NULL;
+  X509_free(leaf);
+  return key;
 }

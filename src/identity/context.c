@@ -10,6 +10,7 @@
 #include "identity/peer.h"
 #include "identity/pem.h"
 #include "identity/psk.h"
+#include "identity/raw_public_key.h"
 #include "identity/session.h"
 #include "identity/settings.h"
 #include "identity/verify.h"
@@ -20,6 +21,7 @@
 static void config_free(dtls_config *c) {
   if (!c) return;
   dtls_verify_free(&c->verify);
+  dtls_raw_public_key_free(&c->raw);
   dtls_psk_free(&c->psk);
   dtls_alpn_free(&c->alpn);
   dtls_session_free(&c->session);
@@ -70,17 +72,27 @@ static void credential_free(credential *c) {
   EVP_PKEY_free(c->key);
 }
 
+static EVP_PKEY *read_key(dtls_text key, const char *passphrase) {
+  BIO *bio = dtls_pem_open(key.bytes, key.size);
+  EVP_PKEY *found = NULL;
+  if (bio) found = PEM_read_bio_PrivateKey(bio, NULL, dtls_pem_passphrase, (void *)(uintptr_t)passphrase);
+  BIO_free(bio);
+  return found;
+}
+
+static const char *why_no_key(const char *passphrase) {
+  return passphrase ? "key: this is not a PEM private key that the passphrase opens"
+                    : "key: this is not a PEM private key, or it needs a passphrase";
+}
+
 bool dtls_context_use_identity(SSL_CTX *ctx, dtls_text cert, dtls_text key, const char *passphrase, dtls_failure *f) {
   credential c = {.chain = sk_X509_new_null()};
   const char *failed = "cert: this is not a PEM certificate chain";
   c.bio = dtls_pem_open(cert.bytes, cert.size);
   if (c.bio && c.chain) c.leaf = read_chain(c.bio, c.chain);
   if (!c.leaf) goto done;
-  BIO_free(c.bio);
-  failed = passphrase ? "key: this is not a PEM private key that the passphrase opens"
-                      : "key: this is not a PEM private key, or it needs a passphrase";
-  c.bio = dtls_pem_open(key.bytes, key.size);
-  if (c.bio) c.key = PEM_read_bio_PrivateKey(c.bio, NULL, dtls_pem_passphrase, (void *)(uintptr_t)passphrase);
+  failed = why_no_key(passphrase);
+  c.key = read_key(key, passphrase);
   if (!c.key) goto done;
   failed = "key: it does not match the certificate";
   if (X509_check_private_key(c.leaf, c.key) != 1) goto done;
@@ -89,6 +101,21 @@ bool dtls_context_use_identity(SSL_CTX *ctx, dtls_text cert, dtls_text key, cons
   dtls_placeholder_note(&dtls_config_of(ctx)->placeholder, c.key);
 done:
   credential_free(&c);
+  return !failed || dtls_fail_config(f, failed);
+}
+
+/* libssl looks at the strength of a certificate's key alone. */
+bool dtls_context_use_key(SSL_CTX *ctx, dtls_text key, const char *passphrase, dtls_failure *f) {
+  enum { SECURITY_BITS_MIN = 112 }; /* DTLS_SECURITY_LEVEL's */
+  const char *failed = why_no_key(passphrase);
+  EVP_PKEY *own = read_key(key, passphrase);
+  if (own) {
+    failed = "key: it is too small";
+    if (EVP_PKEY_get_security_bits(own) >= SECURITY_BITS_MIN)
+      failed = SSL_CTX_use_PrivateKey(ctx, own) == 1 ? NULL : "key: OpenSSL does not accept it";
+    dtls_placeholder_note(&dtls_config_of(ctx)->placeholder, own);
+  }
+  EVP_PKEY_free(own);
   return !failed || dtls_fail_config(f, failed);
 }
 
@@ -164,5 +191,5 @@ bool dtls_context_adopt(SSL *ssl, SSL_CTX *ctx) {
   if (!peer->overrides.depth) SSL_set_verify_depth(ssl, SSL_CTX_get_verify_depth(ctx));
   if (!peer->overrides.groups && c->groups && SSL_set1_groups_list(ssl, c->groups) != 1) return false;
   SSL_set_psk_server_callback(ssl, dtls_psk_is_used(&c->psk) ? dtls_psk_for_server : NULL);
-  return dtls_settings_restore(ssl);
+  return dtls_raw_public_key_adopt(ssl, ctx) && dtls_settings_restore(ssl);
 }

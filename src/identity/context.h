@@ -14,6 +14,7 @@
 #include "identity/keylog.h"
 #include "identity/placeholder.h"
 #include "identity/psk.h"
+#include "identity/raw_public_key.h"
 #include "identity/session.h"
 #include "identity/verify.h"
 
@@ -26,6 +27,7 @@ typedef struct dtls_config {
   int (*default_security)(const SSL *, const SSL_CTX *, int, int, int, void *, void *);
   dtls_placeholder_config placeholder;
   dtls_verify_config verify;
+  dtls_raw_public_key_config raw;
   dtls_psk_config psk;
   dtls_alpn_config alpn; /* extension.c */
   dtls_session_config session;
@@ -44,6 +46,8 @@ static inline const dtls_config *dtls_config_of_ssl(const SSL *ssl) { return dtl
 
 /* A certificate with its chain, and its key; both PEM. A context may have one of each kind of key. */
 bool dtls_context_use_identity(SSL_CTX *ctx, dtls_text cert, dtls_text key, const char *passphrase, dtls_failure *f);
+/* A key alone, PEM, to be shown as a raw public key. */
+bool dtls_context_use_key(SSL_CTX *ctx, dtls_text key, const char *passphrase, dtls_failure *f);
 /* OpenSSL's lists; NULL leaves libssl's own. To be called after the identities: the keys decide on placeholder certificates. */
 bool dtls_context_use_policy(SSL_CTX *ctx, const char *ciphers, const char *groups, const char *sigalgs,
                              dtls_failure *f);

@@ -14,5 +14,6 @@ void dtls_peer_free(dtls_peer *peer) {
   OPENSSL_free(peer->overrides.groups);
   OPENSSL_free(peer->overrides.sigalgs);
   sk_X509_pop_free(peer->refusal.chain, X509_free);
+  EVP_PKEY_free(peer->refusal.key);
   OPENSSL_free(peer->refusal.detail);
 }

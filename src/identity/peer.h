@@ -33,9 +33,10 @@ typedef struct {
   long modes; /* bits that were set or cleared */
 } dtls_overrides;
 
-/* The certificate that was refused. */
+/* The certificate or the raw public key that was refused. */
 typedef struct {
   STACK_OF(X509) * chain; /* as the peer sent it; NULL: none was refused */
+  EVP_PKEY *key;          /* the raw public key; NULL: none was refused */
   char *detail;           /* what was wanted and what came, as ASCII; NULL: there is nothing to say, or no memory */
 } dtls_refusal;
 

@@ -118,17 +118,17 @@ bool dtls_self_signed_nameless(const char *type, X509 **cert, EVP_PKEY **key) {
   return *key && *cert && fill(*cert, *key, "-", 1) && sign(*cert, *key);
 }
 
-bool dtls_self_signed(const dtls_self_signed_options *o, BIO *cert_pem, BIO *key_pem,
+bool dtls_self_signed(const dtls_self_signed_options *o, BIO *cert_pem, BIO *key_pem, BIO *public_pem,
                       char fingerprint[DTLS_FINGERPRINT_SIZE], dtls_failure *f) {
   const char *wrong = check_names(o);
   if (wrong) return dtls_fail(f, "ERR_DTLS_CONFIG", "%s", wrong);
   ERR_clear_error();
   EVP_PKEY *key = make_key(o->type);
   X509 *cert = X509_new();
-  bool ok = key && cert && cert_pem && key_pem && fill(cert, key, o->common_name.bytes, o->days) &&
+  bool ok = key && cert && cert_pem && key_pem && public_pem && fill(cert, key, o->common_name.bytes, o->days) &&
             set_alt_names(cert, o) && sign(cert, key) && PEM_write_bio_X509(cert_pem, cert) == 1 &&
             PEM_write_bio_PKCS8PrivateKey(key_pem, key, NULL, NULL, 0, NULL, NULL) == 1 &&
-            dtls_certificate_fingerprint(cert, EVP_sha256(), fingerprint);
+            PEM_write_bio_PUBKEY(public_pem, key) == 1 && dtls_certificate_fingerprint(cert, EVP_sha256(), fingerprint);
   X509_free(cert);
   EVP_PKEY_free(key);
   if (ok) ERR_clear_error();

@@ -18,8 +18,8 @@ typedef struct {
   long days;
 } dtls_self_signed_options;
 
-/* Writes both as PEM, the key as PKCS #8; the fingerprint is SHA-256. */
-bool dtls_self_signed(const dtls_self_signed_options *o, BIO *cert_pem, BIO *key_pem,
+/* Writes all three as PEM, the key as PKCS #8; the fingerprint is SHA-256. */
+bool dtls_self_signed(const dtls_self_signed_options *o, BIO *cert_pem, BIO *key_pem, BIO *public_pem,
                       char fingerprint[DTLS_FINGERPRINT_SIZE], dtls_failure *f);
 /* type: as above, or a curve ("P-384"). Uses the key if there is one. The caller frees both, whatever is returned. */
 bool dtls_self_signed_nameless(const char *type, X509 **cert, EVP_PKEY **key);

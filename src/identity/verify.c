@@ -1,5 +1,6 @@
 /*
- * Who the peer may be: authorities, revocation lists, pinned certificates, the name of a server. libssl asks `verify`;
+ * Who the peer may be: authorities, revocation lists, pinned certificates, the name of a server. libssl asks `verify`, also of
+ * a raw public key;
  * the verdict stays in SSL_get_verify_result.
  */
 #include "identity/verify.h"
@@ -27,9 +28,8 @@ static bool pinned(const dtls_config *c, X509 *cert) {
  * Whether a key costs its owner nothing and us much: one modular power with a 16384-bit modulus, or with an exponent as long
  * as the modulus, takes milliseconds. libcrypto itself bounds the exponent only above 3072 bits.
  */
-static bool is_dear(X509 *cert) {
+static bool is_dear(const EVP_PKEY *key) {
   enum { BITS_MAX = 8192, EXPONENT_BITS_MAX = 32 };
-  const EVP_PKEY *key = X509_get0_pubkey(cert);
   BIGNUM *exponent = NULL;
   if (!key) return false; /* nothing can be done with it */
   bool dear = EVP_PKEY_get_bits(key) > BITS_MAX;
@@ -43,8 +43,9 @@ static bool is_dear(X509 *cert) {
 
 static bool has_dear_key(X509_STORE_CTX *store) {
   STACK_OF(X509) *sent = X509_STORE_CTX_get0_untrusted(store);
-  bool dear = X509_STORE_CTX_get0_cert(store) && is_dear(X509_STORE_CTX_get0_cert(store));
-  for (int i = 0; !dear && i < sk_X509_num(sent); i++) dear = is_dear(sk_X509_value(sent, i));
+  const X509 *leaf = X509_STORE_CTX_get0_cert(store);
+  bool dear = is_dear(leaf ? X509_get0_pubkey(leaf) : X509_STORE_CTX_get0_rpk(store));
+  for (int i = 0; !dear && i < sk_X509_num(sent); i++) dear = is_dear(X509_get0_pubkey(sk_X509_value(sent, i)));
   return dear;
 }
 
@@ -63,13 +64,33 @@ static void write_names(BIO *out, const char *wanted, const X509 *cert) {
   if (!dtls_certificate_write_alt_names(out, cert)) BIO_puts(out, "its names, of which it has none (subjectAltName)");
 }
 
+static void write_pins(BIO *out, const char *came, uint8_t (*pin)[DTLS_DIGEST_SIZE], size_t pins) {
+  BIO_printf(out, "it is %s", came);
+  if (pins == 1) {
+    char wanted[DTLS_FINGERPRINT_SIZE];
+    dtls_fingerprint_write(pin[0], DTLS_DIGEST_SIZE, wanted);
+    BIO_printf(out, " and not %s", wanted);
+  } else if (pins == 0) {
+    BIO_puts(out, " and none is pinned");
+  } else {
+    BIO_printf(out, " and not one of the %zu that are pinned", pins);
+  }
+}
+
 static void write_fingerprints(BIO *out, const dtls_config *c, const X509 *cert) {
   char came[DTLS_FINGERPRINT_SIZE];
-  if (!dtls_certificate_fingerprint(cert, EVP_sha256(), came)) return;
-  BIO_printf(out, "it is %s and not ", came);
-  if (c->verify.pins > 1) BIO_printf(out, "one of the %zu that are pinned", c->verify.pins);
-  for (size_t i = 0; c->verify.pins == 1 && i < DTLS_DIGEST_SIZE; i++)
-    BIO_printf(out, "%s%02X", i > 0 ? ":" : "", c->verify.pin[0][i]);
+  if (dtls_certificate_fingerprint(cert, EVP_sha256(), came)) write_pins(out, came, c->verify.pin, c->verify.pins);
+}
+
+static void write_raw_key(BIO *out, const dtls_config *c, int verdict, const EVP_PKEY *key) {
+  uint8_t digest[DTLS_DIGEST_SIZE];
+  char came[DTLS_FINGERPRINT_SIZE];
+  if (!dtls_public_key_digest(key, digest)) return;
+  dtls_fingerprint_write(digest, sizeof digest, came);
+  if (verdict == X509_V_ERR_RPK_UNTRUSTED)
+    write_pins(out, came, c->raw.pin, c->raw.pins);
+  else
+    BIO_printf(out, "it is %s", came);
 }
 
 /* Writes the subject of the certificate at fault, and its date or its issuer, whichever the verdict is about. */
@@ -90,6 +111,10 @@ static void describe(BIO *out, X509_STORE_CTX *store, const dtls_config *c) {
   X509 *leaf = X509_STORE_CTX_get0_cert(store), *fault = X509_STORE_CTX_get_current_cert(store);
   int verdict = X509_STORE_CTX_get_error(store);
   char *ip = NULL;
+  if (!leaf) {
+    write_raw_key(out, c, verdict, X509_STORE_CTX_get0_rpk(store));
+    return;
+  }
   switch (verdict) {
     case X509_V_ERR_HOSTNAME_MISMATCH: write_names(out, X509_VERIFY_PARAM_get0_host(wanted, 0), leaf); break;
     case X509_V_ERR_IP_ADDRESS_MISMATCH:
@@ -102,17 +127,20 @@ static void describe(BIO *out, X509_STORE_CTX *store, const dtls_config *c) {
   }
 }
 
-/* Keeps the refused chain and a sentence about it in the dtls_peer: libssl keeps no chain that a server has refused. */
+/* Keeps what was refused and a sentence about it in the dtls_peer: libssl keeps nothing that a server has refused. */
 static void refuse(SSL *ssl, X509_STORE_CTX *store) {
   enum { DETAIL_MAX = 320 }; /* a peer may have as many names as it likes */
   BIO *out = BIO_new(BIO_s_mem());
   char *text;
   dtls_refusal *refusal = &dtls_peer_of(ssl)->refusal;
+  EVP_PKEY *key = X509_STORE_CTX_get0_rpk(store);
   sk_X509_pop_free(refusal->chain, X509_free);
+  EVP_PKEY_free(refusal->key);
   OPENSSL_free(refusal->detail);
   refusal->detail = NULL;
-  refusal->chain = X509_chain_up_ref(X509_STORE_CTX_get0_untrusted(store));
-  if (!out || !X509_STORE_CTX_get0_cert(store)) goto done;
+  refusal->chain = key ? NULL : X509_chain_up_ref(X509_STORE_CTX_get0_untrusted(store));
+  refusal->key = key && EVP_PKEY_up_ref(key) == 1 ? key : NULL;
+  if (!out || !(key || X509_STORE_CTX_get0_cert(store))) goto done;
   describe(out, store, dtls_config_of_ssl(ssl));
   long size = BIO_get_mem_data(out, &text);
   if (size > DETAIL_MAX) memcpy(text + DETAIL_MAX - 3, "...", 3);
@@ -133,6 +161,17 @@ static bool verify_chain(X509_STORE_CTX *store, const dtls_config *c) {
 }
 
 /* Pins without a CA replace the chain and the name; with one, both must hold. The application is asked last. */
+static bool verify_certificate(X509_STORE_CTX *store, const dtls_config *c) {
+  bool good = dtls_accepts_certificates(&c->raw);
+  if (!good) X509_STORE_CTX_set_error(store, DTLS_VERIFY_RAW_PUBLIC_KEY_REQUIRED);
+  if (good && (c->verify.pins == 0 || c->verify.has_ca)) good = verify_chain(store, c);
+  if (good && c->verify.pins > 0) {
+    good = pinned(c, X509_STORE_CTX_get0_cert(store));
+    X509_STORE_CTX_set_error(store, good ? X509_V_OK : X509_V_ERR_APPLICATION_VERIFICATION);
+  }
+  return good;
+}
+
 static int verify(X509_STORE_CTX *store, void *argument) {
   SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
   dtls_peer *peer = dtls_peer_of(ssl);
@@ -145,13 +184,9 @@ static int verify(X509_STORE_CTX *store, void *argument) {
     SSL_set_verify(ssl, SSL_get_verify_mode(ssl) | SSL_VERIFY_PEER, NULL);
     return 0;
   }
-  bool good = true;
-  if (c->verify.pins == 0 || c->verify.has_ca) good = verify_chain(store, c);
-  if (good && c->verify.pins > 0) {
-    good = pinned(c, X509_STORE_CTX_get0_cert(store));
-    X509_STORE_CTX_set_error(store, good ? X509_V_OK : X509_V_ERR_APPLICATION_VERIFICATION);
-  }
-  if (good && c->verify.policy.asks) {
+  bool raw = X509_STORE_CTX_get0_rpk(store) != NULL;
+  bool good = raw ? dtls_raw_public_key_verify(store, &c->raw) : verify_certificate(store, c);
+  if (good && !raw && c->verify.policy.asks) {
     dtls_answer answer = peer->questions->verify(peer);
     if (answer == DTLS_UNANSWERED) return SSL_set_retry_verify(ssl);
     good = answer == DTLS_YES;
@@ -190,10 +225,11 @@ const char *dtls_verify_result_name(long result) {
     X(UNABLE_TO_VERIFY_LEAF_SIGNATURE) X(CERT_CHAIN_TOO_LONG) X(CERT_REVOKED) X(INVALID_CA) X(PATH_LENGTH_EXCEEDED)
     X(INVALID_PURPOSE) X(CERT_UNTRUSTED) X(CERT_REJECTED) X(HOSTNAME_MISMATCH) X(EMAIL_MISMATCH) X(IP_ADDRESS_MISMATCH)
     X(EE_KEY_TOO_SMALL) X(CA_KEY_TOO_SMALL) X(CA_MD_TOO_WEAK) X(UNHANDLED_CRITICAL_EXTENSION) X(KEYUSAGE_NO_CERTSIGN)
-    X(PERMITTED_VIOLATION) X(EXCLUDED_VIOLATION)
+    X(PERMITTED_VIOLATION) X(EXCLUDED_VIOLATION) X(RPK_UNTRUSTED)
 #undef X
     case X509_V_ERR_APPLICATION_VERIFICATION: return "FINGERPRINT_MISMATCH"; /* what our pins set */
     case DTLS_VERIFY_KEY_TOO_LARGE: return "KEY_TOO_LARGE";
+    case DTLS_VERIFY_RAW_PUBLIC_KEY_REQUIRED: return "RAW_PUBLIC_KEY_REQUIRED";
     default: return "CERTIFICATE_NOT_VALID";
   }
 }
@@ -201,13 +237,16 @@ const char *dtls_verify_result_name(long result) {
 
 bool dtls_verify_fail(dtls_failure *f, const SSL *ssl) {
   long result = SSL_get_verify_result(ssl);
-  const char *detail = dtls_peer_of(ssl)->refusal.detail, *text = X509_verify_cert_error_string(result);
+  const dtls_refusal *refusal = &dtls_peer_of(ssl)->refusal;
+  const char *what = refusal->key ? "raw public key" : "certificate", *text = X509_verify_cert_error_string(result);
   if (result == X509_V_ERR_APPLICATION_VERIFICATION) text = "fingerprint mismatch";
   if (result == DTLS_VERIFY_KEY_TOO_LARGE)
     text = "a key of its chain is larger than 8192 bits, or has an RSA exponent of more than 32";
+  if (result == DTLS_VERIFY_RAW_PUBLIC_KEY_REQUIRED) text = "only raw public keys are accepted";
+  if (result == X509_V_ERR_RPK_UNTRUSTED) text = "it is not pinned";
   ERR_clear_error();
-  dtls_fail(f, "ERR_DTLS_CERTIFICATE", "the peer's certificate was refused: %s%s%s", text, detail ? ": " : "",
-            detail ? detail : "");
+  dtls_fail(f, "ERR_DTLS_CERTIFICATE", "the peer's %s was refused: %s%s%s", what, text, refusal->detail ? ": " : "",
+            refusal->detail ? refusal->detail : "");
   snprintf(f->reason, sizeof f->reason, "%s", dtls_verify_result_name(result));
   return false;
 }

@@ -12,11 +12,11 @@
 
 #include "base/failure.h"
 #include "base/openssl.h"
+#include "identity/certificate.h"
 #include "wire/name.h"
 
-enum { DTLS_DIGEST_SIZE = 32 };
-/* Beside OpenSSL's X509_V_ERR_…: the peer chose a key that is dear to use. */
-enum { DTLS_VERIFY_KEY_TOO_LARGE = 10000 };
+/* Beside OpenSSL's X509_V_ERR_…: the peer chose a key that is dear to use; it has shown a certificate of X.509 where none counts. */
+enum { DTLS_VERIFY_KEY_TOO_LARGE = 10000, DTLS_VERIFY_RAW_PUBLIC_KEY_REQUIRED };
 
 typedef struct {
   bool request;       /* a server asks its clients for certificates */
@@ -43,7 +43,7 @@ void dtls_verify_use(SSL_CTX *ctx, const dtls_verify_policy *policy);
 void dtls_verify_free(dtls_verify_config *v); /* what it owns */
 
 const char *dtls_verify_result_name(long result);       /* OpenSSL's and Node's name of a verification result */
-bool dtls_verify_fail(dtls_failure *f, const SSL *ssl); /* the peer's certificate was refused; returns false */
+bool dtls_verify_fail(dtls_failure *f, const SSL *ssl); /* what the peer has shown was refused; returns false */
 /* Sets the name of a client's server: as SNI unless it is an IP address, and, with check, as the name that the server's certificate
    must have. With check, an empty name refuses every certificate. */
 bool dtls_verify_name(SSL *ssl, const dtls_name *name, bool check);
