@@ -131,6 +131,7 @@ local function near()
     local conn = check(dtls.connect {
       host = host, port = hostPort, psk = { identity = 'tunnel', key = key },
       receiveTimeout = patience, handshakeTimeout = patience,
+      recvBufferSize = 2 ^ 22, -- for bursts, as a server's socket has it
     })
     conn:on('connection', function()
       print('connected')
