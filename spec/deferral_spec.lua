@@ -1,5 +1,6 @@
 --- What connections send during a turn of the event loop leaves together when the turn ends.
 
+local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local child = require('spec.support.faults').child
 
@@ -50,15 +51,17 @@ local prelude = [[
   end
 ]]
 
-local function trial(name, body)
+---@param needs (fun(body: function): function)? for what not every luv can do
+local function trial(name, body, needs)
   pair.eachStrategy(function(demux)
-    it(name, function()
+    local function run()
       child(function(before, code)
         local made = ' return { new = new, fault = fault, loop = loop, pair = pair, cuts = cuts, mmsg = platform.mmsg }'
         local run = assert(loadstring(before .. made))()
         run.loop.run(function() assert(loadstring(code))(run) end)()
       end, ("local DEMUX = '%s'\n"):format(demux) .. prelude, string.dump(body))
-    end)
+    end
+    it(name, needs and needs(run) or run)
   end)
 end
 
@@ -235,7 +238,7 @@ describe('messages that a listener sends', function()
     run.loop.till(function() return answered end, 'the answer')
     all:check()
     all:close()
-  end)
+  end, loop.nesting)
 end)
 
 describe('messages that are sent right before the loop waits', function()
@@ -254,7 +257,7 @@ describe('messages that are sent right before the loop waits', function()
     prepare:close()
     limit:close()
     all:close()
-  end)
+  end, loop.nesting)
 end)
 
 describe('messages that a client sends in one turn', function()

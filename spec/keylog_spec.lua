@@ -66,7 +66,7 @@ describe('the key log', function()
   end)
 
   pair.eachStrategy(function(demux)
-    it('lets its listener run the loop: message still comes after connection', loop.run(function()
+    it('lets its listener run the loop: message still comes after connection', loop.nesting(loop.run(function()
       local server = pair.listening { keylog = true, demux = demux }
       local heard
       server:on('accept', function(conn)
@@ -83,7 +83,7 @@ describe('the key log', function()
       loop.till(function() return heard and #heard > 1 end, 'the message')
       assert.equal('connection message', heard.names())
       pair.close(conn, server)
-    end))
+    end)))
   end)
 
   it('has a line for each connection, and one for a resumed session: its random is new, its secret is not', loop.run(function()

@@ -32,7 +32,7 @@ pair.each(function(demux, ip)
   describe('a port with other protocols', function()
     local function listening(options) return pair.echo(pair.listening(pair.with(options, { demux = demux }), ip)) end
 
-    it('has a handshake completed once, although a listener of datagrams runs the loop', loop.run(function()
+    it('has a handshake completed once, although a listener of datagrams runs the loop', loop.nesting(loop.run(function()
       local server = pair.listening({ demux = demux, psk = { me = 'secret' } }, ip)
       local heard
       server:on('accept', function(accepted)
@@ -54,7 +54,7 @@ pair.each(function(demux, ip)
       assert.equal('datagram connection message', heard.names())
       assert.equal(1, server:stats().connections)
       pair.close(conn, server)
-    end))
+    end)))
 
     it('exchanges STUN and SRTP before, during and after a handshake', loop.run(function()
       local server = listening()
