@@ -158,9 +158,10 @@ demo: ## sets up, builds, runs examples/demo.lua
 	@$(CHECKOUT) $(LUA) examples/demo.lua
 
 BENCH = $(BUILD)/bench
-BENCH_PROGRAMS = $(BENCH)/load $(BENCH)/reference
+BENCH_PROGRAMS = $(BENCH)/load $(BENCH)/hello $(BENCH)/reference
 BENCH_CC = $(CC) -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra $(if $(WERROR),-Werror) $(SSL_CFLAGS) -o $@ $(filter %.c,$^)
-$(BENCH)/load: bench/load.c
+$(BENCH)/load: bench/load/load.c bench/load/batch.c bench/load/batch.h
+$(BENCH)/hello: bench/load/hello.c
 $(BENCH)/reference: bench/peers/reference.c
 $(BENCH_PROGRAMS): Makefile
 	@mkdir -p $(@D)
@@ -169,10 +170,19 @@ $(BENCH)/repeatable.so: bench/repeatable.c Makefile
 	@mkdir -p $(@D)
 	$(BENCH_CC) -shared -fPIC -fno-builtin -ldl
 
-bench: ## servers side by side on this machine: a plain one in C, and this module's two strategies (TABLES='echo oneway handshake memory')
+# Debian's Go libraries are a GOPATH.
+PION = /usr/share/gocode/src/github.com/pion/dtls/v2
+$(BENCH)/pion: bench/peers/pion.go Makefile
+	@mkdir -p $(@D)
+	GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$(abspath $(BENCH))/go go build -o $@ $<
+
+# Without a network, what is not there is left out.
+BENCH_PION = $(if $(filter others,$(or $(TABLES),others)),$(shell test -d $(PION) && command -v go >/dev/null && echo $(BENCH)/pion))
+bench: ## servers side by side on this machine, into the documents (TABLES='echo hello': some, only shown; KEEP=1: all, only shown)
 	@.ci/setup demo
-	@$(MAKE) all $(BENCH_PROGRAMS)
-	@PROGRAMS='$(BENCH)' $(CHECKOUT) $(LUA) bench/run.lua $(TABLES)
+	@$(if $(TABLES),,.ci/setup plot || true)
+	@$(MAKE) all $(BENCH_PROGRAMS) $(BENCH_PION)
+	@PROGRAMS='$(BENCH)' DTLS_BUILD=$(BUILD) BENCH_KEEP='$(KEEP)' $(CHECKOUT) $(LUA) bench/run.lua $(TABLES)
 
 instructions: ## instructions of the hot paths, counted by callgrind; fails at 3 % more than recorded (RECORD=1 records them)
 	@.ci/setup demo memcheck
@@ -180,7 +190,7 @@ instructions: ## instructions of the hot paths, counted by callgrind; fails at 3
 	@PROGRAMS='$(BENCH)' $(CHECKOUT) $(LUA) bench/instructions.lua $(if $(RECORD),record)
 
 bench-tunnel: ## examples/tunnel.lua beside socat's DTLS, measured by iperf3
-	@.ci/setup demo bench
+	@.ci/setup demo tunnel
 	@$(MAKE) all
 	@$(CHECKOUT) $(LUA) bench/tunnel.lua
 
@@ -290,7 +300,7 @@ deep: ## all that is too dear for each change: coverage, valgrind, floods, bad n
 # obsolete: readdir on a stream of one's own is as safe. clang-tidy's stderr only counts what
 # it found in such headers.
 C_FILES = $(SOURCES) $(wildcard spec/*/*.c bench/*.c bench/*/*.c)
-FORMATTED = $(wildcard src/*/*.[ch] spec/*/*.[ch] bench/*.c bench/*/*.c)
+FORMATTED = $(wildcard src/*/*.[ch] spec/*/*.[ch] bench/*.c bench/*/*.[ch])
 format: ## clang-format, as .clang-format says
 	@.ci/setup lint
 	clang-format -i $(FORMATTED)

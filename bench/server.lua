@@ -1,11 +1,14 @@
 --- The server of the benchmarks: what bench/peers/reference.c does, in Lua with this module.
 ---
----   luajit bench/server.lua CERT KEY MODE [shared|connected]         MODE: echo, push, pull, as in load.c
+---   luajit bench/server.lua CERT KEY MODE shared|connected [PORT]         MODE: echo, push, pull, psk, as in load.c
 ---
---- Prints its port; each line on its standard input prints "CPU seconds, resident bytes".
+--- With a port, or 0 for any, others can share it.
+
+package.path = 'bench/?.lua;' .. package.path
 
 local uv = require 'luv'
 local dtls = require 'dtls'
+local answer = require 'answer'
 
 local function contents(path)
   local file = assert(io.open(path))
@@ -19,6 +22,8 @@ local modes = {}
 function modes.echo(conn)
   conn:on('message', function(data) conn:send(data) end)
 end
+
+modes.psk = modes.echo
 
 function modes.push(conn)
   local count = 0
@@ -34,18 +39,11 @@ function modes.pull(conn)
   end)
 end
 
-local input, output = uv.new_pipe(false), uv.new_pipe(false)
-input:open(0)
-output:open(1)
-
-local cert, key, mode, demux = unpack(arg)
-local server = assert(dtls.createServer({ cert = contents(cert), key = contents(key), demux = demux, mtu = 1472 }, modes[mode]))
-assert(server:listen(0, '127.0.0.1'))
-output:write(server:address().port .. '\n')
-input:read_start(function(_, line)
-  if not line then os.exit(0) end
-  local usage = uv.getrusage()
-  local seconds = usage.utime.sec + usage.stime.sec + (usage.utime.usec + usage.stime.usec) / 1e6
-  output:write(('%.6f %d\n'):format(seconds, uv.resident_set_memory()))
-end)
+local cert, key, mode, demux, port = unpack(arg)
+local server = assert(dtls.createServer({
+  cert = contents(cert), key = contents(key), psk = mode == 'psk' and { bench = ('k'):rep(16) } or nil, demux = demux, mtu = 1472,
+  maxHandshakes = 16384, reusePort = port ~= nil, cookieSecret = ('bench'):rep(8),
+}, modes[mode]))
+assert(server:listen(tonumber(port or 0), '127.0.0.1'))
+answer(server:address().port)
 uv.run()

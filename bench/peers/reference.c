@@ -2,7 +2,7 @@
  * A plain server in C, to compare with: OpenSSL, epoll, DTLSv1_listen with stateless cookies, one connected socket for each
  * peer, nothing that a careful programmer would not do.
  *
- *   reference CERT KEY MODE          MODE: echo, push, pull, as in load.c
+ *   reference CERT KEY MODE          MODE: echo, push, pull, psk, as in load.c
  * Prints its port; each line on its standard input prints "CPU seconds, resident bytes".
  */
 #include <arpa/inet.h>
@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <openssl/err.h>
@@ -22,7 +23,7 @@
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
 
-enum { MESSAGE_MAX = 16384, EVENTS = 256, SECRET = 32, COOKIE = 32 };
+enum { MESSAGE_MAX = 16384, EVENTS = 256, SECRET = 32, COOKIE = 32, TICK = 100 /* ms */ };
 
 typedef struct peer {
   int fd;
@@ -38,7 +39,7 @@ static int listening, epoll;
 static struct sockaddr_in own;
 static unsigned char secret[SECRET];
 static peer *shaking;
-static enum { ECHO, PUSH, PULL } what;
+static enum { ECHO, PUSH, PULL, PSK } what;
 
 static void die(const char *text) {
   perror(text);
@@ -70,6 +71,13 @@ static int check_cookie(SSL *ssl, const unsigned char *cookie, unsigned size) {
   return size == COOKIE && cookie_of(ssl, expected) && CRYPTO_memcmp(expected, cookie, COOKIE) == 0;
 }
 
+static unsigned find_key(SSL *ssl, const char *name, unsigned char *key, unsigned key_max) {
+  (void)ssl;
+  if (strcmp(name, "bench") != 0 || key_max < 16) return 0;
+  memset(key, 'k', 16);
+  return 16;
+}
+
 static SSL *new_ssl(int fd) {
   SSL *ssl = SSL_new(ctx);
   BIO *bio = BIO_new_dgram(fd, BIO_NOCLOSE);
@@ -92,7 +100,7 @@ static void finish(peer *p) {
 }
 
 static void answer(peer *p, const char *data, int size) {
-  if (what == ECHO) {
+  if (what == ECHO || what == PSK) {
     SSL_write(p->ssl, data, size);
   } else if (what == PUSH) {
     if (++p->messages % 64 == 0) SSL_write(p->ssl, data, 1);
@@ -192,21 +200,36 @@ static void tell(void) {
   fflush(stdout);
 }
 
-int main(int count, char **arguments) {
-  struct epoll_event events[EVENTS], event = {.events = EPOLLIN, .data.ptr = NULL};
-  socklen_t size = sizeof own;
-  int on = 1, room = 4 << 20;
-  char line[64];
-  if (count != 4) return 2;
-  what = strcmp(arguments[3], "push") == 0 ? PUSH : strcmp(arguments[3], "pull") == 0 ? PULL : ECHO;
+/* Repeats flights that are due; looks for them once in a TICK, because there may be thousands of handshakes. */
+static void repeat_flights(void) {
+  static int64_t looked;
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+  int64_t now = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+  if (now < looked + TICK) return;
+  looked = now;
+  for (peer *p = shaking, *next; p; p = next) {
+    next = p->next;
+    DTLSv1_handle_timeout(p->ssl);
+  }
+}
+
+static void make_context(const char *cert, const char *key) {
   ctx = SSL_CTX_new(DTLS_server_method());
-  if (!ctx || SSL_CTX_use_certificate_chain_file(ctx, arguments[1]) != 1 ||
-      SSL_CTX_use_PrivateKey_file(ctx, arguments[2], SSL_FILETYPE_PEM) != 1 || RAND_bytes(secret, SECRET) != 1)
+  if (!ctx || SSL_CTX_use_certificate_chain_file(ctx, cert) != 1 ||
+      SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1 || RAND_bytes(secret, SECRET) != 1)
     die("context");
   SSL_CTX_set_min_proto_version(ctx, DTLS1_2_VERSION);
   SSL_CTX_set_cookie_generate_cb(ctx, make_cookie);
   SSL_CTX_set_cookie_verify_cb(ctx, check_cookie);
   SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+  if (what == PSK) SSL_CTX_set_psk_server_callback(ctx, find_key);
+}
+
+static void listen_on_loopback(void) {
+  struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+  socklen_t size = sizeof own;
+  int on = 1, room = 4 << 20;
   listening = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   setsockopt(listening, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
   setsockopt(listening, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
@@ -218,10 +241,21 @@ int main(int count, char **arguments) {
   epoll_ctl(epoll, EPOLL_CTL_ADD, listening, &event);
   event.data.ptr = stdin;
   epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &event);
+}
+
+int main(int count, char **arguments) {
+  static const char *const modes[] = {[ECHO] = "echo", [PUSH] = "push", [PULL] = "pull", [PSK] = "psk"};
+  struct epoll_event events[EVENTS];
+  char line[64];
+  if (count != 4) return 2;
+  while (strcmp(arguments[3], modes[what]) != 0)
+    if (what++ == PSK) return 2;
+  make_context(arguments[1], arguments[2]);
+  listen_on_loopback();
   printf("%d\n", ntohs(own.sin_port));
   fflush(stdout);
   for (;;) {
-    int n = epoll_wait(epoll, events, EVENTS, 100);
+    int n = epoll_wait(epoll, events, EVENTS, TICK);
     for (int i = 0; i < n; i++) {
       if (!events[i].data.ptr) {
         greet();
@@ -232,9 +266,6 @@ int main(int count, char **arguments) {
         serve(events[i].data.ptr);
       }
     }
-    for (peer *p = shaking, *next; p; p = next) {
-      next = p->next;
-      DTLSv1_handle_timeout(p->ssl);
-    }
+    repeat_flights();
   }
 }
