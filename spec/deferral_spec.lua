@@ -54,14 +54,14 @@ local prelude = [[
 ---@param needs (fun(body: function): function)? for what not every luv can do
 local function trial(name, body, needs)
   pair.eachStrategy(function(demux)
-    local function run()
+    local function test()
       child(function(before, code)
         local made = ' return { new = new, fault = fault, loop = loop, pair = pair, cuts = cuts, mmsg = platform.mmsg }'
         local run = assert(loadstring(before .. made))()
         run.loop.run(function() assert(loadstring(code))(run) end)()
       end, ("local DEMUX = '%s'\n"):format(demux) .. prelude, string.dump(body))
     end
-    it(name, needs and needs(run) or run)
+    it(name, needs and needs(test) or test)
   end)
 end
 
