@@ -669,11 +669,11 @@ describe('the examples:', function()
 
     server = run['luajit, shared']('coap_gateway.lua', '0')
     port = server:expect 'listening on port (%d+)\n'
-    local before = device(port, 'kitchen')
-    local address = before.conn:localAddress()
+    local own = { localPort = raw.freePort() }
+    local before = device(port, 'kitchen', own)
     before.conn:destroy() -- sends no close_notify, as a device that loses its power
     loop.event(before.conn, 'close')
-    local after = device(port, 'kitchen', { localPort = address.port })
+    local after = device(port, 'kitchen', own)
     server:expect 'kitchen: connected\nkitchen: the peer started over with a new association\n'
     server:expect 'kitchen: closed\n'
     assert.equal(coap.CREATED, after:ask(coap.PUT, 'temperature', '21.5'))
