@@ -114,6 +114,21 @@ local function start(conn)
   end)
 end
 
+-- Calls back with the first line of standard input, or nil. luvit's is not for fs_read: it does not block.
+local function read_line(callback)
+  local kind = uv.guess_handle(0)
+  if kind == 'file' then return callback(io.read()) end
+  local input, rest = kind == 'tty' and uv.new_tty(0, true) or uv.new_pipe(false), ''
+  if kind ~= 'tty' then check(input:open(0)) end
+  input:read_start(function(_, data)
+    rest = rest .. (data or '')
+    local line = rest:match '^([^\n]*)\n'
+    if data and not line then return end
+    input:close()
+    callback(line)
+  end)
+end
+
 local function offer()
   local server = check(dtls.createServer {
     cert = identity.cert, key = identity.key, srtpProfiles = PROFILES, requestCert = true,
@@ -130,7 +145,7 @@ local function offer()
   check(server:listen(0, '127.0.0.1'))
   local address = server:address()
   print(('answer with: webrtc_pair.lua answer %s %d %s'):format(address.ip, address.port, identity.fingerprint))
-  uv.fs_read(0, 4096, -1, function(_, line)
+  read_line(function(line)
     check(server:setContext { fingerprint = check((line or ''):match '%S+', 'no answer has come') })
     server:setBusy(false)
   end)

@@ -9,6 +9,10 @@ local newModule = dofile(here .. '/require.lua')
 local script = ...
 _G.args = { [0] = os.getenv 'LUVIT' or 'luvi', ... } -- luvit's: itself, the script, its arguments
 
+-- luvit opens standard input, which does not block from then on.
+local stdin = uv.new_pipe(false)
+if uv.guess_handle(0) ~= 'tty' then uv.pipe_open(stdin, 0) end
+
 local function runScript()
   newModule(uv.cwd() .. '/main.lua').require(script:sub(1, 1) == '/' and script or './' .. script)
 end
