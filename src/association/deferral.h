@@ -14,8 +14,8 @@ dtls_deferral *dtls_deferral_new(void); /* NULL: no memory */
 void dtls_deferral_ref(dtls_deferral *d);
 void dtls_deferral_unref(dtls_deferral *d); /* what waits when the last one goes is dropped */
 void dtls_deferral_begin(dtls_deferral *d); /* what is sent from now on waits for the end */
-bool dtls_deferral_end(
-    dtls_deferral *d); /* false: a socket takes no more at the moment; its datagrams wait for another end */
+/* What waits leaves. False: a socket takes no more at the moment; its datagrams wait for another end. */
+bool dtls_deferral_end(dtls_deferral *d);
 void dtls_deferral_settle(dtls_deferral *d); /* what waits leaves, so that the counters tell of it; the turn goes on */
 /* An association whose socket took no more at the last end, each once; NULL: no other one. */
 dtls_association *dtls_deferral_blocked(dtls_deferral *d);

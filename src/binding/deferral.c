@@ -8,7 +8,7 @@
 
 static const char TYPE[] = "dtls.deferral";
 
-/* Where the registry has it. */
+/* The registry has the deferral at this key. */
 static void push_key(lua_State *L) {
   static const char key;
   lua_pushlightuserdata(L, (void *)(uintptr_t)&key);

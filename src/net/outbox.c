@@ -136,7 +136,7 @@ bool dtls_outbox_add(dtls_outbox *box, dtls_sender *sender, dtls_route route, co
 
 /* ── out ── */
 
-/* Datagram i of the flow has left, or why not. */
+/* Tells the sender that datagram i of its flow has left, or why not. */
 static void tell(const dtls_outbox *box, const flow *f, unsigned i, int error) {
   box->told(f->sender, box->datagrams[i].size, error);
 }

@@ -21,7 +21,8 @@ typedef struct {
 
 typedef struct dtls_outbox dtls_outbox;
 
-/* Is told what became of a datagram. error: an errno; 0: the datagram has left. size 0: the error is about an earlier datagram. */
+/* The outbox tells what became of a sender's datagram. error: an errno; 0: the datagram has left. size 0: the error is about an
+   earlier datagram. */
 typedef void dtls_outbox_told(dtls_sender *sender, size_t size, int error);
 
 dtls_outbox *dtls_outbox_new(dtls_outbox_told *told);                      /* NULL: no memory */
