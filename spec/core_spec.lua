@@ -622,6 +622,31 @@ for _, demux in ipairs { 'connected', 'shared' } do
       again:close()
     end)
 
+    it('a datagram for two associations of a peer is the same for both when another turn begins in between', function()
+      local client, handle = dial { reject = false }
+      local owner = establish(client)
+      local again = assert(core.client(assert(context('client', { reject = false })), core.fd(handle)))
+      for _ = 1, 2 do
+        again:handshake()
+        turn()
+      end
+      client:write 'only the keys tell for which'
+      endpoint:turn(10, owner.association)
+      local kind, subject, message = endpoint:next()
+      assert.same({ 'read', owner, 'only the keys tell for which' }, { kind, subject, message })
+      local stranger = socket(ip)
+      assert(stranger:try_send(('x'):rep(60), ip, port) == 60)
+      endpoint:turn(10) -- as for a listener that runs the loop
+      assert.same({ 'handshake', accepted[2] }, { endpoint:next() })
+      accepted[2].association:handshake()
+      assert.same({ early = 1 }, accepted[2].association:stats().drops)
+      assert.is_nil(endpoint:next())
+      assert.equal(1, endpoint:stats().drops.stranger)
+      stranger:close()
+      again:close()
+      client:close()
+    end)
+
     it('the garbage collector may free all objects, in any order', function()
       for _ = 1, 20 do
         local client = dial { reject = false }

@@ -89,7 +89,8 @@ unsigned dtls_intake_turn(dtls_endpoint *ep, unsigned datagrams, const dtls_asso
   ep->intake.left = datagrams;
   ep->intake.path = path && path->fd >= 0 ? path : NULL;
   ep->intake.exhausted = ep->intake.failed = false;
-  if (!dtls_batch_pending(ep->intake.batch)) receive(ep);
+  bool in_use = ep->current.datagram.data; /* the one that was taken last, as long as no other one is asked for */
+  if (!in_use && !dtls_batch_pending(ep->intake.batch)) receive(ep);
   return dtls_batch_pending(ep->intake.batch) + (unsigned)ep->intake.requeued.count;
 }
 
