@@ -89,7 +89,10 @@ local function far()
     conn:on('error', function(err) print('lost: ' .. err.message) end)
     conn:on('close', function() udp:close() end)
     local ok, err = udp:connect(host, tonumber(hostPort)) -- nobody else is heard
-    if not ok then return conn:destroy(err) end
+    if not ok then
+      print('no way to the target: ' .. err)
+      return conn:close()
+    end
     join(conn, udp, function(data) udp:try_send(data, nil, nil) end, function(connected)
       local tcp = uv.new_tcp()
       if tcp:connect(host, tonumber(hostPort), connected) then return tcp end

@@ -965,7 +965,8 @@ describe('the examples:', function()
     pair.close(server.tcp, between)
   end))
 
-  -- Both sides of tunnel_streams, without a network: `loses(side, message)` says what gets lost, `limit` what fits.
+  -- Both sides of tunnel_streams, without a network: `loses(side, message)` says what gets lost, `limit` what fits. Without a target
+  -- there is no socket for it.
   local function muxes(target, loses)
     local streams, both, under_way = dofile(root .. '/examples/tunnel_streams.lua'), { limit = 1000 }, {}
     local function carrier(side, other)
@@ -980,6 +981,7 @@ describe('the examples:', function()
     end
     both.near = streams.new(carrier('near', 'far'))
     both.far = streams.new(carrier('far', 'near'), function(connected)
+      if not target then return nil end
       local tcp = uv.new_tcp()
       tcp:connect('127.0.0.1', target, connected)
       return tcp
@@ -1027,6 +1029,15 @@ describe('the examples:', function()
       pair.close(client.tcp, server.taken[1].tcp, server.tcp)
     end))
   end
+
+  it('tunnel ends a TCP connection at once when there is no socket for its other end', test(function()
+    local both = muxes(nil, function() return false end)
+    local client = reads(carried(both))
+    both.till(function() return client.ended end, 'the end of the TCP connection')
+    assert.same({ 0, 0 }, { both.near.count, both.far.count })
+    both.close()
+    pair.close(client.tcp)
+  end))
 
   it('tunnel breaks a TCP connection off when its segments no longer fit the path', test(function()
     local server = tcpServer()
@@ -1131,6 +1142,21 @@ describe('the examples:', function()
       assert.equal('', far.output.stderr .. near.output.stderr)
     end))
   end
+
+  it('tunnel tries again when its far end cannot reach the target', test(function()
+    local target, app = socket(), socket()
+    local far = withPaths('shared', 'LD_PRELOAD=' .. build .. '/faults/faults.so',
+      "LUA_INIT=require 'spec.support.faults'.set('connect', 1, 1, 'ENETUNREACH')", 'luajit', 'examples/tunnel.lua', 'far', SECRET, '0',
+      '127.0.0.1', tostring(target.port))
+    local near = run['luajit, shared']('tunnel.lua', 'near', SECRET, '0', '127.0.0.1', far:expect 'far end on port (%d+)\n', '60')
+    local entry = tonumber(near:expect 'near end on port (%d+)\nconnected\nconnected\n')
+    assert.truthy(far:printed 'no way to the target: ENETUNREACH[^\n]*\n')
+    app:send('here', entry)
+    assert.equal('here', (target:take()))
+    assert.equal('', far.output.stderr .. near.output.stderr)
+    target:close()
+    app:close()
+  end))
 
   it('tunnel keeps datagrams that its socket has no room for, and sends them after drain', test(function()
     local target, app = socket(), socket()
