@@ -32,7 +32,7 @@ LUVIT   := $(OUT)/luvit/dtls
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all luvit hosts env install uninstall clean setup demo test bench bench-tunnel instructions ready busted format \
+.PHONY: all luvit hosts env install uninstall clean setup demo test bench bench-peers bench-tunnel instructions ready busted format \
         lint symbols install-check rock memcheck memcheck-core asan coverage uncovered matrix crossed portability soak \
         flood deep help
 
@@ -183,6 +183,10 @@ bench: ## servers side by side on this machine, into the documents (TABLES='echo
 	@$(if $(TABLES),,.ci/setup plot || true)
 	@$(MAKE) all $(BENCH_PROGRAMS) $(BENCH_PION)
 	@PROGRAMS='$(BENCH)' DTLS_BUILD=$(BUILD) BENCH_KEEP='$(KEEP)' $(CHECKOUT) $(LUA) bench/run.lua $(TABLES)
+
+bench-peers: ## installs Pion and werift, which `make bench` then measures, too
+	@.ci/setup peers
+	@$(MAKE) $(BENCH)/pion $(PEER_OUT)/node_modules
 
 instructions: ## instructions of the hot paths, counted by callgrind; fails at 3 % more than recorded (RECORD=1 records them)
 	@.ci/setup demo memcheck

@@ -33,6 +33,6 @@ return function()
   report.begin('others', unpack(headings))
   for _, row in ipairs(rows) do report.row(unpack(row)) end
   for _, server in ipairs(ALL) do
-    if server.missing then report.add(('Not measured: %s, which needs %s.'):format(server.name, server.missing)) end
+    if server.missing then report.add(('Not measured: %s, which needs %s (`make bench-peers`).'):format(server.name, server.missing)) end
   end
 end

@@ -19,8 +19,8 @@ end
 
 ---@class bench.Server
 ---@field name string
----@field command fun(mode: string, port?: string): any[]  with a port: beside others that share it
----@field missing? string  what is not installed
+---@field command? fun(mode: string, port?: string): any[]  with a port: beside others that share it
+---@field missing? string  what it needs and is not installed
 
 local function program(name, path, ...)
   local before = { ... }
@@ -44,23 +44,27 @@ end
 
 servers.memory_bio = program('memory BIOs in Lua', 'bench/peers/memory_bio.lua', 'luajit')
 
--- The first line that a command prints; an empty one where the command does not exist.
 local function line_of(command)
-  local pipe = io.popen(command .. ' 2>/dev/null')
-  local line = pipe:read '*l' or ''
+  local pipe = io.popen(command)
+  local line = pipe:read '*l'
   pipe:close()
   return line
 end
 
 local pion = PROGRAMS .. '/pion'
-local pion_version = line_of "dpkg-query -W -f '${Version}' golang-github-pion-dtls.v2-dev"
-servers.pion = program(('Pion %s (Go)'):format(pion_version), pion)
-if not uv.fs_stat(pion) then servers.pion.missing = 'Debian\'s golang-go and golang-github-pion-dtls.v2-dev' end
+if uv.fs_stat(pion) then
+  servers.pion = program(('Pion %s (Go)'):format(line_of "dpkg-query -W -f '${Version}' golang-github-pion-dtls.v2-dev"), pion)
+else
+  servers.pion = { name = 'Pion', missing = 'golang-go and golang-github-pion-dtls.v2-dev, by Debian\'s names' }
+end
 
 local werift = NODE_MODULES .. '/werift'
-local werift_version = line_of(("sed -n 's/^ *\"version\": \"\\(.*\\)\",/\\1/p' '%s/package.json'"):format(werift))
-servers.werift = program(('werift %s (Node %s)'):format(werift_version, line_of 'node --version'), 'bench/peers/werift.js', 'node')
-if not uv.fs_stat(werift) then servers.werift.missing = 'node and, from npm, what `make peers` installs' end
+if uv.fs_stat(werift) then
+  local version = line_of(([[sed -n 's/^ *"version": "\(.*\)",/\1/p' '%s/package.json']]):format(werift))
+  servers.werift = program(('werift %s (Node %s)'):format(version, line_of 'node --version'), 'bench/peers/werift.js', 'node')
+else
+  servers.werift = { name = 'werift', missing = 'node, and the package from npm' }
+end
 uv.os_setenv('NODE_PATH', assert(uv.fs_realpath '.') .. '/' .. NODE_MODULES)
 
 --- Removes the certificate and the key.
