@@ -113,6 +113,12 @@ local function pieces()
   end
 end
 
+-- How often the socket had no room. `write` tries again; the end does not.
+local function dropped(conn)
+  local drops = conn:stats().drops
+  return (drops.EAGAIN or 0) + (drops.ENOBUFS or 0)
+end
+
 -- `write` waits while the socket is full, and nothing is read meanwhile.
 local function send()
   local pem = read_identity()
@@ -120,7 +126,10 @@ local function send()
   check(read, write)
   local done
   conn:on('error', function(err) check(nil, err) end)
-  conn:on('close', function() check(done, 'the receiver has closed') end)
+  conn:on('close', function()
+    check(done, 'the receiver has closed')
+    check(dropped(conn) == done, 'the socket was full at the end, and the last messages may be lost')
+  end)
   local rest = ''
   for piece in pieces() do
     local text = rest .. piece
@@ -128,7 +137,7 @@ local function send()
     rest = text:match '[^\n]*$'
   end
   if rest ~= '' then check(write(compose(rest, conn:getDataMtu()))) end
-  done = true
+  done = dropped(conn)
   write()
 end
 

@@ -1184,24 +1184,31 @@ describe('the examples:', function()
     app:close()
   end))
 
-  for _, input in ipairs { 'a file', 'a pipe' } do
+  -- Sends the lines, through a shell command in which "$0" is a file that has them and "$@" the sender. From the sixth or seventh send
+  -- on, which are those behind the handshake, the socket has no room for three of them. Gives the sender, when it has ended, and what
+  -- the receiver has printed.
+  local function sendLines(lines, command, first)
+    local names, prints = { assert(uv.fs_mkdtemp(tree .. '/lines-XXXXXX')) .. '/writes', tree .. '/reads' .. uv.hrtime() }, {}
+    for i, name in ipairs(names) do
+      local maker = run['luajit, shared']('syslog.lua', 'identity', name)
+      assertEnds(maker)
+      prints[i] = maker.output.stdout:match '%S+'
+    end
+    local receiver = run['luajit, shared']('syslog.lua', 'receive', names[2], prints[1], '0')
+    local port = receiver:expect 'listening on port (%d+)\n'
+    local path = write('lines', table.concat(lines, '\n')) -- whose last line has no end
+    local sender = withPaths('shared', 'sh', '-c', command, path, 'env', 'LD_PRELOAD=' .. build .. '/faults/faults.so',
+      ("LUA_INIT=require 'spec.support.faults'.set('send', %d, 3, 'EAGAIN')"):format(first), 'luajit', 'examples/syslog.lua', 'send',
+      names[1], prints[2], port)
+    sender:wait()
+    return sender, receiver
+  end
+
+  for input, command in pairs { ['a file'] = 'exec "$@" <"$0"', ['a pipe'] = 'cat "$0" | "$@"' } do
     it('syslog sends every line of ' .. input .. ', also when its socket is full at times', test(function()
-      local names, prints = { tree .. '/writes ' .. input, tree .. '/reads ' .. input }, {}
-      for i, name in ipairs(names) do
-        local maker = run['luajit, shared']('syslog.lua', 'identity', name)
-        assertEnds(maker)
-        prints[i] = maker.output.stdout:match '%S+'
-      end
-      local receiver = run['luajit, shared']('syslog.lua', 'receive', names[2], prints[1], '0')
-      local port = receiver:expect 'listening on port (%d+)\n'
       local lines = {}
       for i = 1, 530 do lines[i] = 'line ' .. i end
-      local path = write('lines', table.concat(lines, '\n')) -- whose last line has no end
-      -- The socket has no room for three sends behind the handshake.
-      local faults = "LUA_INIT=require 'spec.support.faults'.set('send', 6, 3, 'EAGAIN')"
-      local command = input == 'a file' and 'exec "$@" <"$0"' or 'cat "$0" | "$@"'
-      local sender = withPaths('shared', 'sh', '-c', command, path, 'env', 'LD_PRELOAD=' .. build .. '/faults/faults.so', faults,
-        'luajit', 'examples/syslog.lua', 'send', names[1], prints[2], port)
+      local sender, receiver = sendLines(lines, command, 6)
       assertEnds(sender)
       assert.equal('', sender.output.stderr)
       receiver:expect '(closed: [^\n]+\n)$'
@@ -1210,6 +1217,12 @@ describe('the examples:', function()
       assert.same(lines, seen)
     end))
   end
+
+  it('syslog says when its socket is full at the end, and lines may be lost', test(function()
+    local sender = sendLines({ 'one', 'two', 'three' }, 'exec "$@" <"$0"', 6)
+    assertEnds(sender, 1)
+    assert.equal('syslog: the socket was full at the end, and the last messages may be lost\n', sender.output.stderr)
+  end))
 
   it('syslog takes several messages from one of DTLS, or one without its length, and passes on nothing that is none', test(function()
     local receiverName, sender = tree .. '/listens', assert(dtls.selfSigned { commonName = 'raw' })
