@@ -1277,7 +1277,7 @@ describe('the examples:', function()
     sender:write 'disk full\n'
     local length, message = server:expect '(%d+) (<13>1 %d+%-%d+%-%d+T%d+:%d+:%d+Z %S+ interop %- %- %- disk full)'
     assert.equal(tonumber(length), #message)
-    server:expect 'subject=CN = interop\n'
+    server:expect 'subject=CN ?= ?interop\n' -- OpenSSL 3.0 has spaces there
     sender:finish()
     assertEnds(sender)
   end))
