@@ -1,9 +1,11 @@
 -- Raw public keys (RFC 7250): who shows and accepts them, pinned keys, X.509 beside them, what a session remembers.
 
 local dtls = require 'dtls'
+local hello = require 'spec.support.hello'
 local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local pki = require 'spec.support.pki'
+local proxy = require 'spec.support.proxy'
 
 local with = pair.with
 
@@ -404,6 +406,18 @@ pair.eachStrategy(function(demux)
       pair.close(server)
     end))
 
+    it('is resumed from a session store, too', loop.run(function()
+      local stored = {}
+      local server = pair.listening(asking { demux = demux, sessionStore = {
+        get = function(id) return stored[id] end, set = function(id, blob) stored[id] = blob end, remove = function(id) stored[id] = nil end,
+      } })
+      local second = visit(server, showing { session = visit(server, showing()).blob })
+      assert.is_true(second.reused)
+      assert.same({ true, true }, second.authorized)
+      assert.same({ us.publicKey, them.publicKey }, second.keys)
+      pair.close(server)
+    end))
+
     it('is not resumed by a server that has taken the pin away: it refuses the key', loop.run(function()
       local server = listens(asking())
       local blob = visit(server, showing()).blob
@@ -443,6 +457,29 @@ pair.eachStrategy(function(demux)
       pair.close(server)
     end))
   end)
+end)
+
+describe('a hello', function()
+  local RAW, BOTH = '\1\2', '\2\2\0' -- lists of types (RFC 7250 §3)
+
+  for _, case in ipairs {
+    { 'of a client with a key that takes certificates', { key = them.key, rawPublicKey = true, fingerprint = us.fingerprint }, nil, RAW },
+    { 'of a client without a key', trusting(), RAW, nil },
+    { 'of a client with a key', showing(), RAW, RAW },
+    { 'of a client that has and takes both', showing { cert = them.cert, fingerprint = us.fingerprint }, BOTH, BOTH },
+    { 'of a client without rawPublicKey', { fingerprint = us.fingerprint }, nil, nil },
+  } do
+    local what, options, server_type, client_type = unpack(case)
+    it(what .. ' says which types it takes and shows, and nothing of X.509 alone', loop.run(function()
+      local server = pair.listening(serving { cert = us.cert })
+      local relay = proxy.new(server)
+      local conn = pair.client(relay, options)
+      loop.event(conn, 'connection')
+      local said = hello.readExtensions(relay.recorded.server[1])
+      assert.same({ server_type, client_type }, { said[20], said[19] })
+      pair.close(conn, relay, server)
+    end))
+  end
 end)
 
 describe('a weak key', function()

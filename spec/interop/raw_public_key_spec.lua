@@ -6,6 +6,7 @@ local loop = require 'spec.support.loop'
 local pair = require 'spec.support.pair'
 local peers = require 'spec.support.peers'
 local pki = require 'spec.support.pki'
+local process = require 'spec.support.process'
 local raw = require 'spec.support.raw'
 
 local us = assert(dtls.selfSigned())
@@ -109,6 +110,36 @@ describe('raw public keys:', function()
     assert.same({ false, true }, { first:isSessionReused(), second:isSessionReused() })
     assert.is_true(second.authorized)
     assert.equal(them.pin, second:getPeerPublicKey().pem)
+  end))
+
+  -- A request for a value, and the response to it (RFC 7252), with the same four bytes of id and token.
+  local GET, CONTENT = '\65\1idt', '\97\69idt'
+
+  it('libcoap\'s client gets a value of our server, and both prove themselves', interop.run(function()
+    local _, events, port = interop.server('127.0.0.1', {
+      key = us.key, rawPublicKey = true, requestCert = true, peerPublicKey = them.pin,
+    })
+    local both = files:write('both.pem', them.pin .. them.pem.key)
+    local child = process.spawn('coap-client-gnutls', { '-B', '10', '-M', both, ('coaps://127.0.0.1:%d/x'):format(port) })
+    local conn, its = events:take 'connection'
+    assert.is_true(conn.authorized)
+    local request = its:take 'message'
+    local token = request:byte() % 16
+    assert(conn:send(string.char(96 + token, 69) .. request:sub(3, 4 + token) .. '\255by my key'))
+    child:expect '(by my key)'
+  end))
+
+  it('libcoap\'s server gives our client a value, and both prove themselves', interop.run(function()
+    local port = raw.freePort '127.0.0.1'
+    local both = files:write('both.pem', them.pin .. them.pem.key)
+    process.spawn('coap-server-gnutls', { '-A', '127.0.0.1', '-p', tostring(port - 1), '-M', both }) -- coaps is one above
+    local conn, its = interop.client {
+      host = '127.0.0.1', port = port, key = us.key, rawPublicKey = true, peerPublicKey = them.pin, retransmitTimeout = 100,
+    }
+    its:take 'connection'
+    assert.is_true(conn.authorized)
+    assert(conn:send(GET))
+    assert.equal(CONTENT, its:take 'message':sub(1, #CONTENT))
   end))
 
   it('an RSA key of 1024 bits is refused although it is pinned', interop.run(function()

@@ -44,6 +44,21 @@ function hello.build(options)
   return hello.record(hello.body(options), options)
 end
 
+--- The extensions of a ClientHello that is whole in its datagram: type → content.
+function hello.readExtensions(datagram)
+  local body = wire.records(datagram)[1].body:sub(13)
+  local at = 1 + 2 + 32 -- behind version and random
+  for _, bytes in ipairs { 1, 1, 2, 1 } do at = at + bytes + read(body, at, bytes) end -- session id, cookie, suites, compressions
+  at = at + 2
+  local found = {}
+  while at < #body do
+    local size = read(body, at + 2, 2)
+    found[read(body, at, 2)] = body:sub(at + 4, at + 3 + size)
+    at = at + 4 + size
+  end
+  return found
+end
+
 --- A HelloVerifyRequest: {sequence=, messageSequence=, recordVersion=, version=, cookie=}, or nil for anything else.
 function hello.verifyRequest(data)
   if #data < 28 or data:byte(1) ~= 22 or data:byte(14) ~= 3 then return nil end
