@@ -124,11 +124,11 @@ local function send()
   local pem = read_identity()
   local read, write, conn = coro.connect { host = host, port = port, cert = pem, key = pem, fingerprint = fingerprint }
   check(read, write)
-  local done
+  local before -- the end: how often the socket had no room
   conn:on('error', function(err) check(nil, err) end)
   conn:on('close', function()
-    check(done, 'the receiver has closed')
-    check(dropped(conn) == done, 'the socket was full at the end, and the last messages may be lost')
+    check(before, 'the receiver has closed')
+    check(dropped(conn) == before, 'the socket was full at the end, and the last messages may be lost')
   end)
   local rest = ''
   for piece in pieces() do
@@ -137,7 +137,7 @@ local function send()
     rest = text:match '[^\n]*$'
   end
   if rest ~= '' then check(write(compose(rest, conn:getDataMtu()))) end
-  done = dropped(conn)
+  before = dropped(conn)
   write()
 end
 

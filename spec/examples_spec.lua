@@ -1184,11 +1184,11 @@ describe('the examples:', function()
     app:close()
   end))
 
-  -- Sends the lines, through a shell command in which "$0" is a file that has them and "$@" the sender. From the sixth or seventh send
-  -- on, which are those behind the handshake, the socket has no room for three of them. Gives the sender, when it has ended, and what
-  -- the receiver has printed.
-  local function sendLines(lines, command, first)
-    local names, prints = { assert(uv.fs_mkdtemp(tree .. '/lines-XXXXXX')) .. '/writes', tree .. '/reads' .. uv.hrtime() }, {}
+  -- Sends the lines, by a shell command in which "$0" is a file that has them and "$@" the sender. From its sixth send on, soon after
+  -- the handshake, its socket has no room three times. Gives the sender, when it has ended, and the receiver.
+  local function sendLines(lines, command)
+    local directory = assert(uv.fs_mkdtemp(tree .. '/lines-XXXXXX'))
+    local names, prints = { directory .. '/writes', directory .. '/reads' }, {}
     for i, name in ipairs(names) do
       local maker = run['luajit, shared']('syslog.lua', 'identity', name)
       assertEnds(maker)
@@ -1198,8 +1198,8 @@ describe('the examples:', function()
     local port = receiver:expect 'listening on port (%d+)\n'
     local path = write('lines', table.concat(lines, '\n')) -- whose last line has no end
     local sender = withPaths('shared', 'sh', '-c', command, path, 'env', 'LD_PRELOAD=' .. build .. '/faults/faults.so',
-      ("LUA_INIT=require 'spec.support.faults'.set('send', %d, 3, 'EAGAIN')"):format(first), 'luajit', 'examples/syslog.lua', 'send',
-      names[1], prints[2], port)
+      "LUA_INIT=require 'spec.support.faults'.set('send', 6, 3, 'EAGAIN')", 'luajit', 'examples/syslog.lua', 'send', names[1], prints[2],
+      port)
     sender:wait()
     return sender, receiver
   end
@@ -1208,7 +1208,7 @@ describe('the examples:', function()
     it('syslog sends every line of ' .. input .. ', also when its socket is full at times', test(function()
       local lines = {}
       for i = 1, 530 do lines[i] = 'line ' .. i end
-      local sender, receiver = sendLines(lines, command, 6)
+      local sender, receiver = sendLines(lines, command)
       assertEnds(sender)
       assert.equal('', sender.output.stderr)
       receiver:expect '(closed: [^\n]+\n)$'
@@ -1219,7 +1219,7 @@ describe('the examples:', function()
   end
 
   it('syslog says when its socket is full at the end, and lines may be lost', test(function()
-    local sender = sendLines({ 'one', 'two', 'three' }, 'exec "$@" <"$0"', 6)
+    local sender = sendLines({ 'one', 'two', 'three' }, 'exec "$@" <"$0"')
     assertEnds(sender, 1)
     assert.equal('syslog: the socket was full at the end, and the last messages may be lost\n', sender.output.stderr)
   end))
