@@ -408,9 +408,12 @@ pair.eachStrategy(function(demux)
 
     it('is resumed from a session store, too', loop.run(function()
       local stored = {}
-      local server = pair.listening(asking { demux = demux, sessionStore = {
-        get = function(id) return stored[id] end, set = function(id, blob) stored[id] = blob end, remove = function(id) stored[id] = nil end,
-      } })
+      local store = {
+        get = function(id) return stored[id] end,
+        set = function(id, blob) stored[id] = blob end,
+        remove = function(id) stored[id] = nil end,
+      }
+      local server = pair.listening(asking { demux = demux, sessionStore = store })
       local second = visit(server, showing { session = visit(server, showing()).blob })
       assert.is_true(second.reused)
       assert.same({ true, true }, second.authorized)
