@@ -20,7 +20,7 @@ function findings.readme()
     { 'full handshake (P-256)', 'handshake', 'µs' },
     { 'memory of an idle association', 'idle 1000', 'KB' },
   } do
-    local found = medians[row[2]]
+    local found = medians[row[2]] or {}
     if found.reference and found.shared then
       local function with_unit(value) return report.number(value) .. ' ' .. row[3] end
       report.row(row[1], with_unit(found.reference), with_unit(found.shared), ('%.2f'):format(found.shared / found.reference))
@@ -46,7 +46,7 @@ function findings.capacity()
     { 'seconds until 10,000 peers are back, full handshakes', 'handshake', seconds_for_ten_thousand },
     { 'seconds until 10,000 peers are back, resumed sessions', 'resume', seconds_for_ten_thousand },
   } do
-    local found = medians[row[2]]
+    local found = medians[row[2]] or {}
     if found.shared and found.connected then report.row(row[1], row[3](found.shared), row[3](found.connected)) end
   end
 end

@@ -92,7 +92,7 @@ function measure.by_turns(list, case)
   local found = {}
   for index in ipairs(list) do found[index] = {} end
   for _ = 1, case.rounds or measure.ROUNDS do
-    for index, server in ipairs(list) do table.insert(found[index], measure.once(server, case)) end
+    for index, server in ipairs(list) do found[index][#found[index] + 1] = measure.once(server, case) end
   end
   return found
 end

@@ -40,24 +40,29 @@ local function describe_machine()
     processor(), uv.loadavg(), measure.ROUNDS, measure.SECONDS)
 end
 
+-- Whether all of them could be measured; what is written says of the others that they could not.
 local function run(names, writes)
-  local machine = describe_machine()
+  local machine, complete = describe_machine(), true
   report.text('machine', machine)
-  for _, name in ipairs(names) do tables[name](writes and PLOT or nil) end
-  if not writes then return end
+  for _, name in ipairs(names) do
+    local ok, err = xpcall(tables[name], debug.traceback, writes and PLOT or nil)
+    Process.stop_all()
+    if not ok then
+      complete = false
+      io.stderr:write(err, '\n')
+      report.text(name, 'This could not be measured.')
+    end
+  end
+  if not writes then return complete end
   findings.capacity()
   findings.readme()
   report.add(machine)
   report.write(DOCUMENTS)
+  return complete
 end
 
 for _, name in ipairs(arg) do assert(tables[name], 'there is no table ' .. name) end
 io.stdout:setvbuf 'line'
-local writes = #arg == 0 and (os.getenv 'BENCH_KEEP' or '') == ''
-local ok, err = xpcall(run, debug.traceback, #arg > 0 and arg or TABLES, writes)
-Process.stop_all()
+local complete = run(#arg > 0 and arg or TABLES, #arg == 0 and (os.getenv 'BENCH_KEEP' or '') == '')
 servers.clean()
-if not ok then
-  io.stderr:write(err, '\n')
-  os.exit(1)
-end
+os.exit(complete and 0 or 1)
