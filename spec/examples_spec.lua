@@ -1184,9 +1184,9 @@ describe('the examples:', function()
     app:close()
   end))
 
-  -- Sends the lines, by a shell command in which "$0" is a file that has them and "$@" the sender. From its sixth send on, soon after
-  -- the handshake, its socket has no room three times. Gives the sender, when it has ended, and the receiver.
-  local function sendLines(lines, command)
+  -- Sends the lines, by a shell command in which "$0" is a file that has them and "$@" the sender. `full` is a Lua program that makes
+  -- its socket have no room when the time has come. Gives the sender, when it has ended, and the receiver.
+  local function sendLines(lines, command, full)
     local directory = assert(uv.fs_mkdtemp(tree .. '/lines-XXXXXX'))
     local names, prints = { directory .. '/writes', directory .. '/reads' }, {}
     for i, name in ipairs(names) do
@@ -1198,8 +1198,8 @@ describe('the examples:', function()
     local port = receiver:expect 'listening on port (%d+)\n'
     local path = write('lines', table.concat(lines, '\n')) -- whose last line has no end
     local sender = withPaths('shared', 'sh', '-c', command, path, 'env', 'LD_PRELOAD=' .. build .. '/faults/faults.so',
-      "LUA_INIT=require 'spec.support.faults'.set('send', 6, 3, 'EAGAIN')", 'luajit', 'examples/syslog.lua', 'send', names[1], prints[2],
-      port)
+      "LUA_INIT=local uv, faults = require 'luv', require 'spec.support.faults' " .. full, 'luajit', 'examples/syslog.lua', 'send',
+      names[1], prints[2], port)
     sender:wait()
     return sender, receiver
   end
@@ -1208,7 +1208,13 @@ describe('the examples:', function()
     it('syslog sends every line of ' .. input .. ', also when its socket is full at times', test(function()
       local lines = {}
       for i = 1, 530 do lines[i] = 'line ' .. i end
-      local sender, receiver = sendLines(lines, command)
+      -- What guesses is about to read, and to send.
+      local sender, receiver = sendLines(lines, command, [[
+        local guess = uv.guess_handle
+        function uv.guess_handle(...)
+          faults.set('send', 2, 3, 'EAGAIN')
+          return guess(...)
+        end]])
       assertEnds(sender)
       assert.equal('', sender.output.stderr)
       receiver:expect '(closed: [^\n]+\n)$'
@@ -1219,7 +1225,13 @@ describe('the examples:', function()
   end
 
   it('syslog says when its socket is full at the end, and lines may be lost', test(function()
-    local sender = sendLines({ 'one', 'two', 'three' }, 'exec "$@" <"$0"')
+    local sender = sendLines({ 'one', 'two', 'three' }, 'exec "$@" <"$0"', [[
+      local read = io.read
+      function io.read(...)
+        local piece = read(...)
+        if not piece then faults.set('send', 1, 100, 'EAGAIN') end
+        return piece
+      end]])
     assertEnds(sender, 1)
     assert.equal('syslog: the socket was full at the end, and the last messages may be lost\n', sender.output.stderr)
   end))
