@@ -48,7 +48,6 @@ struct dtls_outbox {
   dtls_outbox_told *told;
   bool asked, splits; /* whether the kernel has UDP_SEGMENT: others would send the datagrams of a run as one */
   unsigned flow_count, datagram_count;
-  unsigned left_over; /* datagrams that the last flush has left, which come first */
   unsigned announced; /* flows that dtls_outbox_blocked has been asked for */
   size_t used;
   unsigned run_count, vector_count;
@@ -74,11 +73,11 @@ dtls_outbox *dtls_outbox_new(dtls_outbox_told *told) {
 void dtls_outbox_free(dtls_outbox *box) { OPENSSL_free(box); }
 
 void dtls_outbox_clear(dtls_outbox *box) {
-  box->flow_count = box->datagram_count = box->left_over = box->announced = 0;
+  box->flow_count = box->datagram_count = box->announced = 0;
   box->used = 0;
 }
 
-/* ── in ── */
+/* ── flows ── */
 
 static flow *flow_of(const dtls_outbox *box, const dtls_sender *sender) {
   const flow *f = &box->flows[sender->flow];
@@ -111,27 +110,6 @@ static flow *begin_flow(dtls_outbox *box, dtls_sender *sender, dtls_route route)
 static bool is_blocked(const dtls_outbox *box, const dtls_sender *sender) {
   const flow *f = flow_of(box, sender);
   return f && f->blocked;
-}
-
-bool dtls_outbox_add(dtls_outbox *box, dtls_sender *sender, dtls_route route, const void *data, size_t size,
-                     bool fits) {
-  bool blocked = is_blocked(box, sender);
-  /* What the last flush has left needs room in a socket, which the caller awaits: to try that for each datagram would be dear. */
-  bool is_useful = box->datagram_count > box->left_over;
-  if (!blocked && is_useful && !has_room(box, sender, size)) dtls_outbox_flush(box);
-  if (blocked || is_blocked(box, sender) || !has_room(box, sender, size)) return false;
-  flow *f = flow_of(box, sender);
-  if (!f) f = begin_flow(box, sender, route);
-  unsigned i = box->datagram_count++;
-  box->datagrams[i] = (datagram){.offset = (uint32_t)box->used, .size = (uint32_t)size, .next = NOTHING, .fits = fits};
-  memcpy(box->bytes + box->used, data, size);
-  box->used += size;
-  if (f->first == NOTHING)
-    f->first = i;
-  else
-    box->datagrams[f->last].next = i;
-  f->last = i;
-  return true;
 }
 
 /* ── out ── */
@@ -303,21 +281,47 @@ static void compact(dtls_outbox *box) {
     f.sender->flow = flows;
     box->flows[flows++] = f;
   }
-  box->datagram_count = box->left_over = count;
+  box->datagram_count = count;
   box->flow_count = flows;
   box->used = used;
 }
 
-bool dtls_outbox_flush(dtls_outbox *box) {
-  for (unsigned i = 0; i < box->flow_count; i++) {
-    box->flows[i].blocked = false;
-    drain(box, &box->flows[i]);
-  }
+/* Sends what waits, but for what a full socket keeps waiting: to try that for each datagram that needs room would be dear. */
+static void make_room(dtls_outbox *box) {
+  for (unsigned i = 0; i < box->flow_count; i++) drain(box, &box->flows[i]);
   submit(box);
   box->announced = 0;
   compact(box);
+}
+
+bool dtls_outbox_flush(dtls_outbox *box) {
+  for (unsigned i = 0; i < box->flow_count; i++) box->flows[i].blocked = false;
+  make_room(box);
   return box->datagram_count == 0;
 }
+
+/* ── in ── */
+
+bool dtls_outbox_add(dtls_outbox *box, dtls_sender *sender, dtls_route route, const void *data, size_t size,
+                     bool fits) {
+  bool blocked = is_blocked(box, sender);
+  if (!blocked && !has_room(box, sender, size)) make_room(box);
+  if (blocked || is_blocked(box, sender) || !has_room(box, sender, size)) return false;
+  flow *f = flow_of(box, sender);
+  if (!f) f = begin_flow(box, sender, route);
+  unsigned i = box->datagram_count++;
+  box->datagrams[i] = (datagram){.offset = (uint32_t)box->used, .size = (uint32_t)size, .next = NOTHING, .fits = fits};
+  memcpy(box->bytes + box->used, data, size);
+  box->used += size;
+  if (f->first == NOTHING)
+    f->first = i;
+  else
+    box->datagrams[f->last].next = i;
+  f->last = i;
+  return true;
+}
+
+/* ── what does not leave ── */
 
 dtls_sender *dtls_outbox_blocked(dtls_outbox *box) {
   while (box->announced < box->flow_count) {

@@ -30,8 +30,8 @@ void dtls_outbox_free(dtls_outbox *box);                                   /* wh
 void dtls_outbox_clear(dtls_outbox *box);                                  /* the same, and the outbox goes on */
 bool dtls_outbox_waits(const dtls_outbox *box, const dtls_sender *sender); /* a datagram of the sender waits */
 /*
- * Copies a datagram. The order of a sender's datagrams is kept. fits: IP need not cut it. When there is no room, what was added since
- * the last flush leaves first; false: there is no room even then, or the sender's socket takes no more at the moment (EAGAIN).
+ * Copies a datagram. The order of a sender's datagrams is kept. fits: IP need not cut it. When there is no room, what is there
+ * leaves first, but for what a full socket keeps waiting; false: there is no room even then, or that is the sender's socket (EAGAIN).
  */
 bool dtls_outbox_add(dtls_outbox *box, dtls_sender *sender, dtls_route route, const void *data, size_t size, bool fits);
 bool dtls_outbox_flush(dtls_outbox *box); /* false: a socket takes no more at the moment; its datagrams wait */
