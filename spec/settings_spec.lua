@@ -519,6 +519,17 @@ describe('a list of suites', function()
     assert.equal('open', outcome(server, client))
     pair.close(server)
   end))
+
+  it('of one list is the same for every context that is given it', loop.run(function()
+    local server = pair.listening { context = serverContext { cert = rsa.cert .. middle.cert, key = rsa.key } }
+    for _, expected in ipairs { 'EE_KEY_TOO_SMALL', 'EE_KEY_TOO_SMALL', 'open', 'open', 'EE_KEY_TOO_SMALL', 'open' } do
+      local list = expected == 'open' and 'ECDHE+AESGCM' or 'ECDHE+AESGCM:@SECLEVEL=3'
+      assert.equal(expected, outcome(server, clientContext { ca = root.cert, ciphers = list }))
+      local _, err = dtls.createContext('client', { ca = root.cert, ciphers = list .. ':NO-SUCH-SUITE' })
+      assert.matches('NO%-SUCH%-SUITE', err.message)
+    end
+    pair.close(server)
+  end))
 end)
 
 describe('a server whose keys libssl keeps back for DTLS', function()

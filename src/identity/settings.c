@@ -10,6 +10,7 @@
 #include "identity/context.h"
 #include "identity/peer.h"
 #include "identity/placeholder.h"
+#include "identity/suites.h"
 
 /* ── flags by their names ── */
 
@@ -131,118 +132,12 @@ uint64_t dtls_settings_verify(dtls_target t, int *depth) {
 
 /* ── suites, groups, signature algorithms (SSL_CTX_set_cipher_list and its kin) ── */
 
-static bool is_ccm8(const SSL_CIPHER *suite) { return strstr(SSL_CIPHER_get_name(suite), "CCM8") != NULL; }
-
-/* Why this module has no use for a suite of OpenSSL's; NULL: it has. The short tag of CCM_8 (RFC 6655) is for those who name it. */
-static const char *flaw(const SSL_CIPHER *suite) {
-  int exchange = SSL_CIPHER_get_kx_nid(suite);
-  if (!SSL_CIPHER_is_aead(suite)) return "it has no AEAD, and with CBC one forged record can end a session";
-  if (exchange == NID_kx_any) return "it is one of TLS 1.3";
-  if (SSL_CIPHER_get_auth_nid(suite) == NID_auth_null) return "it is anonymous";
-  if (exchange == NID_kx_rsa || exchange == NID_kx_rsa_psk)
-    return "static RSA has no forward secrecy (RFC 9325 section 4.1)";
-  return NULL;
-}
-
-static bool is_good(const SSL_CIPHER *suite, const char *list) {
-  return !flaw(suite) && (!is_ccm8(suite) || strstr(list, "CCM8"));
-}
-
-/* The suite of DTLS 1.2 that has this name; NULL: none. scratch loses its list of suites. */
-static const SSL_CIPHER *find_suite(SSL_CTX *scratch, const char *name) {
-  if (SSL_CTX_set_cipher_list(scratch, name) != 1) return NULL;
-  STACK_OF(SSL_CIPHER) *suites = SSL_CTX_get_ciphers(scratch);
-  for (int i = 0; i < sk_SSL_CIPHER_num(suites); i++) {
-    const SSL_CIPHER *suite = sk_SSL_CIPHER_value(suites, i);
-    if (SSL_CIPHER_get_kx_nid(suite) != NID_kx_any) return suite; /* those of TLS 1.3 are always there */
-  }
-  return NULL;
-}
-
-/* libssl leaves a suite out of every handshake that the security level is too high for. */
-static bool level_allows(const SSL_CTX *scratch, const SSL_CIPHER *suite) {
-  int bits = SSL_CIPHER_get_bits(suite, NULL);
-  return is_ccm8(suite) || SSL_CTX_get_security_callback(scratch)(NULL, scratch, SSL_SECOP_CIPHER_SUPPORTED, bits, 0,
-                                                                  (void *)(uintptr_t)suite, NULL) != 0;
-}
-
-/*
- * The suites that a list names one by one must be there in the end: OpenSSL passes over what it does not know, and a device
- * with one suite would meet no_shared_cipher years later. Only their names have a '-' or '_'; what begins with '!', '-' or '+'
- * takes away or reorders. NULL, or a sentence, in buf.
- */
-static const char *check_literals(SSL_CTX *scratch, const char *list, int level, char *buf, size_t capacity) {
-  static const char separators[] = ":;, "; /* ssl_ciph.c, ITEM_SEP */
-  SSL_CTX_set_security_level(scratch, level);
-  for (const char *word = list + strspn(list, separators), *next; *word; word = next + strspn(next, separators)) {
-    char name[128];
-    next = word + strcspn(word, separators);
-    int size = (int)strcspn(word, ":;, @");
-    if (strchr("!-+@", *word) || memchr(word, '+', (size_t)size)) continue;
-    if (!memchr(word, '-', (size_t)size) && !memchr(word, '_', (size_t)size)) continue;
-    bool fits = snprintf(name, sizeof name, "%.*s", size, word) == size && (size_t)size < sizeof name;
-    const SSL_CIPHER *suite = fits ? find_suite(scratch, name) : NULL;
-    const char *why = !suite ? "OpenSSL has no suite of this name for DTLS 1.2" : flaw(suite);
-    if (!why && !level_allows(scratch, suite)) why = "the security level of the list (@SECLEVEL) does not allow it";
-    if (!why) continue;
-    snprintf(buf, capacity, "ciphers: %s: %s", name, why);
-    return buf;
-  }
-  return NULL;
-}
-
-/*
- * The suites of a list that have AEAD, as a list: with CBC and encrypt-then-MAC one forged record ends a session, and
- * DTLS 1.2 has better. NULL: none. The caller frees it.
- */
-static char *aead_suites(const SSL_CTX *scratch, const char *list) {
-  STACK_OF(SSL_CIPHER) *suites = SSL_CTX_get_ciphers(scratch);
-  char *kept = NULL;
-  size_t used = 0;
-  for (int i = 0; i < sk_SSL_CIPHER_num(suites); i++) {
-    const SSL_CIPHER *suite = sk_SSL_CIPHER_value(suites, i);
-    const char *name = SSL_CIPHER_get_name(suite);
-    if (!is_good(suite, list)) continue;
-    char *grown = OPENSSL_realloc(kept, used + strlen(name) + 2);
-    if (!grown) {
-      OPENSSL_free(kept);
-      return NULL;
-    }
-    kept = grown;
-    used += (size_t)snprintf(kept + used, strlen(name) + 2, "%s:", name);
-  }
-  return kept;
-}
-
-/* The result of aead_suites() for a list. level: replaced by the list's @SECLEVEL, if it has one. failed: NULL, or a sentence,
-   perhaps in buf. */
-static char *read_suites(const char *list, int *level, const char **failed, char *buf, size_t size) {
-  SSL_CTX *scratch = SSL_CTX_new(DTLS_method()); /* a list that fails leaves a context without suites */
-  char *suites = NULL;
-  *failed = "ciphers: no suite of this list exists for DTLS 1.2 with AEAD";
-  if (!scratch) return NULL;
-  SSL_CTX_set_security_level(scratch, 0);
-  if (SSL_CTX_set_cipher_list(scratch, list) == 1) {
-    if (strstr(list, "@SECLEVEL=")) *level = SSL_CTX_get_security_level(scratch);
-    suites = aead_suites(scratch, list);
-  }
-  if (*level < DTLS_SECURITY_LEVEL) {
-    *failed = "ciphers: a list may raise the security level (@SECLEVEL), and not lower it below 2";
-  } else {
-    const char *wrong = check_literals(scratch, list, *level, buf, size);
-    if (wrong || suites) *failed = wrong;
-  }
-  ERR_clear_error(); /* of the names that do not exist */
-  SSL_CTX_free(scratch);
-  return suites;
-}
-
 /* OpenSSL 3.2 counts CCM_8 as 64 bits and wants security level 0 for it, which would let everything else in, too. */
 static int allow_ccm8(const SSL *ssl, const SSL_CTX *ctx, int operation, int bits, int nid, void *other, void *extra) {
   bool is_suite = operation == SSL_SECOP_CIPHER_SUPPORTED || operation == SSL_SECOP_CIPHER_SHARED ||
                   operation == SSL_SECOP_CIPHER_CHECK;
   const dtls_config *c = extra;
-  return is_suite && is_ccm8(other) ? 1 : c->default_security(ssl, ctx, operation, bits, nid, other, extra);
+  return is_suite && dtls_suite_is_ccm8(other) ? 1 : c->default_security(ssl, ctx, operation, bits, nid, other, extra);
 }
 
 static void set_security(dtls_target t, bool ccm8) {
@@ -261,7 +156,7 @@ bool dtls_settings_set_ciphers(dtls_target t, const char *list, dtls_failure *f)
   int level = t.ssl ? SSL_get_security_level(t.ssl) : SSL_CTX_get_security_level(t.ctx);
   char sentence[DTLS_SENTENCE_MAX];
   const char *failed;
-  char *suites = read_suites(list, &level, &failed, sentence, sizeof sentence);
+  char *suites = dtls_suites_read(list, &level, &failed, sentence, sizeof sentence);
   if (!failed) {
     set_security(t, strstr(suites, "CCM8") != NULL);
     if ((t.ssl ? SSL_set_cipher_list(t.ssl, suites) : SSL_CTX_set_cipher_list(t.ctx, suites)) != 1)
