@@ -146,9 +146,9 @@ static void completed(dtls_association *a) {
   if (a->path) a->path->paced_until = 0;
 }
 
-/* Before a call of libssl that SSL_get_error and errno explain. A queue that is empty costs less to look at than to clear. */
+/* Before a call of libssl that SSL_get_error and errno explain. */
 static void begin_call(void) {
-  if (ERR_peek_error() != 0) ERR_clear_error();
+  dtls_clear_errors();
   errno = 0;
 }
 
@@ -271,9 +271,9 @@ bool dtls_association_write(dtls_association *a, const char *message, size_t siz
 }
 
 void dtls_association_shutdown(dtls_association *a) {
-  ERR_clear_error();
+  dtls_clear_errors();
   if (a->open && !dtls_association_is_foreign(a) && dtls_footprint_need(a)) SSL_shutdown(a->ssl);
-  ERR_clear_error();
+  dtls_clear_errors();
 }
 
 bool dtls_association_send_other(dtls_association *a, const char *data, size_t size, dtls_failure *f) {

@@ -284,6 +284,10 @@ static int bio_write(BIO *bio, const char *data, int size) {
 static long bio_ctrl(BIO *bio, int command, long number, void *pointer) {
   switch (command) {
     case BIO_CTRL_FLUSH: return 1;
+    /* Asked for every record. The dgram BIO would say the same: the kernel protects none, and nothing is kept back. */
+    case BIO_CTRL_GET_KTLS_SEND:
+    case BIO_CTRL_GET_KTLS_RECV:
+    case BIO_CTRL_WPENDING: return 0;
     /* The dgram BIO would spend three system calls per read on a timeout that a non-blocking socket ignores. */
     case BIO_CTRL_DGRAM_SET_NEXT_TIMEOUT: dtls_retransmit_set(BIO_get_data(bio), pointer); return 1;
     default: return BIO_next(bio) ? BIO_ctrl(BIO_next(bio), command, number, pointer) : 0;

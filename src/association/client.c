@@ -57,7 +57,7 @@ dtls_association *dtls_client_new(SSL_CTX *ctx, int fd, const dtls_client_option
     return NULL;
   }
   dtls_udp_announce_errors(fd);
-  ERR_clear_error();
+  dtls_clear_errors();
   dtls_association *a = dtls_association_new(ctx, NULL, fd);
   if (!a && o->duplicate) close(fd);
   dtls_path *path = a ? open_path(a, fd, o->duplicate, &local, &peer) : NULL;

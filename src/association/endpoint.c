@@ -252,7 +252,7 @@ static dtls_path *open_path(dtls_endpoint *ep) {
 /* An association for the verified hello, which it will read first. NULL: OpenSSL's queue may say why. */
 static dtls_association *new_association(dtls_endpoint *ep, const dtls_path *path) {
   const dtls_datagram *d = &ep->current.datagram;
-  ERR_clear_error();
+  dtls_clear_errors();
   dtls_association *a = dtls_association_new(ep->ctx, ep, ep->fd);
   if (a && dtls_association_set_peer(a, path) && dtls_listener_begin_untrusted(a, path, d->data, d->size)) return a;
   dtls_association_free(a);

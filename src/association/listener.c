@@ -117,7 +117,7 @@ bool dtls_listener_begin_untrusted(dtls_association *a, const dtls_path *path, c
   a->output.rehearses = true;
   for (uint16_t seq = 0; seq < hello.message_seq; seq++) rehearse(a, seq);
   a->output.rehearses = false;
-  ERR_clear_error();
+  dtls_clear_errors();
   if (a->handshake.next_seq != hello.message_seq || !a->handshake.last.written ||
       a->handshake.last.type != DTLS1_MT_HELLO_VERIFY_REQUEST)
     return false;

@@ -99,6 +99,10 @@ void dtls_failure_add_seen(dtls_failure *f, int alert, int number) {
 
 /* ── OpenSSL's error queue ── */
 
+void dtls_clear_errors(void) {
+  if (ERR_peek_error() != 0) ERR_clear_error();
+}
+
 /* OpenSSL's SSL_R_… without its prefix: "no shared cipher" is NO_SHARED_CIPHER. */
 static void set_reason(dtls_failure *f, const char *text) {
   snprintf(f->reason, sizeof f->reason, "%.*s", (int)sizeof f->reason - 1, text);

@@ -17,6 +17,9 @@ typedef struct {
   char alert[48];                  /* RFC 5246's name of an alert; "": none */
 } dtls_failure;
 
+/* Empties OpenSSL's error queue, where it is empty nearly always: to look at it costs less than to clear it. */
+void dtls_clear_errors(void);
+
 /* Each returns false, so that a function can return what it returns. */
 bool dtls_fail(dtls_failure *f, const char *code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 bool dtls_fail_system(dtls_failure *f, int number, const char *what);

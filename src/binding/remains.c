@@ -47,7 +47,7 @@ int dtls_association_remains(lua_State *L) {
   remains *r = push(L, dtls_association_knows_certificate(a) ? dtls_certificate_encode(a->ssl, NULL) : 0);
   if (r->size > 0 && dtls_certificate_encode(a->ssl, r->shown) != r->size) r->size = 0;
   r->raw = dtls_certificate_raw_key(a->ssl) != NULL;
-  ERR_clear_error();
+  dtls_clear_errors();
   r->protocol = SSL_get_version(a->ssl);
   r->cipher = SSL_get_current_cipher(a->ssl);
   r->session_reused = SSL_session_reused(a->ssl);

@@ -144,7 +144,7 @@ static SSL_SESSION *on_lookup(SSL *ssl, const unsigned char *id, int size, int *
 static int on_new_session(SSL *ssl, int forward_secure) {
   (void)forward_secure;
   /* a ticket that could not be decrypted leaves an entry in the error queue, which would pass for this handshake's failure */
-  ERR_clear_error();
+  dtls_clear_errors();
   SSL_SESSION_set_timeout(SSL_get0_session(ssl), (long)(dtls_config_of_ssl(ssl)->session.timeout / 1000));
   if (!dtls_peer_of(ssl)->stores_sessions) SSL_SESSION_set1_id(SSL_get0_session(ssl), (const unsigned char *)"", 0);
   return 0;

@@ -195,7 +195,7 @@ static int verify(X509_STORE_CTX *store, void *argument) {
   bool accepted = good || !peer->reject;
   if (!accepted) refuse(ssl, store);
   /* an entry that X509_verify_cert left in the error queue would pass for the failure of a handshake that goes on */
-  if (accepted) ERR_clear_error();
+  if (accepted) dtls_clear_errors();
   return accepted;
 }
 
