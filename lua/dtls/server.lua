@@ -202,9 +202,9 @@ function Server:_dispatchPending()
   if self._endpoint and self._endpoint:pending() then self:_dispatch() end
 end
 
---- The same in a later turn of the loop.
-function Server:_awaitPending()
-  if self._endpoint and self._endpoint:pending() then self:_await 'rwp' end
+-- What a peer socket had when it was closed, in a later turn of the loop.
+function Server:_awaitRequeued()
+  if self._endpoint and self._endpoint:has_requeued() then self:_await 'rwp' end
 end
 
 -- The socket takes datagrams: those that wait for it first. Returns the connections that want to know, if it still takes some then.
@@ -250,10 +250,11 @@ function Server:_meet(host, known)
   association:set_owner(conn)
   conn:_attach(association)
   self:_add(conn, host)
+  local fd = not displaced and association:fd()
   if displaced then
     displaced:_replacedBy(conn)
-  elseif association:fd() then
-    local ok, err = conn:_watchDescriptor(association:fd())
+  elseif fd then
+    local ok, err = conn:_watchDescriptor(fd)
     if not ok then return conn:_fail(err) end
   end
   self._admission:makeRoom()
@@ -322,7 +323,7 @@ local early_ends = {
 
 --- A connection is over; its handles are still closing.
 function Server:_lost(conn, opened, err)
-  self:_awaitPending() -- what was in its socket
+  self:_awaitRequeued()
   self._admission:leave(conn)
   local code = err and err.code
   local counted = err and not opened and (early_ends[code] or 'handshakesFailed') or code == 'ERR_DTLS_REPLACED' and 'replaced'

@@ -139,8 +139,10 @@ dtls_association *dtls_intake_failed(dtls_endpoint *ep) {
   return ep->intake.path->current;
 }
 
+bool dtls_intake_has_requeued(const dtls_endpoint *ep) { return ep->intake.requeued.oldest != NULL; }
+
 bool dtls_intake_pending(const dtls_endpoint *ep) {
-  return ep->intake.requeued.oldest || dtls_batch_pending(ep->intake.batch);
+  return dtls_intake_has_requeued(ep) || dtls_batch_pending(ep->intake.batch);
 }
 
 /* ── what a socket has when it is closed ── */

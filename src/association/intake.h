@@ -32,7 +32,8 @@ bool dtls_intake_take(dtls_endpoint *ep, dtls_datagram *out);
 void dtls_intake_release(dtls_endpoint *ep);
 /* The association that has to hear of an error of its socket (handshake() and read() say which), once; NULL: none. */
 dtls_association *dtls_intake_failed(dtls_endpoint *ep);
-bool dtls_intake_pending(const dtls_endpoint *ep); /* there is a datagram that no readable socket will announce */
+bool dtls_intake_pending(const dtls_endpoint *ep);      /* there is a datagram that no readable socket will announce */
+bool dtls_intake_has_requeued(const dtls_endpoint *ep); /* there is one of a peer socket that is closed */
 /* The socket of a peer is closed: nothing more is read of it, and all that it holds is copied, each datagram with its own sender. */
 void dtls_intake_drain(dtls_endpoint *ep, const dtls_path *path);
 void dtls_intake_abandon(dtls_endpoint *ep, const dtls_path *path); /* nothing more is read of the path's socket */

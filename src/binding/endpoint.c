@@ -166,6 +166,13 @@ static int endpoint_pending(lua_State *L) {
   return 1;
 }
 
+/* endpoint:has_requeued() → whether next() has a datagram of a peer socket that is closed. What is left of a batch comes without being
+   asked for: whoever takes it is not done. */
+static int endpoint_has_requeued(lua_State *L) {
+  lua_pushboolean(L, dtls_intake_has_requeued(check(L)));
+  return 1;
+}
+
 /*
  * endpoint:accept() → association[, displaced] | nil, err
  * After next() said 'hello'. displaced: the owner of an unfinished association of the same peer, which has lost its
@@ -272,6 +279,7 @@ void dtls_endpoint_init(lua_State *L) {
                                      {"turn", endpoint_turn},
                                      {"next", endpoint_next},
                                      {"pending", endpoint_pending},
+                                     {"has_requeued", endpoint_has_requeued},
                                      {"take_others", endpoint_take_others},
                                      {"send_datagram", endpoint_send_datagram},
                                      {"accept", endpoint_accept},
