@@ -43,7 +43,7 @@ local max = math.max
 ---@field private _silence dtls.Silence|false false as long as no silence has a limit
 ---@field private _leave (fun(): boolean)|false|nil a client's: leaves a silent address for another one
 ---@field private _patience number|false|nil the time at which _leave leaves it at the latest
----@field private _watch table|false {poll=, connection=}: the descriptor it reads; moves on when the peer starts over
+---@field private _watch table|false {poll=, connection=, callback=}: the descriptor it reads; moves on when the peer starts over
 local Connection = Emitter:extend()
 for _, methods in ipairs { setters, info, mtu.methods, multiplex } do
   for name, method in pairs(methods) do Connection[name] = method end
@@ -131,13 +131,18 @@ end
 
 -- ── handles ──
 
+-- Waits until the watched descriptor can be read, and when its connection has something to send, until it can be written to.
+local function start(watch, events)
+  handle.start(watch.poll, events or watch.connection:_isFull() and 'rwp' or 'rp', watch.callback)
+end
+
 local function on_ready(watch, failed, events)
   local self = watch.connection
   local writable = not failed and events:find('w', 1, true)
-  if writable then watch.start 'rp' end
+  if writable then start(watch, 'rp') end
   if self._server then self._server:_dispatch(self._association) else self:_readSocket() end
   -- Where a pending socket error is no event of its own it fails the poll, which libuv then stops; reading has cleared it.
-  if failed then watch.start() end
+  if failed then start(watch) end
   if writable then self:_makeRoom() end
 end
 
@@ -152,11 +157,10 @@ end
 function Connection:_watchDescriptor(fd)
   local poll, err = uv.new_poll(fd)
   if not poll then return nil, new_error('ERR_DTLS_SYSTEM', err) end
-  local watch = { poll = poll, connection = self }
-  local function callback(failed, events) on_ready(watch, failed, events) end
-  watch.start = function(events) handle.start(poll, events or watch.connection:_isFull() and 'rwp' or 'rp', callback) end
+  local watch = { poll = poll, connection = self, callback = false }
+  watch.callback = function(failed, events) on_ready(watch, failed, events) end
   self:_takeWatch(watch)
-  watch.start()
+  start(watch)
   if self._unreferenced then poll:unref() end
   return true
 end
@@ -417,7 +421,7 @@ function Connection:_letGo()
   end
   if promoted and watch then
     promoted:_takeWatch(watch)
-    watch.start()
+    start(watch)
   elseif watch then
     self:_close(watch.poll)
   end
@@ -550,14 +554,14 @@ function Connection:_isFull() return self._full end
 function Connection:_awaitRoom()
   if not self._watch then return self._server and self._server:_awaitRoom() end
   self._full = self._full or 'waiting'
-  self._watch.start()
+  start(self._watch)
 end
 
 -- `send` has told that the socket takes no more.
 function Connection:_awaitDrain()
   if self._full == 'told' then return end
   self._full = 'told'
-  if self._watch then self._watch.start() elseif self._server then self._server:_awaitDrain(self) end
+  if self._watch then start(self._watch) elseif self._server then self._server:_awaitDrain(self) end
 end
 
 -- The socket of its own takes datagrams: those that wait for it first.

@@ -37,16 +37,23 @@ static bool set(int fd, int level, int name, int value) {
   return setsockopt(fd, level, name, &value, sizeof value) == 0;
 }
 
-/* With POLLERR alone libuv stops the poll with EBADF, and luv up to 1.44 prints that to stderr. What the owner of a socket
-   has asked to be queued nobody here reads, and one such error would keep the event loop busy for good. */
-void dtls_udp_announce_errors(int fd) {
+/* With POLLERR alone libuv stops the poll with EBADF, and luv up to 1.44 prints that to stderr. */
+static void make_errors_events(int fd) {
 #if DTLS_HAS_ERROR_EVENTS
-  set(fd, IPPROTO_IP, IP_RECVERR, 0);
-  set(fd, IPPROTO_IPV6, IPV6_RECVERR, 0); /* fails for an IPv4 socket */
   set(fd, SOL_SOCKET, SO_SELECT_ERR_QUEUE, 1);
 #else
   (void)fd;
 #endif
+}
+
+/* What the owner of a socket has asked to be queued nobody here reads, and one such error would keep the event loop
+   busy for good. */
+void dtls_udp_announce_errors(int fd) {
+#if DTLS_HAS_ERROR_EVENTS
+  set(fd, IPPROTO_IP, IP_RECVERR, 0);
+  set(fd, IPPROTO_IPV6, IPV6_RECVERR, 0); /* fails for an IPv4 socket */
+#endif
+  make_errors_events(fd);
 }
 
 /* How many hops a datagram may take. An IPv6 socket may carry IPv4, too; not every kernel lets it say so. */
@@ -128,7 +135,7 @@ int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_ad
   bool ok = dtls_udp_share_port(fd);
   if (ok && local->sa.sa_family == AF_INET6)
     ok = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, !IN6_IS_ADDR_V4MAPPED(&local->v6.sin6_addr));
-  dtls_udp_announce_errors(fd);
+  make_errors_events(fd);
   ok = ok && set_buffers(fd, buffers) && copy_ttl(listening, fd, local->sa.sa_family) &&
        bind(fd, &local->sa, dtls_address_size(local)) == 0 && connect(fd, &peer->sa, dtls_address_size(peer)) == 0;
   if (!ok) {
