@@ -206,10 +206,13 @@ local function make(role, given)
   })
 end
 
+-- What is given of the options in these tables.
 local function pick(given, ...)
   local picked = {}
-  for i = 1, select('#', ...) do
-    for name in pairs((select(i, ...))) do picked[name] = given[name] end
+  for name, value in pairs(given) do
+    for i = 1, select('#', ...) do
+      if (select(i, ...))[name] then picked[name] = value end
+    end
   end
   return picked
 end
@@ -260,7 +263,7 @@ function context.settle(first, second)
     local value = first[name]
     if value == nil then value = second[name] end
     if value == nil then value = context.defaults[name] end
-    resolved[name] = value
+    if value ~= nil then resolved[name] = value end
   end
   if first.mtu then resolved.linkMtu = nil elseif resolved.linkMtu then resolved.mtu = nil end
   return resolved
