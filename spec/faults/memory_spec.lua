@@ -51,6 +51,7 @@ describe('memory that ends', function()
     for _, case in ipairs {
       { 'psk', 'CRYPTO_set_ex_data' }, { 'psk', 'BIO_ADDR_new' }, { 'psk', 'OPENSSL_LH_insert' }, { 'psk', 'BIO_new_ex' },
       { 'psk', 'SSL_do_handshake' }, { 'psk', 'SSL_read' }, { 'certificate', 'X509_digest' }, { 'certificate', 'PEM_write_bio_X509' },
+      { 'certificate', 'i2d_PUBKEY_bio' },
       { 'certificate', 'BUF_MEM_grow_clean' }, { 'store', 'd2i_SSL_SESSION' },
     } do
       local scenario, within = unpack(case)

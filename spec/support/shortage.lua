@@ -68,6 +68,8 @@ local function examine(conn, state)
   if cert then
     assert(cert.pem == pem.cert and cert.fingerprint256 == pem.fingerprint and cert.subjectaltname == 'DNS:localhost', 'half a certificate')
   end
+  local key = conn:getPeerPublicKey()
+  assert(not key or key.pem == pem.publicKey and #key.raw == 91 and #key.fingerprint256 == 95 and key.keyType == 'EC', 'half a key')
   conn:getCipher()
   state.session = conn:getSession() or state.session
 end
@@ -128,7 +130,8 @@ local function run(scenario, state)
   if scenario == 'selfSigned' then
     local made, err = dtls.selfSigned { type = state.type, altNames = { 'localhost', '127.0.0.1' } }
     if not made then return tostring(err) end
-    assert(made.cert:find '%-\n$' and made.key:find '%-\n$' and #made.fingerprint == 95, 'half a certificate')
+    for _, text in ipairs { made.cert, made.key, made.publicKey } do assert(text:find '%-\n$', 'half a PEM text') end
+    assert(#made.fingerprint == 95, 'half a fingerprint')
     return 'ok'
   end
   return loop.call(function(done) live(scenario, state, done) end, 'the end of a life')
