@@ -73,7 +73,8 @@ local function ask(...)
   if not redis.tcp then connect() end
   redis.tcp:write(('*%d\r\n%s'):format(#words, table.concat(words)))
   if not redis.waiting[1] then redis.timer:start(REDIS_MS, REDIS_MS, function() disconnect 'no answer' end) end
-  table.insert(redis.waiting, coroutine.running())
+  local waiting = coroutine.running() -- and another value, where LuaJIT is built with the ways of Lua 5.2
+  table.insert(redis.waiting, waiting)
   return coroutine.yield()
 end
 
