@@ -524,7 +524,7 @@ local function write_all(self, list)
   return true
 end
 
---- Sends one message as one datagram, or each message of a list. What follows the first messages of a turn of the event loop leaves
+--- Sends one message as one datagram, or each message of a list. What follows the first two messages of a turn of the event loop leaves
 --- together when the turn ends; a failure then is counted in stats().drops.
 ---@param data string|string[]
 ---@param callback fun(err: dtls.Error?)? called on a later tick with what is also returned

@@ -1,5 +1,6 @@
 --- What connections send during one turn of the event loop leaves together when the turn ends: it costs the kernel a fraction of
---- what each datagram alone costs. What a turn sends first leaves at once. One deferral serves all connections of the loop.
+--- what each datagram alone costs. The first two messages of a turn leave at once, unless more are known to come. One deferral
+--- serves all connections of the loop.
 
 local uv = require 'dtls.uv'
 local core = require 'dtls.core'
@@ -51,7 +52,8 @@ function deferral.leave()
   idle = nil
 end
 
---- Datagrams are taken, until `finish`. Many turns pass in a millisecond if each takes a single one.
+--- Datagrams are taken, until `finish`. Many turns pass in a millisecond if each takes a single datagram, and what one has sent says
+--- nothing of the next.
 function deferral.enter() sent_at = nil end
 
 --- Several datagrams come or go: what is sent from now on can leave together.

@@ -143,8 +143,8 @@ static bool is_paced(const dtls_endpoint *ep, const dtls_path *path) {
   return dtls_now() < (path ? path->paced_until : dtls_pace_recall(ep->pace, &d->local, &d->peer));
 }
 
-/* The current datagram is a hello. */
-static dtls_found handle_client_hello(dtls_endpoint *ep, dtls_path *path, bool *known) {
+/* The current datagram may be a hello: the listener looks. */
+static dtls_found handle_client_hello_untrusted(dtls_endpoint *ep, dtls_path *path, bool *known) {
   if (!dtls_listener_hear_untrusted(ep, path)) return DTLS_FOUND_NOTHING;
   if (is_paced(ep, path)) {
     ep->counters.drops[DTLS_DROP_PACE]++;
@@ -166,7 +166,7 @@ static dtls_found deliver_to_other(dtls_endpoint *ep, const dtls_path *path, uin
 static dtls_found meet_untrusted(dtls_endpoint *ep, bool *known) {
   const dtls_datagram *d = &ep->current.datagram;
   if (d->size >= DTLS_RECORD_HEADER && d->data[0] == SSL3_RT_HANDSHAKE && dtls_record_epoch(d->data) == 0)
-    return handle_client_hello(ep, NULL, known);
+    return handle_client_hello_untrusted(ep, NULL, known);
   ep->counters.drops[d->size == 0 ? DTLS_DROP_EMPTY : DTLS_DROP_STRANGER]++;
   return DTLS_FOUND_NOTHING;
 }
@@ -195,7 +195,7 @@ static dtls_found dispatch_untrusted(dtls_endpoint *ep, uint64_t seen_by, dtls_a
     case DTLS_TO_CURRENT: return found_data(ep, path->current, out);
     case DTLS_TO_SUCCESSOR: return found_data(ep, path->successor, out);
     case DTLS_TO_BOTH: ep->current.seen_by = path->current->number; return found_data(ep, path->current, out);
-    default: return handle_client_hello(ep, path, known);
+    default: return handle_client_hello_untrusted(ep, path, known);
   }
 }
 

@@ -12,7 +12,7 @@
 #include "association/cookie.h"
 #include "association/endpoint.h"
 
-/* ── what it gets ── */
+/* ── what a hello gets ── */
 
 /*
  * RFC 6347 §4.2.1: the record and the message have the numbers of the hello's. A client that has been asked before (its
@@ -135,9 +135,10 @@ static int make_cookie(SSL *ssl, unsigned char *cookie, unsigned int *size) {
   return 1;
 }
 
+/* libssl asks during the exchange that it goes through by itself: dtls_listener_hear_untrusted has verified the genuine cookie. */
 static int take_cookie(SSL *ssl, const unsigned char *cookie, unsigned int size) {
   (void)ssl, (void)cookie, (void)size;
-  return 1; /* without a good one there would be no association */
+  return 1;
 }
 
 void dtls_listener_prepare(SSL_CTX *ctx) {

@@ -137,7 +137,7 @@ dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8
   if (is_hello && dtls_hello_parse_untrusted(data, size, &hello)) {
     /* A network that doubles or delays datagrams replays an association's own hello: that is not a new client. */
     const dtls_association *same = dtls_path_of_random(path, hello.random);
-    /* where cookies tell a replay from a reboot */
+    /* For these, dtls_listener_hear_untrusted tells a replay from a client that starts over. */
     if (!same || same->open || hello.cookie_size == 0) return DTLS_TO_HELLO;
     return same == successor ? DTLS_TO_SUCCESSOR : DTLS_TO_CURRENT;
   }

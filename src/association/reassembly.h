@@ -1,4 +1,4 @@
-/* Plaintext records of a handshake wait for their turn. */
+/* Records of a handshake, plaintext and protected, wait for their turn. */
 #ifndef DTLS_ASSOCIATION_REASSEMBLY_H
 #define DTLS_ASSOCIATION_REASSEMBLY_H
 
