@@ -449,7 +449,7 @@ describe('the examples:', function()
         near:expect 'dropped, as others may be: a message of 1300 bytes does not fit: the limit is %d+\n'
         app:send(('x'):rep(1400), entry)
         roundTrip 'after them'
-        assert.is_nil((near:printed '1400'))
+        assert.is_nil((near:printed 'of 1400 bytes'))
         far:kill()
         near:expect 'not connected: the far end is silent\n'
         far = startFar(port)
