@@ -1,7 +1,13 @@
 --- A program beside the test: started with pipes, waited for by what it prints, and gone when the test ends.
 
+local ffi = require 'ffi'
 local uv = require 'luv'
 local loop = require 'spec.support.loop'
+
+-- A write to a program that has ended is an error, and not the end of the tests: SIGPIPE is ignored. libuv gives each program that
+-- it starts the default back.
+ffi.cdef 'void *signal(int number, void *handler);'
+ffi.C.signal(13, ffi.cast('void *', 1)) -- SIGPIPE, SIG_IGN
 
 local process = {}
 
