@@ -49,16 +49,11 @@ bool dtls_raw_public_key_unwanted(const SSL *ssl) {
 }
 
 bool dtls_raw_public_key_pin(SSL_CTX *ctx, const char *digest, size_t size, dtls_failure *f) {
-  dtls_raw_public_key_config *c = &dtls_config_of(ctx)->raw;
   if (size != DTLS_DIGEST_SIZE) return dtls_fail_config(f, "peerPublicKey: a SHA-256 has 32 bytes");
-  void *grown = OPENSSL_realloc(c->pin, (c->pins + 1) * sizeof *c->pin);
-  if (!grown) return dtls_fail_config(f, "out of memory");
-  c->pin = grown;
-  memcpy(c->pin[c->pins++], digest, DTLS_DIGEST_SIZE);
-  return true;
+  return dtls_pins_add(&dtls_config_of(ctx)->raw.pins, digest, f);
 }
 
-void dtls_raw_public_key_free(dtls_raw_public_key_config *c) { OPENSSL_free(c->pin); }
+void dtls_raw_public_key_free(dtls_raw_public_key_config *c) { dtls_pins_free(&c->pins); }
 
 bool dtls_accepts_certificates(const dtls_raw_public_key_config *c) {
   return has_type(&c->peer, TLSEXT_cert_type_x509);
@@ -66,15 +61,12 @@ bool dtls_accepts_certificates(const dtls_raw_public_key_config *c) {
 
 static bool pinned(const dtls_raw_public_key_config *c, const EVP_PKEY *key) {
   uint8_t digest[DTLS_DIGEST_SIZE];
-  if (!dtls_public_key_digest(key, digest)) return false;
-  for (size_t i = 0; i < c->pins; i++)
-    if (memcmp(c->pin[i], digest, DTLS_DIGEST_SIZE) == 0) return true;
-  return false;
+  return dtls_public_key_digest(key, digest) && dtls_pins_have(&c->pins, digest);
 }
 
 bool dtls_raw_public_key_verify(X509_STORE_CTX *store, const dtls_raw_public_key_config *c) {
-  X509_verify_cert(
-      store); /* whether the key is strong enough; the best that it says of a raw public key is "untrusted" */
+  /* Whether the key is strong enough; the best that libcrypto says of a raw public key is "untrusted". */
+  X509_verify_cert(store);
   if (X509_STORE_CTX_get_error(store) == X509_V_OK) X509_STORE_CTX_set_error(store, X509_V_ERR_UNSPECIFIED);
   if (X509_STORE_CTX_get_error(store) != X509_V_ERR_RPK_UNTRUSTED) return false;
   if (!pinned(c, X509_STORE_CTX_get0_rpk(store))) return false;

@@ -11,7 +11,7 @@
 
 #include "base/failure.h"
 #include "base/openssl.h"
-#include "identity/certificate.h"
+#include "identity/pins.h"
 
 /* TLSEXT_cert_type_…, the preferred one first. None: X.509 alone, and nothing is said of types in the hello. */
 typedef struct {
@@ -21,8 +21,7 @@ typedef struct {
 
 typedef struct {
   dtls_certificate_types own, peer; /* what this side shows, what it accepts */
-  size_t pins;
-  uint8_t (*pin)[DTLS_DIGEST_SIZE];
+  dtls_pins pins;
 } dtls_raw_public_key_config;
 
 /* After the identities. False: this OpenSSL has no raw public keys. */

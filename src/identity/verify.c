@@ -1,7 +1,6 @@
 /*
  * Who the peer may be: authorities, revocation lists, pinned certificates, the name of a server. libssl asks `verify`, also of
- * a raw public key;
- * the verdict stays in SSL_get_verify_result.
+ * a raw public key; the verdict stays in SSL_get_verify_result.
  */
 #include "identity/verify.h"
 
@@ -19,9 +18,7 @@ static bool pinned(const dtls_config *c, X509 *cert) {
   uint8_t digest[EVP_MAX_MD_SIZE];
   unsigned size = 0;
   if (!cert || !X509_digest(cert, EVP_sha256(), digest, &size) || size != DTLS_DIGEST_SIZE) return false;
-  for (size_t i = 0; i < c->verify.pins; i++)
-    if (memcmp(c->verify.pin[i], digest, DTLS_DIGEST_SIZE) == 0) return true;
-  return false;
+  return dtls_pins_have(&c->verify.pins, digest);
 }
 
 /*
@@ -64,22 +61,22 @@ static void write_names(BIO *out, const char *wanted, const X509 *cert) {
   if (!dtls_certificate_write_alt_names(out, cert)) BIO_puts(out, "its names, of which it has none (subjectAltName)");
 }
 
-static void write_pins(BIO *out, const char *came, uint8_t (*pin)[DTLS_DIGEST_SIZE], size_t pins) {
+static void write_pins(BIO *out, const char *came, const dtls_pins *pins) {
   BIO_printf(out, "it is %s", came);
-  if (pins == 1) {
+  if (pins->count == 1) {
     char wanted[DTLS_FINGERPRINT_SIZE];
-    dtls_fingerprint_write(pin[0], DTLS_DIGEST_SIZE, wanted);
+    dtls_fingerprint_write(pins->digest[0], DTLS_DIGEST_SIZE, wanted);
     BIO_printf(out, " and not %s", wanted);
-  } else if (pins == 0) {
+  } else if (pins->count == 0) {
     BIO_puts(out, " and none is pinned");
   } else {
-    BIO_printf(out, " and not one of the %zu that are pinned", pins);
+    BIO_printf(out, " and not one of the %zu that are pinned", pins->count);
   }
 }
 
 static void write_fingerprints(BIO *out, const dtls_config *c, const X509 *cert) {
   char came[DTLS_FINGERPRINT_SIZE];
-  if (dtls_certificate_fingerprint(cert, EVP_sha256(), came)) write_pins(out, came, c->verify.pin, c->verify.pins);
+  if (dtls_certificate_fingerprint(cert, EVP_sha256(), came)) write_pins(out, came, &c->verify.pins);
 }
 
 static void write_raw_key(BIO *out, const dtls_config *c, int verdict, const EVP_PKEY *key) {
@@ -88,7 +85,7 @@ static void write_raw_key(BIO *out, const dtls_config *c, int verdict, const EVP
   if (!dtls_public_key_digest(key, digest)) return;
   dtls_fingerprint_write(digest, sizeof digest, came);
   if (verdict == X509_V_ERR_RPK_UNTRUSTED)
-    write_pins(out, came, c->raw.pin, c->raw.pins);
+    write_pins(out, came, &c->raw.pins);
   else
     BIO_printf(out, "it is %s", came);
 }
@@ -160,18 +157,19 @@ static bool verify_chain(X509_STORE_CTX *store, const dtls_config *c) {
   return X509_verify_cert(store) == 1;
 }
 
-/* Pins without a CA replace the chain and the name; with one, both must hold. The application is asked last. */
+/* Pins without a CA replace the chain and the name; with one, both must hold. */
 static bool verify_certificate(X509_STORE_CTX *store, const dtls_config *c) {
   bool good = dtls_accepts_certificates(&c->raw);
   if (!good) X509_STORE_CTX_set_error(store, DTLS_VERIFY_RAW_PUBLIC_KEY_REQUIRED);
-  if (good && (c->verify.pins == 0 || c->verify.has_ca)) good = verify_chain(store, c);
-  if (good && c->verify.pins > 0) {
+  if (good && (c->verify.pins.count == 0 || c->verify.has_ca)) good = verify_chain(store, c);
+  if (good && c->verify.pins.count > 0) {
     good = pinned(c, X509_STORE_CTX_get0_cert(store));
     X509_STORE_CTX_set_error(store, good ? X509_V_OK : X509_V_ERR_APPLICATION_VERIFICATION);
   }
   return good;
 }
 
+/* The application is asked last, and of certificates alone. */
 static int verify(X509_STORE_CTX *store, void *argument) {
   SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
   dtls_peer *peer = dtls_peer_of(ssl);
@@ -309,13 +307,8 @@ bool dtls_verify_use_system_store(SSL_CTX *ctx, bool required, dtls_failure *f) 
 }
 
 bool dtls_verify_pin(SSL_CTX *ctx, const char *digest, size_t size, dtls_failure *f) {
-  dtls_verify_config *v = &dtls_config_of(ctx)->verify;
   if (size != DTLS_DIGEST_SIZE) return dtls_fail_config(f, "fingerprint: a SHA-256 fingerprint has 32 bytes");
-  void *grown = OPENSSL_realloc(v->pin, (v->pins + 1) * sizeof *v->pin);
-  if (!grown) return dtls_fail_config(f, "out of memory");
-  v->pin = grown;
-  memcpy(v->pin[v->pins++], digest, DTLS_DIGEST_SIZE);
-  return true;
+  return dtls_pins_add(&dtls_config_of(ctx)->verify.pins, digest, f);
 }
 
 void dtls_verify_use(SSL_CTX *ctx, const dtls_verify_policy *policy) {
@@ -327,4 +320,4 @@ void dtls_verify_use(SSL_CTX *ctx, const dtls_verify_policy *policy) {
   SSL_CTX_set_cert_verify_callback(ctx, verify, NULL);
 }
 
-void dtls_verify_free(dtls_verify_config *v) { OPENSSL_free(v->pin); }
+void dtls_verify_free(dtls_verify_config *v) { dtls_pins_free(&v->pins); }

@@ -12,7 +12,7 @@
 
 #include "base/failure.h"
 #include "base/openssl.h"
-#include "identity/certificate.h"
+#include "identity/pins.h"
 #include "wire/name.h"
 
 /* Beside OpenSSL's X509_V_ERR_…: the peer chose a key that is dear to use; it has shown a certificate of X.509 where none counts. */
@@ -30,8 +30,7 @@ typedef struct {
 typedef struct {
   dtls_verify_policy policy;
   bool has_ca, has_crl;
-  size_t pins;
-  uint8_t (*pin)[DTLS_DIGEST_SIZE]; /* SHA-256 of certificates */
+  dtls_pins pins; /* of certificates */
 } dtls_verify_config;
 
 bool dtls_verify_add_ca(SSL_CTX *ctx, const char *pem, size_t size, dtls_failure *f);
