@@ -8,7 +8,10 @@
 --- holds does not depend on the machine. A count has both sides, LuaJIT's interpreter, luv, libuv, libssl and libcrypto in it,
 --- and nothing of the kernel. PROGRAMS: the directory of repeatable.so (build/bench).
 
+package.path = 'bench/?.lua;' .. package.path
+
 local uv = require 'luv'
+local median = require 'median'
 
 local RECORDS = 'bench/instructions.txt'
 local ALLOWED = 1.03
@@ -162,11 +165,6 @@ local ENVIRONMENT = {
   'OPENSSL_ia32cap=~0x1000100000000000:0',
   'GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2,-AVX_Fast_Unaligned_Load,-ERMS,-BMI1,-BMI2',
 }
-
-local function median(values)
-  table.sort(values)
-  return values[math.ceil(#values / 2)]
-end
 
 -- What the child's versions are, and the instructions of each path by '<strategy> <path>'.
 local function count()

@@ -6,8 +6,11 @@
 ---
 --- Environment: BENCH_SECONDS per measurement (5), BENCH_ROUNDS (5), BENCH_BYTES per datagram (1100).
 
+package.path = 'bench/?.lua;' .. package.path
+
 local uv = require 'luv'
 local dtls = require 'dtls'
+local median = require 'median'
 
 local SECONDS = tonumber(os.getenv 'BENCH_SECONDS' or 5)
 local ROUNDS = tonumber(os.getenv 'BENCH_ROUNDS' or 5)
@@ -144,18 +147,17 @@ if not ok then
   os.exit(1)
 end
 
-local function median(kind, what)
+local function middle(kind, what)
   local list = {}
   for i, each in ipairs(results[kind]) do list[i] = each[what] end
-  table.sort(list)
-  return list[math.ceil(#list / 2)]
+  return median(list)
 end
 
 print(('%d bytes a datagram, %d rounds of %g s, %s'):format(BYTES, ROUNDS, SECONDS, dtls.OPENSSL.text))
 print('| tunnel | arrives | of what was sent is lost | CPU of both ends for a datagram |\n| --- | --- | --- | --- |')
 for _, kind in ipairs { 'socat', 'ours' } do
   print(('| %s | %.0f Mbit/s | %.0f %% | %.1f µs |'):format(kind == 'socat' and 'socat OPENSSL-DTLS' or 'examples/tunnel.lua',
-    median(kind, 'rate'), median(kind, 'lost'), median(kind, 'cost')))
+    middle(kind, 'rate'), middle(kind, 'lost'), middle(kind, 'cost')))
 end
 print(('ratio: %.2f × the rate, %.2f × the CPU time'):format(
-  median('ours', 'rate') / median('socat', 'rate'), median('ours', 'cost') / median('socat', 'cost')))
+  middle('ours', 'rate') / middle('socat', 'rate'), middle('ours', 'cost') / middle('socat', 'cost')))
