@@ -43,7 +43,7 @@ local max = math.max
 ---@field private _silence dtls.Silence|false false as long as no silence has a limit
 ---@field private _leave (fun(): boolean)|false|nil a client's: leaves a silent address for another one
 ---@field private _patience number|false|nil the time at which _leave leaves it at the latest
----@field private _watch table|false {poll=, connection=, callback=}: the descriptor it reads; moves on when the peer starts over
+---@field private _poll userdata|false a client's, of its socket; a server has one for all
 local Connection = Emitter:extend()
 for _, methods in ipairs { setters, info, mtu.methods, multiplex } do
   for name, method in pairs(methods) do Connection[name] = method end
@@ -63,7 +63,7 @@ function Connection.new(made, settings, server, client)
     authorized = false, authorizationError = 'HANDSHAKE_NOT_COMPLETE', extendedMasterSecret = false,
     _timer = uv.new_timer(), _createdAt = time, _deadline = time + settings.handshakeTimeout,
     _closing = 0, -- handles that are being closed
-    _overrides = false, _silence = false, _leave = false, _patience = false, _watch = false, _takesOthers = false, _answerError = false,
+    _overrides = false, _silence = false, _leave = false, _patience = false, _poll = false, _takesOthers = false, _answerError = false,
   }, Connection)
   if client then
     self._name, self._resumed, self._retry = client.name, client.session, client.retry
@@ -131,18 +131,15 @@ end
 
 -- ── handles ──
 
--- Waits until the watched descriptor can be read, and when its connection has something to send, until it can be written to.
-local function start(watch, events)
-  handle.start(watch.poll, events or watch.connection:_isFull() and 'rwp' or 'rp', watch.callback)
-end
+-- Waits until a client's socket can be read, and while something waits to be sent, until it can be written to.
+local function await(self, events) handle.start(self._poll, events or self._full and 'rwp' or 'rp', self._onReady) end
 
-local function on_ready(watch, failed, events)
-  local self = watch.connection
+local function on_ready(self, failed, events)
   local writable = not failed and events:find('w', 1, true)
-  if writable then start(watch, 'rp') end
-  if self._server then self._server:_dispatch(self._association) else self:_readSocket() end
+  if writable then await(self, 'rp') end
+  self:_readSocket()
   -- Where a pending socket error is no event of its own it fails the poll, which libuv then stops; reading has cleared it.
-  if failed then start(watch) end
+  if failed and self._poll then await(self) end
   if writable then self:_makeRoom() end
 end
 
@@ -153,36 +150,20 @@ function Connection:_readSocket()
   deferral.finish()
 end
 
---- Starts to read a descriptor.
+--- Starts to read a client's socket.
 function Connection:_watchDescriptor(fd)
   local poll, err = uv.new_poll(fd)
   if not poll then return nil, new_error('ERR_DTLS_SYSTEM', err) end
-  local watch = { poll = poll, connection = self, callback = false }
-  watch.callback = function(failed, events) on_ready(watch, failed, events) end
-  self:_takeWatch(watch)
-  start(watch)
+  self._poll = poll
+  self._onReady = function(failed, events) on_ready(self, failed, events) end
+  await(self)
   if self._unreferenced then poll:unref() end
   return true
 end
 
---- Takes the descriptor over from the association that had this peer before.
-function Connection:_takeWatch(watch)
-  if not watch then return end
-  watch.connection = self
-  self._watch = watch
-end
-
--- Lets go of the descriptor: what watches it is the caller's.
-function Connection:_giveWatch()
-  local watch = self._watch
-  self._watch = false
-  return watch
-end
-
---- The peer has started over: another association has its addresses now, and the descriptor that was this one's.
+--- The peer has started over: another association has its addresses now.
 ---@param successor dtls.Connection
 function Connection:_replacedBy(successor)
-  successor:_takeWatch(self:_giveWatch())
   self._successor = successor
   self:_fail(new_error('ERR_DTLS_REPLACED', 'the peer started over with a new association'))
   self._successor = nil
@@ -412,19 +393,15 @@ end
 
 --- Lets go of the association, the descriptor and, for a client, the socket.
 function Connection:_letGo()
-  local association, watch, promoted = self._association, self:_giveWatch(), nil
-  if watch then handle.stop(watch.poll) end -- before the descriptor goes with the association
+  local association, poll = self._association, self._poll
+  self._poll = false
+  if poll then handle.stop(poll) end -- before the descriptor goes with the association
   if association then
     self:_remember(association, self._successor)
     self._association = nil
-    promoted = association:close()
+    association:close()
   end
-  if promoted and watch then
-    promoted:_takeWatch(watch)
-    start(watch)
-  elseif watch then
-    self:_close(watch.poll)
-  end
+  if poll then self:_close(poll) end
   if not self._socket then return end
   self:_close(self._socket)
   self._socket = nil
@@ -547,35 +524,38 @@ function Connection:send(data, callback)
   return ok, err, sent
 end
 
---- Whether its socket has had no room for a datagram: 'waiting', or 'told' when `drain` is to come.
-function Connection:_isFull() return self._full end
-
 --- Its socket takes no datagrams at the moment, and some wait for it.
 function Connection:_awaitRoom()
-  if not self._watch then return self._server and self._server:_awaitRoom() end
-  self._full = self._full or 'waiting'
-  start(self._watch)
+  self._full = self._full or 'waiting' -- 'told': `drain` is to come
+  if self._poll then
+    await(self)
+  elseif self._server and not self._association:await_room() then
+    self._server:_awaitRoom(self)
+  end
 end
 
 -- `send` has told that the socket takes no more.
 function Connection:_awaitDrain()
   if self._full == 'told' then return end
   self._full = 'told'
-  if self._watch then start(self._watch) elseif self._server then self._server:_awaitDrain(self) end
+  self:_awaitRoom()
 end
 
--- The socket of its own takes datagrams: those that wait for it first.
+--- The socket of its own takes datagrams: those that wait for it first.
 function Connection:_makeRoom()
   local full = self._full
   self._full = nil
   deferral.flush()
-  if self._full then self._full = full elseif full == 'told' then self:_drained() end
+  local still = self._full
+  self._full = full
+  if not still then self:_drained() end
 end
 
 --- The socket takes datagrams again.
 function Connection:_drained()
+  local told = self._full == 'told'
   self._full = nil
-  if self._state ~= 'closed' then self:fire('drain') end
+  if told and self._state ~= 'closed' then self:fire('drain') end
 end
 
 --- Counts a message that it has emitted and that had no room to wait.
@@ -670,7 +650,7 @@ local function each_handle(self, method)
   self._unreferenced = method == 'unref'
   if self._state == 'closed' then return self end
   self._timer[method](self._timer)
-  if self._watch then self._watch.poll[method](self._watch.poll) end
+  if self._poll then self._poll[method](self._poll) end
   return self
 end
 

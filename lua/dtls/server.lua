@@ -18,8 +18,7 @@ local tick = require 'dtls.tick'
 
 local new_error = core.error
 
--- Datagrams taken of the server's socket, or of a peer's own, before other handles of the loop get their turn.
-local BUDGET, PEER_BUDGET = 128, 64
+local BUDGET = 128 -- datagrams taken of the server's socket, or of its peers', before other handles of the loop get their turn
 local DEFAULT_DEMUX = 'shared' -- doc/performance.md says why
 -- One socket takes in the hellos of everybody, so it asks for room; the kernel caps it.
 local DEFAULT_RECEIVE_BUFFER = 4 * 1024 * 1024
@@ -173,12 +172,12 @@ end
 
 -- ── peers ──
 
---- What comes through the server's socket, or through the one of an association: as many datagrams as a turn may have.
-function Server:_dispatch(association)
-  local endpoint = self._endpoint
+-- What comes through the server's socket, or through those of its peers: as many datagrams as a turn may have.
+function Server:_dispatch(of_peers)
+  local endpoint, roomy = self._endpoint, nil
   if not endpoint then return end
   deferral.enter()
-  if endpoint:turn(association and PEER_BUDGET or BUDGET, association) > 1 then deferral.more() end
+  if endpoint:turn(BUDGET, of_peers) > 1 then deferral.more() end
   while self._endpoint == endpoint do
     local kind, subject, known, address = endpoint:next()
     if kind == 'read' then
@@ -189,12 +188,35 @@ function Server:_dispatch(association)
       self:_meet(subject, known)
     elseif kind == 'datagram' then
       (subject or self):_datagram(known, address)
+    elseif kind == 'room' then
+      roomy = roomy or {}
+      roomy[#roomy + 1] = subject
     else
       deferral.finish()
+      for _, conn in ipairs(roomy or {}) do conn:_makeRoom() end
       -- What is left in the core no datagram announces; that the socket can be written to does.
       return self:_await((self._full or subject) and 'rwp' or 'rp')
     end
   end
+end
+
+-- One descriptor tells of all sockets of peers; a child process has another one than its parent.
+function Server:_watchPeers()
+  local endpoint = self._endpoint
+  local fd = endpoint and endpoint:peers_fd()
+  if fd == self._peersFd then return true end
+  if self._peersPoll then handle.close(self._peersPoll) end
+  self._peersPoll, self._peersFd = nil, nil
+  if not fd then return true end
+  local poll, message, name = uv.new_poll(fd)
+  if not poll then return nil, socket.failure('cannot watch the sockets of peers', message, name) end
+  self._peersPoll, self._peersFd = poll, fd
+  handle.start(poll, 'r', function()
+    self:_dispatch(true)
+    self:_watchPeers()
+  end)
+  if self._unreferenced then poll:unref() end
+  return true
 end
 
 --- What peer sockets read and found to be somebody else's.
@@ -207,7 +229,7 @@ function Server:_awaitRequeued()
   if self._endpoint and self._endpoint:has_requeued() then self:_await 'rwp' end
 end
 
--- The socket takes datagrams: those that wait for it first. Returns the connections that want to know, if it still takes some then.
+-- The socket takes datagrams: those that wait for it first. Returns the connections that have waited, if it still takes some then.
 function Server:_makeRoom()
   local full = self._full
   self._full = nil
@@ -216,17 +238,12 @@ function Server:_makeRoom()
   self._full = full
 end
 
---- The socket takes no datagrams at the moment, and some wait for it.
-function Server:_awaitRoom()
+--- The server's socket takes no datagrams of a connection's at the moment.
+function Server:_awaitRoom(conn)
   if not self._endpoint then return end
   self._full = self._full or {}
+  self._full[conn] = true
   self:_await 'rwp'
-end
-
---- A connection that sends through this socket wants to know when it takes datagrams again.
-function Server:_awaitDrain(conn)
-  self:_awaitRoom()
-  if self._full then self._full[conn] = true end
 end
 
 -- A peer proved its address with a cookie. Over the limits: silence.
@@ -250,13 +267,9 @@ function Server:_meet(host, known)
   association:set_owner(conn)
   conn:_attach(association)
   self:_add(conn, host)
-  local fd = not displaced and association:fd()
-  if displaced then
-    displaced:_replacedBy(conn)
-  elseif fd then
-    local ok, err = conn:_watchDescriptor(fd)
-    if not ok then return conn:_fail(err) end
-  end
+  if displaced then displaced:_replacedBy(conn) end
+  local ok, err = self:_watchPeers()
+  if not ok then return conn:_fail(err) end
   self._admission:makeRoom()
   if conn:_is 'closed' then return end -- a listener of those that made room for it has closed the server
   conn:_begin(association)
@@ -365,18 +378,17 @@ function Server:_stop(each)
   for conn in self:connections() do connections[#connections + 1] = conn end
   for _, conn in ipairs(connections) do each(conn) end
   self._finalStats = self._endpoint:stats()
-  handle.stop(self._poll) -- before its descriptor goes
+  local handles = { self._poll, self._peersPoll }
+  for _, poll in ipairs(handles) do handle.stop(poll) end -- before its descriptor goes
   self._endpoint:close()
   self._endpoint = nil
-  self._handles = 1
-  local function closed()
-    self._handles = self._handles - 1
-    self:_closedAll()
-  end
-  handle.close(self._poll, closed)
-  if self._ownsUdp then
-    self._handles = self._handles + 1
-    handle.close(self._udp, closed)
+  if self._ownsUdp then handles[#handles + 1] = self._udp end
+  self._handles = #handles
+  for _, any in ipairs(handles) do
+    handle.close(any, function()
+      self._handles = self._handles - 1
+      self:_closedAll()
+    end)
   end
 end
 
@@ -455,7 +467,9 @@ function Server:stats()
 end
 
 local function each_handle(self, method)
-  if self._poll and not self._poll:is_closing() then self._poll[method](self._poll) end
+  for _, poll in ipairs { self._poll, self._peersPoll } do
+    if not poll:is_closing() then poll[method](poll) end
+  end
   for conn in self:connections() do conn[method](conn) end
   return self
 end

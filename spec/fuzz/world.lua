@@ -233,9 +233,9 @@ local function collect(self)
   end
 end
 
--- Everything that one socket has: that of an association, or the endpoint's own.
-local function takeAll(self, association)
-  self.endpoint:turn(10000, association)
+-- Everything that the sockets of peers have, or the endpoint's own.
+local function takeAll(self, of_peers)
+  self.endpoint:turn(10000, of_peers)
   while true do
     local kind, subject, known, more = self.endpoint:next()
     if kind == 'hello' then
@@ -253,9 +253,7 @@ end
 --- What an event loop would do.
 function World:turn()
   takeAll(self)
-  for _, party in ipairs(self.servers) do
-    if party.association and party.association:fd() then takeAll(self, party.association) end
-  end
+  if self.endpoint:peers_fd() then takeAll(self, true) end
   if self.client then self:serve(self.client) end
   collect(self)
 end

@@ -7,6 +7,7 @@
 #include "association/association.h"
 #include "association/deferral.h"
 #include "association/endpoint.h"
+#include "base/descriptor.h"
 #include "identity/session.h"
 #include "identity/verify.h"
 #include "net/socket.h"
@@ -52,7 +53,7 @@ dtls_association *dtls_client_new(SSL_CTX *ctx, int fd, const dtls_client_option
                                   dtls_failure *f) {
   dtls_address local, peer;
   bool is_connected = dtls_udp_local(fd, &local) && dtls_udp_peer(fd, &peer);
-  if (!is_connected || (o->duplicate && (fd = dtls_udp_duplicate(fd)) < 0)) {
+  if (!is_connected || (o->duplicate && (fd = dtls_descriptor_duplicate(fd)) < 0)) {
     dtls_fail_system(f, errno, is_connected ? "cannot make a client" : "the socket has no peer");
     return NULL;
   }

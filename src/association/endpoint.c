@@ -12,6 +12,8 @@
 #include "association/deferral.h"
 #include "association/listener.h"
 #include "base/clock.h"
+#include "base/descriptor.h"
+#include "base/platform.h"
 
 /* ── life ── */
 
@@ -84,10 +86,10 @@ static bool fill(dtls_endpoint *ep, SSL_CTX *ctx) {
 dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options options, dtls_deferral *deferral,
                                  dtls_failure *f) {
   dtls_address bound;
-  if (!DTLS_HAS_REUSEPORT) options.shared = true; /* there can be no peer sockets */
+  if (!DTLS_HAS_REUSEPORT || !DTLS_HAS_EPOLL) options.shared = true; /* there can be no peer sockets */
   if (!prepare_socket(fd, options.shared, &bound, f)) return NULL;
   dtls_endpoint *ep = OPENSSL_zalloc(sizeof *ep);
-  int own = options.duplicate ? dtls_udp_duplicate(fd) : fd;
+  int own = options.duplicate ? dtls_descriptor_duplicate(fd) : fd;
   if (!ep || own < 0) {
     dtls_fail_system(f, own < 0 ? errno : ENOMEM, "cannot listen");
     if (options.duplicate && own >= 0) close(own);
@@ -199,6 +201,15 @@ static dtls_found dispatch_untrusted(dtls_endpoint *ep, uint64_t seen_by, dtls_a
   }
 }
 
+/* What the socket of a peer has besides datagrams. */
+static dtls_found hear_news(dtls_endpoint *ep, dtls_association **out) {
+  switch (dtls_intake_news(ep, out)) {
+    case DTLS_SOCKET_FAILED: return DTLS_FOUND_DATA;
+    case DTLS_SOCKET_HAS_ROOM: return DTLS_FOUND_ROOM;
+    default: return DTLS_FOUND_NOTHING;
+  }
+}
+
 dtls_found dtls_endpoint_next(dtls_endpoint *ep, dtls_association **association, bool *known) {
   dtls_found found = DTLS_FOUND_NOTHING;
   uint64_t seen_by = ep->current.seen_by;
@@ -209,12 +220,11 @@ dtls_found dtls_endpoint_next(dtls_endpoint *ep, dtls_association **association,
   }
   while (found == DTLS_FOUND_NOTHING) {
     release_current(ep);
-    if (dtls_intake_take(ep, &ep->current.datagram))
-      found = dispatch_untrusted(ep, 0, association, known);
-    else if ((*association = dtls_intake_failed(ep)))
-      return DTLS_FOUND_DATA;
-    else
+    if (!dtls_intake_take(ep, &ep->current.datagram)) {
+      found = hear_news(ep, association);
       break;
+    }
+    found = dispatch_untrusted(ep, 0, association, known);
   }
   if (found == DTLS_FOUND_NOTHING) dtls_footprint_look(ep);
   return found;
@@ -246,7 +256,11 @@ static dtls_path *open_path(dtls_endpoint *ep) {
   dtls_path *path = dtls_path_new(ep, &d->local, &d->peer, fd, true);
   if (!path && fd >= 0) close(fd);
   if (!path) errno = ENOMEM;
-  return path;
+  if (!path || fd < 0 || dtls_intake_add_peer(ep, path)) return path;
+  int saved = errno;
+  dtls_path_free(path);
+  errno = saved;
+  return NULL;
 }
 
 /* An association for the verified hello, which it will read first. NULL: OpenSSL's queue may say why. */

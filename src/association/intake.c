@@ -31,38 +31,91 @@ void dtls_intake_close(dtls_endpoint *ep) {
   dtls_queue_clear(&ep->intake.requeued);
   dtls_batch_free(ep->intake.batch);
   ep->intake.batch = NULL;
+  dtls_watch_free(ep->intake.peers);
+  ep->intake.peers = NULL;
 }
 
-/* ── what the sockets have ── */
+/* ── the sockets of peers ── */
 
-/* A peer socket has failed, or tells what ICMP has brought: the association that reads it is told. */
-static void note_failure(dtls_endpoint *ep, int number) {
-  dtls_association *reader = ep->intake.path->current;
-  ep->intake.failed = true;
-  ep->intake.exhausted = dtls_socket_is_final(number);
-  if (ep->intake.exhausted)
-    reader->input.socket_error = number;
-  else
-    dtls_bio_failed(reader, number);
+static bool has_own_peers(const dtls_endpoint *ep) {
+  return ep->intake.peers && !dtls_watch_is_foreign(ep->intake.peers);
 }
 
-/* A batch of a peer socket. After fork() the socket is the parent's as well, which goes on to read it. */
-static void receive_of_peer(dtls_endpoint *ep) {
-  const dtls_path *path = ep->intake.path;
-  if (path->fork_generation != dtls_fork_generation()) {
-    ep->intake.failed = ep->intake.exhausted = true; /* every call of its association says so */
-    return;
+int dtls_intake_peers_fd(const dtls_endpoint *ep) { return has_own_peers(ep) ? dtls_watch_fd(ep->intake.peers) : -1; }
+
+/* A child process that listens on has a watch of its own, and keeps its parent's open for as long: the event loop may still have it. */
+bool dtls_intake_add_peer(dtls_endpoint *ep, dtls_path *path) {
+  if (!has_own_peers(ep)) {
+    dtls_watch *own = dtls_watch_new(ep->intake.peers);
+    if (!own) return false;
+    ep->intake.peers = own;
   }
-  if (dtls_batch_receive(ep->intake.batch, path->fd, &path->local))
-    ep->intake.exhausted = !dtls_batch_is_full(ep->intake.batch);
-  else if (errno == EAGAIN)
-    ep->intake.exhausted = true;
-  else
-    note_failure(ep, errno);
+  return dtls_watch_add(ep->intake.peers, path->fd, path);
 }
 
-/* A batch of the endpoint's own socket. An error that the kernel reports, which takes one read, is no reason to leave the datagrams
-   behind it. */
+static bool is_watched(const dtls_path *path) {
+  return path->fd >= 0 && path->fork_generation == dtls_fork_generation() && path->endpoint->intake.peers;
+}
+
+void dtls_intake_remove_peer(dtls_endpoint *ep, const dtls_path *path) {
+  if (is_watched(path)) dtls_watch_remove(ep->intake.peers, path->fd, path);
+  if (ep->intake.path == path) ep->intake.news = DTLS_NO_NEWS;
+}
+
+void dtls_intake_await_room(dtls_path *path) {
+  if (is_watched(path)) dtls_watch_room(path->endpoint->intake.peers, path->fd, path, true);
+}
+
+static void tell(dtls_endpoint *ep, dtls_path *path, dtls_news news) {
+  ep->intake.path = path;
+  ep->intake.news = news;
+}
+
+dtls_news dtls_intake_news(dtls_endpoint *ep, dtls_association **out) {
+  dtls_news news = ep->intake.news;
+  ep->intake.news = DTLS_NO_NEWS;
+  if (news != DTLS_NO_NEWS) *out = ep->intake.path->current;
+  return news;
+}
+
+/* What a peer's socket has. Its association is told of an error, or of what ICMP has brought. */
+static void receive_of_peer(dtls_endpoint *ep, dtls_path *path) {
+  if (dtls_batch_receive(ep->intake.batch, path->fd, &path->local) || errno == EAGAIN) return;
+  if (dtls_socket_is_final(errno))
+    path->current->input.socket_error = errno;
+  else
+    dtls_bio_failed(path->current, errno);
+  tell(ep, path, DTLS_SOCKET_FAILED);
+}
+
+/* After fork() the sockets are the parent's as well, which goes on to read them: every call of their associations says so. */
+static void give_up_parents(dtls_endpoint *ep) {
+  dtls_path *path = dtls_paths_take_foreign(ep->paths);
+  ep->intake.exhausted = path == NULL;
+  if (path) tell(ep, path, DTLS_SOCKET_FAILED);
+}
+
+/* One socket after the other, until the batch is full. What is left then is ready at the next look, too. */
+static void receive_of_peers(dtls_endpoint *ep) {
+  dtls_watch *peers = ep->intake.peers;
+  dtls_ready ready;
+  while (ep->intake.news == DTLS_NO_NEWS && !dtls_batch_is_full(ep->intake.batch)) {
+    if (!dtls_watch_next(peers, &ready)) {
+      if (ep->intake.exhausted) return;
+      ep->intake.exhausted = !dtls_watch_look(peers);
+    } else if (ready.writes) {
+      dtls_path *path = ready.of;
+      dtls_watch_room(peers, path->fd, path, false);
+      tell(ep, path, DTLS_SOCKET_HAS_ROOM);
+    } else {
+      receive_of_peer(ep, ready.of);
+    }
+  }
+}
+
+/* ── the endpoint's own socket ── */
+
+/* An error that the kernel reports, which takes one read, is no reason to leave the datagrams behind it. */
 static void receive_of_all(dtls_endpoint *ep) {
   for (int reads = 0; reads < DTLS_READS_MAX && !ep->intake.exhausted; reads++) {
     if (dtls_batch_receive(ep->intake.batch, ep->fd, &ep->bound)) {
@@ -76,29 +129,24 @@ static void receive_of_all(dtls_endpoint *ep) {
   }
 }
 
+/* ── turns ── */
+
 static void receive(dtls_endpoint *ep) {
-  if (ep->intake.exhausted) return;
-  if (ep->intake.path)
-    receive_of_peer(ep);
-  else
+  if (!ep->intake.of_peers)
     receive_of_all(ep);
+  else if (has_own_peers(ep))
+    receive_of_peers(ep);
+  else if (ep->intake.peers)
+    give_up_parents(ep);
 }
 
-unsigned dtls_intake_turn(dtls_endpoint *ep, unsigned datagrams, const dtls_association *reader) {
-  dtls_path *path = reader ? reader->path : NULL;
+unsigned dtls_intake_turn(dtls_endpoint *ep, unsigned datagrams, bool of_peers) {
   ep->intake.left = datagrams;
-  ep->intake.path = path && path->fd >= 0 ? path : NULL;
-  ep->intake.exhausted = ep->intake.failed = false;
+  ep->intake.of_peers = of_peers;
+  ep->intake.exhausted = false;
   bool in_use = ep->current.datagram.data; /* the one that was taken last, as long as no other one is asked for */
   if (!in_use && !dtls_batch_pending(ep->intake.batch)) receive(ep);
   return dtls_batch_pending(ep->intake.batch) + (unsigned)ep->intake.requeued.count;
-}
-
-void dtls_intake_abandon(dtls_endpoint *ep, const dtls_path *path) {
-  if (ep->intake.path != path) return;
-  ep->intake.path = NULL;
-  ep->intake.exhausted = true;
-  ep->intake.failed = false;
 }
 
 static void take_requeued(dtls_endpoint *ep, dtls_datagram *out) {
@@ -121,7 +169,7 @@ bool dtls_intake_take(dtls_endpoint *ep, dtls_datagram *out) {
   }
   if (!over && !dtls_batch_pending(ep->intake.batch)) receive(ep);
   if (!dtls_batch_next(ep->intake.batch, out)) {
-    if (!ep->intake.failed) ep->intake.exhausted = false; /* the next call may come without a turn */
+    if (ep->intake.news == DTLS_NO_NEWS) ep->intake.exhausted = false; /* the next call may come without a turn */
     return false;
   }
   dtls_count_in(&ep->counters, out->size);
@@ -131,12 +179,6 @@ bool dtls_intake_take(dtls_endpoint *ep, dtls_datagram *out) {
 void dtls_intake_release(dtls_endpoint *ep) {
   dtls_queued_free(ep->intake.taken);
   ep->intake.taken = NULL;
-}
-
-dtls_association *dtls_intake_failed(dtls_endpoint *ep) {
-  if (!ep->intake.failed) return NULL;
-  ep->intake.failed = false;
-  return ep->intake.path->current;
 }
 
 bool dtls_intake_has_requeued(const dtls_endpoint *ep) { return ep->intake.requeued.oldest != NULL; }

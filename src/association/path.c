@@ -73,6 +73,15 @@ dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, c
   return OPENSSL_LH_retrieve(paths->table, &key);
 }
 
+dtls_path *dtls_paths_take_foreign(dtls_paths *paths) {
+  for (dtls_path *path = paths->first; path; path = path->after) {
+    if (path->fd < 0 || path->given_up || path->fork_generation == dtls_fork_generation()) continue;
+    path->given_up = true;
+    return path;
+  }
+  return NULL;
+}
+
 void dtls_paths_count_overflow(const dtls_paths *paths) {
   for (dtls_path *path = paths->first; path; path = path->after) dtls_path_count_overflow(path);
 }
@@ -115,7 +124,7 @@ static void close_peer_socket(dtls_path *path) {
 void dtls_path_free(dtls_path *path) {
   dtls_endpoint *ep = path->endpoint;
   if (ep && ep->paths) take_off(ep->paths, path);
-  if (ep) dtls_intake_abandon(ep, path);
+  if (ep) dtls_intake_remove_peer(ep, path);
   if (ep && ep->pace) dtls_pace_remember(ep->pace, &path->local, &path->peer, path->paced_until);
   if (path->owns_fd && path->fd >= 0) close_peer_socket(path);
   OPENSSL_free(path);
@@ -154,21 +163,14 @@ void dtls_path_attach(dtls_path *path, dtls_association *a) {
     path->current = a;
 }
 
-dtls_association *dtls_path_detach(dtls_association *a) {
+void dtls_path_detach(dtls_association *a) {
   dtls_path *path = a->path;
-  dtls_association *promoted = NULL;
-  if (!path) return NULL;
+  if (!path) return;
   dtls_deferral_leave(a);
   a->path = NULL;
-  if (path->successor == a) {
-    path->successor = NULL;
-  } else {
-    promoted = path->successor;
-    path->current = promoted;
-    path->successor = NULL;
-  }
+  if (path->successor != a) path->current = path->successor;
+  path->successor = NULL;
   if (!path->current) dtls_path_free(path);
-  return promoted;
 }
 
 void dtls_path_count_overflow(dtls_path *path) {

@@ -15,6 +15,7 @@ struct dtls_path {
   int fd;                    /* the peer socket, or the client's; -1 when the endpoint's socket is shared */
   bool owns_fd;              /* the path closes fd */
   unsigned fork_generation;  /* of the process that opened it, base/fork.h */
+  bool given_up;             /* another one's: dtls_paths_take_foreign() has given it */
   uint64_t seed;             /* of the table that it is in */
   dtls_path *before, *after; /* in the list of that table's */
   dtls_association *current;
@@ -34,8 +35,7 @@ dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8
 /* Counts what the kernel has dropped at the path's own socket since the last time. */
 void dtls_path_count_overflow(dtls_path *path);
 void dtls_path_attach(dtls_path *path, dtls_association *a);
-/* Takes an association off its path. Returns the one that now is the current one because of it, or NULL. */
-dtls_association *dtls_path_detach(dtls_association *a);
+void dtls_path_detach(dtls_association *a); /* off its path, where the parallel handshake takes the place of the current one */
 /* The parallel handshake if there is one, else the current association. */
 static inline dtls_association *dtls_path_newest(const dtls_path *path) {
   return path->successor ? path->successor : path->current;
@@ -49,6 +49,8 @@ typedef struct dtls_paths dtls_paths; /* the table: (local, peer) → path, from
 dtls_paths *dtls_paths_new(void);
 void dtls_paths_free(dtls_paths *paths);
 void dtls_paths_count_overflow(const dtls_paths *paths); /* of each */
+/* One that has a socket of the parent process's, each once; NULL: there is no other one. */
+dtls_path *dtls_paths_take_foreign(dtls_paths *paths);
 dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, const dtls_address *peer);
 
 #endif

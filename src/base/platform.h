@@ -21,6 +21,7 @@
 
 /* ── kernels ── */
 
+#define DTLS_HAS_EPOLL DTLS_ON_LINUX        /* one descriptor that tells which of many can be read */
 #define DTLS_HAS_MMSG DTLS_ON_LINUX         /* recvmmsg, sendmmsg. FreeBSD's are loops in its C library */
 #define DTLS_HAS_SEGMENTS DTLS_ON_LINUX     /* UDP_SEGMENT (4.18): the kernel cuts what is sent into datagrams */
 #define DTLS_HAS_DROP_COUNT DTLS_ON_LINUX   /* SO_MEMINFO (4.12): how many datagrams a socket had no room for */
@@ -109,6 +110,7 @@ typedef struct {
 
 /* Constant, name in core.platform(). */
 #define DTLS_FEATURES(X) \
+  X(EPOLL, "epoll") \
   X(MMSG, "mmsg") \
   X(SEGMENTS, "segments") \
   X(DROP_COUNT, "drop_count") \

@@ -58,28 +58,18 @@ void dtls_association_push_owner(lua_State *L, const dtls_association *a) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, a->owner);
 }
 
-/*
- * association:close() → promoted | nil
- * Frees it, without a word to the peer. promoted: the owner of the parallel handshake that now is the current one on this
- * path and, in the connected strategy, has to watch its descriptor.
- */
+/* association:close(): frees it, without a word to the peer. */
 static int association_close(lua_State *L) {
   dtls_box *box = dtls_box_check(L, 1, TYPE);
   dtls_association *a = box->object;
   if (!a) return 0;
   box->object = NULL;
   disown(L, a);
-  dtls_association *promoted = dtls_path_detach(a);
   dtls_association_free(a);
-  if (!promoted) return 0;
-  dtls_association_push_owner(L, promoted);
-  return 1;
-}
-
-static int association_gc(lua_State *L) {
-  if (dtls_box_test(L, 1, TYPE)) association_close(L);
   return 0;
 }
+
+static int association_gc(lua_State *L) { return dtls_box_test(L, 1, TYPE) ? association_close(L) : 0; }
 
 static bool option(lua_State *L, int index, const char *name) {
   lua_getfield(L, index, name);
@@ -336,10 +326,19 @@ static int association_send_datagram(lua_State *L) {
 
 /* ── its owner ── */
 
-/* association:fd() → the descriptor to watch for reading, or nil: its datagrams come through others */
+/* association:await_room() → whether the association's own socket of a server tells by endpoint:next() when it takes datagrams */
+static int association_await_room(lua_State *L) {
+  const dtls_association *a = check(L);
+  bool own = a->endpoint && a->path && a->path->fd >= 0;
+  if (own) dtls_intake_await_room(a->path);
+  lua_pushboolean(L, own);
+  return 1;
+}
+
+/* association:fd() → the descriptor of its own socket, for a client to watch; nil: its datagrams come through others */
 static int association_fd(lua_State *L) {
   dtls_association *a = check(L);
-  if (!a->path || a->path->fd < 0 || a->path->current != a) return 0;
+  if (!a->path || a->path->fd < 0) return 0;
   lua_pushinteger(L, a->path->fd);
   return 1;
 }
@@ -372,6 +371,7 @@ void dtls_association_init(lua_State *L) {
                                      {"mtu", association_mtu},
                                      {"link_min_mtu", association_link_min_mtu},
                                      {"data_mtu", association_data_mtu},
+                                     {"await_room", association_await_room},
                                      {"fd", association_fd},
                                      {"set_owner", association_set_owner},
                                      {"remains", dtls_association_remains},

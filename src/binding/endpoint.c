@@ -123,6 +123,7 @@ static int push_other(lua_State *L, const dtls_endpoint *ep, const dtls_associat
  *                                     an association already, and this one is to take its place
  *                 → 'datagram', owner or nil, data, address   of another protocol (RFC 7983); no owner: address.localAddress
  *                                     says where to
+ *                 → 'room', owner   its socket takes datagrams again, as association:await_room() has asked
  *                 → nil, pending   nothing left, or the turn is over. pending: as pending() says
  * What was handed out is withdrawn by the following call.
  */
@@ -134,6 +135,7 @@ static int endpoint_next(lua_State *L) {
   while (results == 0) {
     switch (dtls_endpoint_next(ep, &a, &known)) {
       case DTLS_FOUND_DATA: results = a->open ? push_read(L, a) : push_handshake(L, a); break;
+      case DTLS_FOUND_ROOM: push_found(L, "room", a); return 2;
       case DTLS_FOUND_HELLO: return push_hello(L, ep, known);
       case DTLS_FOUND_OTHER: return push_other(L, ep, a);
       default:
@@ -146,17 +148,15 @@ static int endpoint_next(lua_State *L) {
 }
 
 /*
- * endpoint:turn(datagrams[, association]) → how many are there at once
- * So many datagrams may be taken now, those that nobody needs to know of included: of the association's own socket, or without one of
- * the endpoint's. Before the first call any number may be taken of that.
+ * endpoint:turn(datagrams[, of_peers]) → how many are there at once
+ * So many datagrams may be taken now, those that nobody needs to know of included: of the peers' sockets, or of the endpoint's own.
+ * Before the first call any number may be taken of that.
  */
 static int endpoint_turn(lua_State *L) {
   dtls_endpoint *ep = check(L);
   lua_Integer datagrams = luaL_checkinteger(L, 2);
   luaL_argcheck(L, datagrams > 0 && datagrams <= INT32_MAX, 2, "expected a positive number");
-  const dtls_association *reader = lua_isnoneornil(L, 3) ? NULL : dtls_association_check(L, 3);
-  luaL_argcheck(L, !reader || reader->endpoint == ep, 3, "expected an association of this endpoint");
-  lua_pushinteger(L, (lua_Integer)dtls_intake_turn(ep, (unsigned)datagrams, reader));
+  lua_pushinteger(L, (lua_Integer)dtls_intake_turn(ep, (unsigned)datagrams, lua_toboolean(L, 3)));
   return 1;
 }
 
@@ -229,6 +229,14 @@ static int endpoint_fd(lua_State *L) {
   return 1;
 }
 
+/* endpoint:peers_fd() → the descriptor to watch for a turn of the peers' sockets, another one after fork(); nil: they have none */
+static int endpoint_peers_fd(lua_State *L) {
+  int fd = dtls_intake_peers_fd(check(L));
+  if (fd < 0) return 0;
+  lua_pushinteger(L, fd);
+  return 1;
+}
+
 /* endpoint:set_context(context): for the hellos to come */
 static int endpoint_set_context(lua_State *L) {
   dtls_endpoint *ep = check(L);
@@ -284,6 +292,7 @@ void dtls_endpoint_init(lua_State *L) {
                                      {"send_datagram", endpoint_send_datagram},
                                      {"accept", endpoint_accept},
                                      {"fd", endpoint_fd},
+                                     {"peers_fd", endpoint_peers_fd},
                                      {"set_context", endpoint_set_context},
                                      {"set_cookie_secret", endpoint_set_cookie_secret},
                                      {"stats", endpoint_stats},

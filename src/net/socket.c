@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/descriptor.h"
 #include "base/platform.h"
 
 bool dtls_udp_local(int fd, dtls_address *out) {
@@ -22,38 +23,20 @@ bool dtls_udp_peer(int fd, dtls_address *out) {
   return getpeername(fd, &out->sa, &size) == 0;
 }
 
-/* The number must not be one of stdin, stdout and stderr, should they be closed: others write there. */
-int dtls_udp_duplicate(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1); }
-
-/* The same for a descriptor that is ours, and has such a number. */
-static int lift(int fd) {
-  int above = dtls_udp_duplicate(fd), saved = errno;
-  close(fd);
-  errno = saved;
-  return above;
-}
-
 static bool set(int fd, int level, int name, int value) {
   return setsockopt(fd, level, name, &value, sizeof value) == 0;
 }
 
-/* With POLLERR alone libuv stops the poll with EBADF, and luv up to 1.44 prints that to stderr. */
-static void make_errors_events(int fd) {
-#if DTLS_HAS_ERROR_EVENTS
-  set(fd, SOL_SOCKET, SO_SELECT_ERR_QUEUE, 1);
-#else
-  (void)fd;
-#endif
-}
-
-/* What the owner of a socket has asked to be queued nobody here reads, and one such error would keep the event loop
-   busy for good. */
+/* With POLLERR alone libuv stops the poll with EBADF, and luv up to 1.44 prints that to stderr. What the owner of the socket has asked
+   to be queued nobody here reads, and one such error would keep the event loop busy for good. */
 void dtls_udp_announce_errors(int fd) {
 #if DTLS_HAS_ERROR_EVENTS
   set(fd, IPPROTO_IP, IP_RECVERR, 0);
   set(fd, IPPROTO_IPV6, IPV6_RECVERR, 0); /* fails for an IPv4 socket */
+  set(fd, SOL_SOCKET, SO_SELECT_ERR_QUEUE, 1);
+#else
+  (void)fd;
 #endif
-  make_errors_events(fd);
 }
 
 /* How many hops a datagram may take. An IPv6 socket may carry IPv4, too; not every kernel lets it say so. */
@@ -126,7 +109,7 @@ static int new_socket(int family) {
   int fd = socket(family, SOCK_DGRAM, 0);
   if (fd >= 0) (void)(fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 && fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
 #endif
-  return fd >= 0 && fd <= STDERR_FILENO ? lift(fd) : fd;
+  return dtls_descriptor_lift(fd);
 }
 
 int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_address *peer, dtls_buffers buffers) {
@@ -135,7 +118,6 @@ int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_ad
   bool ok = dtls_udp_share_port(fd);
   if (ok && local->sa.sa_family == AF_INET6)
     ok = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, !IN6_IS_ADDR_V4MAPPED(&local->v6.sin6_addr));
-  make_errors_events(fd);
   ok = ok && set_buffers(fd, buffers) && copy_ttl(listening, fd, local->sa.sa_family) &&
        bind(fd, &local->sa, dtls_address_size(local)) == 0 && connect(fd, &peer->sa, dtls_address_size(peer)) == 0;
   if (!ok) {

@@ -26,7 +26,6 @@ bool dtls_udp_configure(int fd, dtls_socket_options options);
 bool dtls_udp_buffers(int fd, dtls_buffers *out); /* what the kernel gave; false: it does not say */
 /* How many datagrams the kernel has dropped at the socket since the count that seen has, which is brought up to date. */
 uint32_t dtls_udp_overflow(int fd, uint32_t *seen);
-int dtls_udp_duplicate(int fd); /* another descriptor of the same socket; -1 and errno on failure */
 /* a pending error (ICMP) then is an event for a poll on POLLPRI, and none is queued */
 void dtls_udp_announce_errors(int fd);
 bool dtls_udp_local(int fd, dtls_address *out);
