@@ -35,7 +35,7 @@ local function settled(reader, counter)
 end
 
 pair.eachStrategy(function(demux)
-  local ownSockets = demux == 'connected' and 'reuseport'
+  local ownSockets = demux == 'connected' and 'epoll'
 
   describe('a burst that does not fit a server\'s receive buffer', function()
     it('loses the messages that drops.overflow counts, and no others', needs('drop_count', loop.run(function()

@@ -161,7 +161,7 @@ describe('core.context', function()
 end)
 
 for _, demux in ipairs { 'connected', 'shared' } do
-  local peerSockets = demux == 'connected' and 'reuseport'
+  local peerSockets = demux == 'connected' and 'epoll'
 
   describe(('an endpoint without an event loop (%s sockets):'):format(demux), function()
     local ip = '127.0.0.1'
@@ -386,7 +386,46 @@ for _, demux in ipairs { 'connected', 'shared' } do
     end)
 
     if demux == 'connected' then
-      it('what the sockets of peers hold when they are closed is set aside up to a limit', needs('reuseport', function()
+      it('peers with sockets of their own take turns, however much one of them has sent', needs('epoll', function()
+        local busy, quiet = dial { reject = false }, dial { reject = false }
+        local owner, other = establish(busy), establish(quiet)
+        for i = 1, 100 do assert.is_true(busy:write('message ' .. i)) end
+        assert.is_true(quiet:write 'one')
+        endpoint:turn(10000, true)
+        local from, heard = {}, 0
+        for kind, subject, message in function() return endpoint:next() end do
+          assert.equal('read', kind)
+          from[#from + 1] = subject
+          if subject == owner then
+            heard = heard + 1
+            assert.equal('message ' .. heard, message)
+          end
+        end
+        assert.equal(100, heard)
+        assert.equal(101, #from)
+        local place
+        for i, subject in ipairs(from) do place = subject == other and i or place end
+        assert.is_true(place <= 33, place)
+        busy:close()
+        quiet:close()
+      end))
+
+      it('a datagram at hand of a peer whose association is closed is a stranger\'s', needs('epoll', function()
+        local first, second = dial { reject = false }, dial { reject = false }
+        local owner, other = establish(first), establish(second)
+        assert.is_true(first:write 'read')
+        assert.is_true(second:write 'unread')
+        assert.equal(2, endpoint:turn(10, true))
+        assert.same({ 'read', owner, 'read', false }, { endpoint:next() })
+        other.association:close()
+        assert.is_nil((endpoint:next()))
+        assert.same({ stranger = 1 }, endpoint:stats().drops)
+        accepted = { owner }
+        first:close()
+        second:close()
+      end))
+
+      it('what the sockets of peers hold when they are closed is set aside up to a limit', needs('epoll', function()
         local LIMIT, EACH = 1024, 64
         local clients = {}
         for i = 1, LIMIT / EACH + 1 do

@@ -133,6 +133,28 @@ describe('after fork()', function()
       ]]))
     end)
 
+    if demux == 'connected' then
+      it('the parent\'s associations end in a child that would read them, and what they were sent is the parent\'s', function()
+        assert.equal('child 0\nparent for the parent\n', run(demux, 'server', [[
+          local conn, accepted = open()
+          local _, other = open()
+          local heard
+          accepted:on('message', function(data) heard = data end)
+          assert(conn:send 'for the parent')
+          print('child ' .. in_child(function()
+            local codes = {}
+            for i, each in ipairs { accepted, other } do each:on('error', function(err) codes[i] = err.code end) end
+            till(function() return codes[1] and codes[2] end)
+            assert(codes[1] == 'ERR_DTLS_FORKED' and codes[2] == 'ERR_DTLS_FORKED', codes[1] .. ' ' .. codes[2])
+            assert(uv.run 'nowait' and not server._endpoint:peers_fd())
+          end))
+          till(function() return heard end)
+          print('parent ' .. heard)
+          os.exit(0)
+        ]]))
+      end)
+    end
+
     it('a flight of the parent is not repeated in the child, whose handshake fails with ERR_DTLS_FORKED', function()
       assert.equal('child 0\nhellos 1\n', run(demux, 'client', [[
         local silent, hellos = uv.new_udp(), 0

@@ -72,7 +72,7 @@ describe('the annotations of options', function()
 end)
 
 describe('the annotations of what is known', function()
-  it('have a field for every counter, time and detail of a certificate', needs('reuseport', loop.run(function()
+  it('have a field for every counter, time and detail of a certificate', needs('epoll', loop.run(function()
     local me = pair.identity
     local server = pair.echo(pair.listening { demux = 'connected', requestCert = true, ca = me.cert })
     local conn, accepted = pair.open(server, nil, { cert = me.cert, key = me.key })

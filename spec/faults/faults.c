@@ -37,8 +37,8 @@ typedef struct {
 
 static fault faults[] = {{.name = "send"},    {.name = "receive"},    {.name = "socket"},     {.name = "bind"},
                          {.name = "connect"}, {.name = "getsockopt"}, {.name = "setsockopt"}, {.name = "turn"},
-                         {.name = "memory"},  {.name = "segments"}};
-enum { SEND, RECEIVE, SOCKET, BIND, CONNECT, GETSOCKOPT, SETSOCKOPT, TURN, MEMORY, SEGMENTS };
+                         {.name = "memory"},  {.name = "segments"},   {.name = "watch"}};
+enum { SEND, RECEIVE, SOCKET, BIND, CONNECT, GETSOCKOPT, SETSOCKOPT, TURN, MEMORY, SEGMENTS, WATCH };
 
 static fault *find(const char *name) {
   for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
@@ -148,6 +148,14 @@ int getsockopt(int fd, int level, int name, void *value, socklen_t *size) {
 int setsockopt(int fd, int level, int name, const void *value, socklen_t size) {
   return call_fails(SETSOCKOPT, fd) ? -1 : (int)syscall(SYS_setsockopt, fd, level, name, value, size);
 }
+
+/* The core's own, which notes a pointer where libuv notes a descriptor. */
+int epoll_ctl(int fd, int operation, int of, struct epoll_event *event) {
+  bool own = operation == EPOLL_CTL_ADD && event->data.u64 > UINT32_MAX;
+  return own && fails(WATCH) ? -1 : (int)syscall(SYS_epoll_ctl, fd, operation, of, event);
+}
+
+int epoll_create1(int flags) { return fails(WATCH) ? -1 : (int)syscall(SYS_epoll_create1, flags); }
 
 /* ── turns of the event loop, which are counted only ── */
 

@@ -42,7 +42,7 @@ local forged = '\23\254\253\0\1\0\0\0\0\0\9\0\32' .. ('x'):rep(32)
 for _, late in ipairs { false, true } do
   local when = late and 'queued after connect' or 'before connect'
   describe(('a datagram of a third party in the socket of a new peer (%s)'):format(when), function()
-    it('is the third party\'s: a hello is answered to it', needs('reuseport', function()
+    it('is the third party\'s: a hello is answered to it', needs('epoll', function()
       local stdout = play(hello.build(), late, [[assert(server:stats().cookiesSent >= 2 and server:stats().accepted == 1)]])
       local answer = stdout:match '^messages: 1\n(%x+)\n$'
       assert.truthy(answer, stdout)
@@ -50,7 +50,7 @@ for _, late in ipairs { false, true } do
       assert.equal('03', answer:sub(27, 28)) -- HelloVerifyRequest
     end))
 
-    it('does not count as the peer\'s, whatever it is', needs('reuseport', function()
+    it('does not count as the peer\'s, whatever it is', needs('epoll', function()
       local stdout = play(forged, late, [[
         local drops = accepted:stats().drops
         drops.replay = nil -- a slow machine repeats flights

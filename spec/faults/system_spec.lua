@@ -117,10 +117,10 @@ end)
 describe('a server without a descriptor or memory for a peer', function()
   for _, each in ipairs {
     { 'socket', 'EMFILE' }, { 'socket', 'ENFILE' }, { 'socket', 'ENOBUFS' }, { 'bind', 'ENOMEM' },
-    { 'connect', 'ENETUNREACH' }, { 'connect', 'EAGAIN' }, { 'setsockopt', 'ENOBUFS' }, { 'getsockopt', 'ENOBUFS' },
+    { 'connect', 'ENETUNREACH' }, { 'connect', 'EAGAIN' }, { 'setsockopt', 'ENOBUFS' }, { 'getsockopt', 'ENOBUFS' }, { 'watch', 'ENOMEM' },
   } do
     local kind, code = unpack(each)
-    it(('says so (%s: %s), leaks nothing, and takes the peer when it can'):format(kind, code), needs('reuseport', function()
+    it(('says so (%s: %s), leaks nothing, and takes the peer when it can'):format(kind, code), needs('epoll', function()
       child(function(name, err)
         local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
         local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
@@ -153,7 +153,7 @@ end)
 
 describe('a server that gets no second socket for its port', function()
   for _, code in ipairs { 'EADDRINUSE', 'EACCES' } do
-    it(('serves its peers through the socket that it listens on (%s)'):format(code), needs('reuseport', function()
+    it(('serves its peers through the socket that it listens on (%s)'):format(code), needs('epoll', function()
       child(function(err)
         local fault = require 'spec.support.faults'
         local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
@@ -203,7 +203,7 @@ describe('a server that gets no second socket for its port', function()
 end)
 
 describe('a peer socket that is closed', function()
-  it('gives up the hello behind its errors', needs('reuseport', function()
+  it('gives up the hello behind its errors', needs('epoll', function()
     child(function()
       local fault, loop, hello = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.hello'
       local pair, proxy = require 'spec.support.pair', require 'spec.support.proxy'
@@ -254,7 +254,7 @@ describe('a client without a descriptor', function()
     end)
   end
 
-  it('gets that as its error when all descriptors are used up', needs('reuseport', function()
+  it('gets that as its error when all descriptors are used up', needs('epoll', function()
     childWith(luvLeaks, function()
       local fault, loop = require 'spec.support.faults', require 'spec.support.loop'
       local pair, trial = require 'spec.support.pair', require 'spec.support.trial'
@@ -390,8 +390,36 @@ describe('a hello for which there is no memory', function()
   end)
 end)
 
+describe('an endpoint that gets no descriptor to watch its first peer with', function()
+  it('says so, and takes the peer when it can', needs('epoll', function()
+    child(function()
+      local fault, uv, core = require 'spec.support.faults', require 'luv', require 'dtls.core'
+      local theirs, ours = uv.new_udp(), uv.new_udp()
+      assert(ours:bind('127.0.0.1', 0) and theirs:bind('127.0.0.1', 0))
+      assert(theirs:connect('127.0.0.1', ours:getsockname().port))
+      local suite = 'PSK-AES128-GCM-SHA256'
+      local endpoint = assert(core.endpoint(assert(core.context('server', { psk = { me = 'secret' }, ciphers = suite })), core.fd(ours), 'connected'))
+      local own = assert(core.context('client', { psk = { identity = 'me', key = 'secret' }, ciphers = suite }))
+      local client = assert(core.client(own, core.fd(theirs)))
+      client:handshake()
+      assert(endpoint:next() == nil)
+      client:handshake()
+      assert(endpoint:next() == 'hello')
+      for first = 1, 2 do -- what makes it, and what adds to it
+        fault.set('watch', first, 1, 'EMFILE')
+        local none, err = endpoint:accept()
+        assert(none == nil and err.code == 'EMFILE', tostring(err))
+      end
+      fault.set 'watch'
+      local association = assert(endpoint:accept())
+      assert(endpoint:peers_fd())
+      for _, object in ipairs { association, client, endpoint } do object:close() end
+    end)
+  end))
+end)
+
 describe('a process whose stdin, stdout and stderr are closed', function()
-  it('has no socket in their place', needs('reuseport', function()
+  it('has no socket in their place', needs('epoll', function()
     child(function()
       local ffi, uv, core = require 'ffi', require 'luv', require 'dtls.core'
       ffi.cdef 'int dup(int fd); int dup2(int from, int to); int close(int fd);'
@@ -414,6 +442,7 @@ describe('a process whose stdin, stdout and stderr are closed', function()
         assert(endpoint:next() == 'hello')
         objects = { assert(endpoint:accept()), dialling, endpoint }
         for i, object in ipairs(objects) do assert(object:fd() > 2, i) end
+        assert(endpoint:peers_fd() > 2)
       end)
       for _, object in ipairs(objects) do object:close() end
       for fd = 0, 2 do ffi.C.dup2(kept[fd], fd) end

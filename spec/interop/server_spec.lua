@@ -121,7 +121,7 @@ describe('our server', function()
       assert.equal(1, events:count 'connection')
     end))
 
-    local ownSockets = demux == 'connected' and 'reuseport'
+    local ownSockets = demux == 'connected' and 'epoll'
     it(('keeps its connection when a client is killed and says nothing, %s sockets'):format(demux), needs(ownSockets, interop.run(function()
       local identity = identities.ec
       local _, events, port = interop.server('127.0.0.1', { cert = identity.pem.cert, key = identity.pem.key, demux = demux })

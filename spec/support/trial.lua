@@ -8,8 +8,9 @@ local pair = require 'spec.support.pair'
 
 local trial = {}
 
--- An association takes about 20 turns and 60 calls; a loop that spins takes thousands within one retransmission.
-local TURNS_MAX, CALLS_MAX = 200, 2000
+-- An association takes about 20 turns, of which one of the peers' sockets counts twice, and 60 calls; a loop that spins takes
+-- thousands within one retransmission.
+local TURNS_MAX, CALLS_MAX = 400, 2000
 local WAIT = 25
 
 trial.deadline = 400 * loop.patience

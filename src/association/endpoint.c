@@ -86,7 +86,7 @@ static bool fill(dtls_endpoint *ep, SSL_CTX *ctx) {
 dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options options, dtls_deferral *deferral,
                                  dtls_failure *f) {
   dtls_address bound;
-  if (!DTLS_HAS_REUSEPORT || !DTLS_HAS_EPOLL) options.shared = true; /* there can be no peer sockets */
+  if (!DTLS_HAS_EPOLL) options.shared = true; /* there can be no peer sockets */
   if (!prepare_socket(fd, options.shared, &bound, f)) return NULL;
   dtls_endpoint *ep = OPENSSL_zalloc(sizeof *ep);
   int own = options.duplicate ? dtls_descriptor_duplicate(fd) : fd;

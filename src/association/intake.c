@@ -80,7 +80,11 @@ dtls_news dtls_intake_news(dtls_endpoint *ep, dtls_association **out) {
 
 /* What a peer's socket has. Its association is told of an error, or of what ICMP has brought. */
 static void receive_of_peer(dtls_endpoint *ep, dtls_path *path) {
-  if (dtls_batch_receive(ep->intake.batch, path->fd, &path->local) || errno == EAGAIN) return;
+  if (dtls_batch_receive(ep->intake.batch, path->fd, &path->local)) {
+    if (dtls_batch_is_full(ep->intake.batch)) ep->intake.exhausted = false;
+    return;
+  }
+  if (errno == EAGAIN) return;
   if (dtls_socket_is_final(errno))
     path->current->input.socket_error = errno;
   else
@@ -132,6 +136,7 @@ static void receive_of_all(dtls_endpoint *ep) {
 /* ── turns ── */
 
 static void receive(dtls_endpoint *ep) {
+  if (ep->intake.news != DTLS_NO_NEWS) return; /* it comes first */
   if (!ep->intake.of_peers)
     receive_of_all(ep);
   else if (has_own_peers(ep))
