@@ -179,9 +179,9 @@ pair.each(function(demux, ip)
 
     it('has one poll for the sockets of all its peers', needs('epoll', loop.run(function()
       local function polls()
-        local count = 0
-        uv.walk(function(handle) count = count + (tostring(handle):find '^uv_poll_t' and 1 or 0) end)
-        return count
+        local found = 0
+        uv.walk(function(any) found = found + (tostring(any):find '^uv_poll_t' and 1 or 0) end)
+        return found
       end
       local server = pair.listening({ demux = demux }, ip)
       local conns = {}

@@ -398,7 +398,8 @@ describe('an endpoint that gets no descriptor to watch its first peer with', fun
       assert(ours:bind('127.0.0.1', 0) and theirs:bind('127.0.0.1', 0))
       assert(theirs:connect('127.0.0.1', ours:getsockname().port))
       local suite = 'PSK-AES128-GCM-SHA256'
-      local endpoint = assert(core.endpoint(assert(core.context('server', { psk = { me = 'secret' }, ciphers = suite })), core.fd(ours), 'connected'))
+      local context = assert(core.context('server', { psk = { me = 'secret' }, ciphers = suite }))
+      local endpoint = assert(core.endpoint(context, core.fd(ours), 'connected'))
       local own = assert(core.context('client', { psk = { identity = 'me', key = 'secret' }, ciphers = suite }))
       local client = assert(core.client(own, core.fd(theirs)))
       client:handshake()

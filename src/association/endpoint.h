@@ -70,7 +70,7 @@ struct dtls_endpoint {
 typedef enum {
   DTLS_FOUND_NOTHING, /* nothing is left, or the turn is over */
   DTLS_FOUND_DATA, /* a datagram, or an error of its socket, waits in that association: handshake() or read() takes it */
-  DTLS_FOUND_ROOM, /* the socket of that association has room again for datagrams, see dtls_intake_await_room() */
+  DTLS_FOUND_ROOM,  /* the socket of that association has room again for datagrams, see dtls_intake_await_room() */
   DTLS_FOUND_HELLO, /* a peer has proved its address: accept() makes its association, ignoring it refuses */
   DTLS_FOUND_OTHER  /* a datagram of another protocol (RFC 7983), for that association or (NULL) for the server */
 } dtls_found;

@@ -43,7 +43,8 @@ bool dtls_intake_has_requeued(const dtls_endpoint *ep); /* there is one of a pee
 int dtls_intake_peers_fd(const dtls_endpoint *ep);
 bool dtls_intake_add_peer(dtls_endpoint *ep, dtls_path *path); /* its socket is read, too; false: errno says why not */
 void dtls_intake_await_room(dtls_path *path); /* news of its socket will tell that it takes datagrams, once */
-void dtls_intake_remove_peer(dtls_endpoint *ep, const dtls_path *path); /* nothing more is read of its socket, if it has one */
+void dtls_intake_remove_peer(dtls_endpoint *ep,
+                             const dtls_path *path); /* nothing more is read of its socket, if it has one */
 /* The socket of a peer is closed: all that it holds is copied, each datagram with its own sender. */
 void dtls_intake_drain(dtls_endpoint *ep, const dtls_path *path);
 

@@ -35,7 +35,8 @@ dtls_destination dtls_path_classify_untrusted(const dtls_path *path, const uint8
 /* Counts what the kernel has dropped at the path's own socket since the last time. */
 void dtls_path_count_overflow(dtls_path *path);
 void dtls_path_attach(dtls_path *path, dtls_association *a);
-void dtls_path_detach(dtls_association *a); /* off its path, where the parallel handshake takes the place of the current one */
+/* Takes an association off its path, where the parallel handshake takes the place of the current one. */
+void dtls_path_detach(dtls_association *a);
 /* The parallel handshake if there is one, else the current association. */
 static inline dtls_association *dtls_path_newest(const dtls_path *path) {
   return path->successor ? path->successor : path->current;

@@ -2,7 +2,8 @@
 #ifndef DTLS_BASE_DESCRIPTOR_H
 #define DTLS_BASE_DESCRIPTOR_H
 
-int dtls_descriptor_duplicate(int fd); /* another one of the same file, not handed on by exec; -1 and errno on failure */
+/* Another one of the same file, not handed on by exec; -1 and errno on failure. */
+int dtls_descriptor_duplicate(int fd);
 /* Takes one that was just made, or -1. Another one of the same file if it has such a number; -1 and errno on failure. */
 int dtls_descriptor_lift(int fd);
 

@@ -20,7 +20,7 @@ int dtls_watch_fd(const dtls_watch *watch);
 bool dtls_watch_is_foreign(const dtls_watch *watch);
 bool dtls_watch_add(dtls_watch *watch, int fd, void *of); /* false: errno says why */
 void dtls_watch_remove(dtls_watch *watch, int fd, const void *of);
-void dtls_watch_room(dtls_watch *watch, int fd, void *of, bool wanted); /* whether it matters that the socket can be written to */
+void dtls_watch_room(dtls_watch *watch, int fd, void *of, bool wanted); /* or it is ready only to be read */
 /* Asks the kernel, for next() to tell. False: there are no more sockets ready than that. */
 bool dtls_watch_look(dtls_watch *watch);
 bool dtls_watch_next(dtls_watch *watch, dtls_ready *out); /* false: the last look has found no other one */
