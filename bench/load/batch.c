@@ -12,15 +12,21 @@
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
 #endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
 
-enum { DATAGRAM_MAX = 2048, IN_MAX = 32, OUT_MAX = 64, OUT_BYTES = 60000 };
+enum { IN_MAX = 16, IN_BYTES = 65535, OUT_MAX = 64, OUT_BYTES = 60000 };
+enum { CONTROL_IN = CMSG_SPACE(sizeof(int)), CONTROL_OUT = CMSG_SPACE(sizeof(uint16_t)) };
 
-/* What has come in this turn. */
+/* What has come in this turn: messages of the kernel's, each a datagram or several of one length that it has put together. */
 static struct {
   struct mmsghdr messages[IN_MAX];
   struct iovec vectors[IN_MAX];
-  unsigned char bytes[IN_MAX][DATAGRAM_MAX];
+  _Alignas(struct cmsghdr) unsigned char control[IN_MAX][CONTROL_IN];
+  unsigned char bytes[IN_MAX][IN_BYTES];
   int count, next;
+  size_t at; /* in the next message */
   bool has_read;
 } in;
 
@@ -33,11 +39,12 @@ static struct {
 
 void batch_begin(void) {
   in.count = in.next = 0;
+  in.at = 0;
   in.has_read = false;
 }
 
 void batch_flush(int fd) {
-  _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(uint16_t))] = {0};
+  _Alignas(struct cmsghdr) char control[CONTROL_OUT] = {0};
   struct iovec vector = {out.bytes, out.used};
   struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
   uint16_t segment = (uint16_t)out.segment;
@@ -71,20 +78,38 @@ static int write_datagram(BIO *bio, const char *data, int length) {
   return length;
 }
 
+static void receive(int fd) {
+  for (int i = 0; i < IN_MAX; i++) in.messages[i].msg_hdr.msg_controllen = CONTROL_IN;
+  in.has_read = true;
+  in.count = recvmmsg(fd, in.messages, IN_MAX, MSG_DONTWAIT, NULL);
+}
+
+/* How long the datagrams of a message are, all but the last of them, which may be shorter. */
+static size_t segment_of(struct mmsghdr *message) {
+  const struct cmsghdr *c = CMSG_FIRSTHDR(&message->msg_hdr);
+  int segment = 0;
+  if (c && c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) memcpy(&segment, CMSG_DATA(c), sizeof segment);
+  return segment > 0 ? (size_t)segment : message->msg_len;
+}
+
 static int read_datagram(BIO *bio, char *data, int room) {
   BIO_clear_retry_flags(bio);
-  if (!in.has_read) {
-    in.has_read = true;
-    in.count = recvmmsg(fd_of(bio), in.messages, IN_MAX, MSG_DONTWAIT, NULL);
-  }
+  if (!in.has_read) receive(fd_of(bio));
   if (in.next >= in.count) {
     BIO_set_retry_read(bio);
     return -1;
   }
-  int length = (int)in.messages[in.next].msg_len;
-  if (length > room) length = room;
-  memcpy(data, in.bytes[in.next++], (size_t)length);
-  return length;
+  struct mmsghdr *message = &in.messages[in.next];
+  size_t length = message->msg_len - in.at, segment = segment_of(message);
+  if (length > segment) length = segment;
+  if (length > (size_t)room) abort(); /* libssl has room for the longest record */
+  memcpy(data, in.bytes[in.next] + in.at, length);
+  in.at += length;
+  if (in.at == message->msg_len) {
+    in.next++;
+    in.at = 0;
+  }
+  return (int)length;
 }
 
 static long control(BIO *bio, int command, long number, void *pointer) {
@@ -100,15 +125,17 @@ static BIO_METHOD *make_method(void) {
   BIO_meth_set_read(method, read_datagram);
   BIO_meth_set_ctrl(method, control);
   for (int i = 0; i < IN_MAX; i++) {
-    in.vectors[i] = (struct iovec){in.bytes[i], DATAGRAM_MAX};
-    in.messages[i].msg_hdr = (struct msghdr){.msg_iov = &in.vectors[i], .msg_iovlen = 1};
+    in.vectors[i] = (struct iovec){in.bytes[i], IN_BYTES};
+    in.messages[i].msg_hdr = (struct msghdr){.msg_iov = &in.vectors[i], .msg_iovlen = 1, .msg_control = in.control[i]};
   }
   return method;
 }
 
 BIO *batch_bio(int fd) {
   static BIO_METHOD *method;
+  int on = 1;
   if (!method) method = make_method();
+  (void)setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on); /* a kernel without it hands out one datagram at a time */
   BIO *bio = BIO_new(method);
   if (!bio) abort();
   BIO_set_data(bio, (void *)(intptr_t)fd);

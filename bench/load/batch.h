@@ -1,6 +1,6 @@
 /*
- * A BIO for the connected UDP socket of a client, which is faster than the server that it loads: datagrams come by recvmmsg, and
- * those that are equally long leave together by UDP GSO. Clients take turns: only one of them reads and writes at a time.
+ * A BIO for the connected UDP socket of a client, which is faster than the server that it loads: datagrams come by recvmmsg and UDP
+ * GRO, and those that are equally long leave together by UDP GSO. Clients take turns: only one of them reads and writes at a time.
  */
 #ifndef BENCH_BATCH_H
 #define BENCH_BATCH_H
