@@ -710,16 +710,18 @@ describe('a handshake', function()
     end))
 
     it('takes from setRetransmitTimeout a number or a function for one connection alone', loop.run(function()
-      local silent = raw.open()
-      local asked = {}
-      local conn = pair.client(silent, { retransmitTimeout = 60000 })
-      assert.equal(conn, conn:setRetransmitTimeout(function(previous)
-        asked[#asked + 1] = previous
-        return 20
-      end))
-      loop.till(function() return #silent.inbox >= 3 end, 'two repetitions')
-      assert.same({ 0, 20, 20 }, { asked[1], asked[2], asked[3] })
-      pair.close(conn)
+      local silent, conn = raw.open(), nil
+      for _, options in ipairs { { retransmitTimeout = 60000 }, {} } do
+        local asked, before = {}, #silent.inbox
+        conn = pair.client(silent, options)
+        assert.equal(conn, conn:setRetransmitTimeout(function(previous)
+          asked[#asked + 1] = previous
+          return 20
+        end))
+        loop.till(function() return #silent.inbox >= before + 3 end, 'two repetitions')
+        assert.same({ 0, 20, 20 }, { asked[1], asked[2], asked[3] })
+        pair.close(conn)
+      end
       local server = pair.listening { retransmitTimeout = 60000, handshakeTimeout = 60000 }
       server:on('accept', function(accepted) accepted:setRetransmitTimeout(20) end)
       hello.halfOpen(silent, server)

@@ -192,7 +192,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
     local function serve(owner, message, more)
       local association = owner.association
       if not owner.open then
-        local ok, err = association:handshake()
+        local ok, err = association:handshake(owner)
         if not ok then
           owner.err = err
           return
@@ -256,12 +256,16 @@ for _, demux in ipairs { 'connected', 'shared' } do
 
     it('a client and a server meet, talk and part', function()
       local client = dial({ reject = false }, 'localhost')
-      assert.same({ nil, 'want_read' }, { client:handshake() })
+      local facts = {}
+      local _, wants, timeout = client:handshake(facts)
+      assert.equal('want_read', wants)
+      assert.is_true(timeout > 0 and timeout <= 1000)
+      assert.same({ servername = 'localhost' }, facts)
       local owner = establish(client)
       assert.is_true(owner.open)
       assert.is_false(owner.known)
       assert.equal(ip, owner.association:remote_address().ip)
-      assert.equal('localhost', owner.association:learn({}).servername)
+      assert.equal('localhost', owner.servername)
       assert.equal('DTLSv1.2', client:protocol())
       assert.equal('ECDHE-ECDSA-AES128-GCM-SHA256', client:cipher().name)
       assert.is_true(client:write 'hello')
@@ -277,7 +281,9 @@ for _, demux in ipairs { 'connected', 'shared' } do
       assert.equal('closed', owner.err)
       owner.association:shutdown()
       assert.same({ nil, 'closed' }, { client:read() })
-      assert.same({ false, 'DEPTH_ZERO_SELF_SIGNED_CERT' }, { client:authorized() })
+      assert.is_true(client:handshake(facts))
+      assert.same({ authorized = false, authorizationError = 'DEPTH_ZERO_SELF_SIGNED_CERT', extendedMasterSecret = true,
+        servername = 'localhost' }, facts)
       client:close()
     end)
 
@@ -295,7 +301,9 @@ for _, demux in ipairs { 'connected', 'shared' } do
       os.remove(file)
       assert.is_true(made, client)
       establish(client)
-      assert.same({ true }, { client:authorized() })
+      local facts = { authorizationError = 'HANDSHAKE_NOT_COMPLETE' }
+      assert.is_true(client:handshake(facts))
+      assert.same({ authorized = true, extendedMasterSecret = true, servername = 'localhost' }, facts)
       client:close()
     end)
 
@@ -355,7 +363,6 @@ for _, demux in ipairs { 'connected', 'shared' } do
       assert.is_nil(client:cipher())
       assert.is_nil(client:promote())
       assert.is_true(client:shutdown())
-      assert.same({ false, 'HANDSHAKE_NOT_COMPLETE' }, { client:authorized() })
       assert.equal(port, client:remote_address().port)
       client:close()
     end)

@@ -69,14 +69,14 @@ function Connection.new(made, settings, server, client)
     self._name, self._resumed, self._retry = client.name, client.session, client.retry
     self._overrides = overrides.new(made.core, settings)
   end
-  self._retransmit = retransmit.new(settings.retransmitTimeout, self)
+  if settings.retransmitTimeout then self._retransmit = retransmit.new(settings.retransmitTimeout, self) end
   deferral.join()
   self._onTimer = function() self:_timedOut() end
   self._onClosed = function()
     self._closing = self._closing - 1
     if self._closing == 0 and self._state == 'closed' then self:_closed() end
   end
-  self._timer:start(settings.handshakeTimeout, 0, self._onTimer)
+  if client then self._timer:start(settings.handshakeTimeout, 0, self._onTimer) end -- a server's handshake begins at once
   for _, event in ipairs(silence.EVENTS) do
     if (settings[event] or 0) > 0 then self:_limitSilence(event, settings[event]) end
   end
@@ -178,7 +178,7 @@ function Connection:_begin(association)
   local ok, err = mtu.limit(association, self._settings)
   if ok and self._overrides then ok, err = self._overrides:apply(association) end
   if not ok then return self:_fail(err) end
-  self:_waits(self._retransmit:use(association))
+  if self._retransmit then self:_waits(self._retransmit:use(association)) end
 end
 
 -- False: the application's function has failed, or has ended the handshake.
@@ -187,10 +187,11 @@ function Connection:_waits(ok, err)
   return self._state == 'handshaking'
 end
 
-function Connection:_armHandshake()
-  if not self:_waits(self._retransmit:follow(self._association)) or (self._leave and self._leave()) then return end
+-- `wait`: ms until a flight is repeated, or nil.
+function Connection:_armHandshake(wait)
+  if self._retransmit and not self:_waits(self._retransmit:follow(self._association)) then return end
+  if self._leave and self._leave() then return end
   local left = (self._patience or self._deadline) - now()
-  local wait = self._association:timeout()
   if wait and wait < left then left = wait end
   if left > 0 and self._polled then self._polled = nil end
   self._timer:start(max(left, 1), 0, self._onTimer) -- a timer of 0 ms would not let the loop poll
@@ -209,17 +210,11 @@ function Connection:_handshakeTimedOut()
   end
   local ok, err = self._association:handle_timeout()
   if not ok then return self:_fail(err) end
-  self:_armHandshake()
+  self:_armHandshake(self._association:timeout())
 end
 
 function Connection:_timedOut()
   if self._state == 'open' then self._silence:timedOut() else self:_handshakeTimedOut() end
-end
-
-function Connection:_authorize()
-  local good, reason = self._association:authorized()
-  self.authorized = good
-  self.authorizationError = reason == 'HOSTNAME_MISMATCH' and self._refusal or reason
 end
 
 function Connection:_completed()
@@ -228,8 +223,8 @@ function Connection:_completed()
   self._retransmit = nil -- an open connection repeats its last flight when the peer repeats its own, and at no other time
   self._connectedAt = now()
   self._timer:stop()
+  if self.authorizationError == 'HOSTNAME_MISMATCH' then self.authorizationError = self._refusal or self.authorizationError end
   local displaced = self._association:promote()
-  self:_authorize()
   if displaced then displaced:_replacedBy(self) end
   if self._state ~= 'open' then return end
   if self._silence then self._silence:begin() end
@@ -288,15 +283,14 @@ end
 function Connection:_serve()
   local association = self._association
   if self._state == 'handshaking' then
-    local done, err, subject, id = association:handshake()
-    association:learn(self)
-    if not self:_takeDatagrams(association) then return end
+    local done, err, subject, id = association:handshake(self)
+    if self._takesOthers and not self:_takeDatagrams(association) then return end
     if self._context.keylogs then self:_logKeys() end
     if self._state ~= 'handshaking' then return end -- a listener has closed it, or has run the loop
     if done then
       self:_completed()
     elseif err == 'want_read' then
-      return self:_armHandshake()
+      return self:_armHandshake(subject)
     elseif callbacks[err] then
       return self:_ask(err, subject, id)
     elseif err == 'want_answer' then
@@ -379,7 +373,8 @@ function Connection:setReceiveTimeout(ms, callback) return set_silence(self, 'se
 ---@return self
 function Connection:setRetransmitTimeout(wait)
   wait = arguments.insist('setRetransmitTimeout', 'wait', options.settings.retransmitTimeout, wait)
-  local atOnce = self._retransmit and self._retransmit:set(wait)
+  local atOnce = true
+  if self._retransmit then atOnce = self._retransmit:set(wait) else self._retransmit = retransmit.new(wait, self) end
   if self._state == 'handshaking' and atOnce then self:_waits(self._retransmit:use(self._association)) end
   return self
 end

@@ -133,18 +133,32 @@ static int unfinished(lua_State *L, const dtls_association *a, dtls_result resul
   return 2;
 }
 
+/* Pushes the ms until handle_timeout() wants to be called, or nothing: never, or not before an answer. */
+static int push_timeout(lua_State *L, const dtls_association *a) {
+  uint64_t until = dtls_association_deadline(a), now = dtls_now();
+  if (until == UINT64_MAX) return 0;
+  lua_pushnumber(L, until > now ? (lua_Number)(until - now) : 0);
+  return 1;
+}
+
 /*
- * association:handshake() → true | nil, 'want_read' | nil, err (SSL_do_handshake)
+ * association:handshake([table]) → true | nil, 'want_read', timeout() | nil, err (SSL_do_handshake)
  *   → nil, 'ask_hello', servername (nil: none, false: it is no host name), session id or nil | nil, 'ask_psk', identity (a client: hint or nil) |
  *     nil, 'ask_verify': answer with answer_hello() or refuse_hello(), answer_psk(), answer_verify(), now or later,
  *     and call handshake() again
  *   → nil, 'want_answer': the question is still open
+ * table: the fields of what the handshake says of the peer so far are set in it, see dtls_association_learn.
  */
 static int association_handshake(lua_State *L) {
   dtls_association *a = check(L);
+  if (!lua_isnoneornil(L, 2)) luaL_checktype(L, 2, LUA_TTABLE);
+  lua_settop(L, 2);
   dtls_failure f;
   dtls_result result = dtls_association_handshake(a, &f);
-  return result == DTLS_DONE ? done(L) : unfinished(L, a, result, &f);
+  if (lua_istable(L, 2)) dtls_association_learn(L, 2, a);
+  if (result == DTLS_DONE) return done(L);
+  int results = unfinished(L, a, result, &f);
+  return result == DTLS_WANT_READ ? results + push_timeout(L, a) : results;
 }
 
 /*
@@ -210,12 +224,7 @@ static int association_promote(lua_State *L) {
 /* ── the timer (DTLSv1_handle_timeout) ── */
 
 /* association:timeout() → ms until handle_timeout() wants to be called, or nil: never, or not before an answer */
-static int association_timeout(lua_State *L) {
-  uint64_t until = dtls_association_deadline(check(L)), now = dtls_now();
-  if (until == UINT64_MAX) return 0;
-  lua_pushnumber(L, until > now ? (lua_Number)(until - now) : 0);
-  return 1;
-}
+static int association_timeout(lua_State *L) { return push_timeout(L, check(L)); }
 
 /* association:handle_timeout() → true | nil, err. Repeats the last flight when it is due. */
 static int association_handle_timeout(lua_State *L) {

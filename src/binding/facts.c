@@ -71,20 +71,12 @@ int dtls_cipher_push(lua_State *L, const SSL_CIPHER *cipher) {
 /* association:cipher() → {name=, standardName=, version=, bits=} | nil (SSL_get_current_cipher) */
 static int association_cipher(lua_State *L) { return dtls_cipher_push(L, SSL_get_current_cipher(check(L)->ssl)); }
 
-/* association:authorized() → true | false, reason: whether the peer's identity was proved, and why not */
-static int association_authorized(lua_State *L) {
-  dtls_association *a = check(L);
+/* Why the identity of the peer of a complete handshake was not proved; NULL: it was. */
+static const char *why_unauthorized(const dtls_association *a) {
   long result = SSL_get_verify_result(a->ssl);
+  if (result != X509_V_OK) return dtls_verify_result_name(result);
   bool has_shown = SSL_get0_peer_certificate(a->ssl) || SSL_get0_peer_rpk(a->ssl) || SSL_get_psk_identity(a->ssl);
-  if (a->open && result == X509_V_OK && has_shown) {
-    lua_pushboolean(L, 1);
-    return 1;
-  }
-  lua_pushboolean(L, 0);
-  lua_pushstring(L, !a->open              ? "HANDSHAKE_NOT_COMPLETE"
-                    : result != X509_V_OK ? dtls_verify_result_name(result)
-                                          : "NO_PEER_CERTIFICATE");
-  return 2;
+  return has_shown ? NULL : "NO_PEER_CERTIFICATE";
 }
 
 /* The host name that the client asked for, a server's in lower case: libssl's, or in name. NULL: none. */
@@ -96,37 +88,32 @@ static const char *servername(const dtls_association *a, dtls_name *name) {
   return dtls_name_of_client_untrusted(asked, strlen(asked), name) && name->size > 0 ? name->text : NULL;
 }
 
-/* Sets a field of the table at index 2; NULL: leaves it as it is. */
-static void learn(lua_State *L, const char *field, const char *bytes, size_t size) {
+/* Sets a field of the table; NULL: leaves it as it is. */
+static void set_bytes(lua_State *L, int table, const char *field, const char *bytes, size_t size) {
   if (!bytes) return;
   lua_pushlstring(L, bytes, size);
-  lua_setfield(L, 2, field);
+  lua_setfield(L, table, field);
 }
 
-/*
- * association:learn(table) → table
- * Sets the fields of what the handshake says of the peer so far: servername (SSL_get_servername), alpnProtocol
- * (SSL_get0_alpn_selected), srtpProfile (SSL_get_selected_srtp_profile), pskIdentity (SSL_get_psk_identity), and once it is complete
- * extendedMasterSecret (SSL_get_extms_support).
- */
-static int association_learn(lua_State *L) {
-  const dtls_association *a = check(L);
-  luaL_checktype(L, 2, LUA_TTABLE);
-  lua_settop(L, 2);
+void dtls_association_learn(lua_State *L, int table, const dtls_association *a) {
   dtls_name name = {.size = 0};
   size_t size;
   const char *text = servername(a, &name);
-  learn(L, "servername", text, text ? strlen(text) : 0);
+  set_bytes(L, table, "servername", text, text ? strlen(text) : 0);
   text = dtls_alpn_chosen(a->ssl, &size);
-  learn(L, "alpnProtocol", text, size);
+  set_bytes(L, table, "alpnProtocol", text, size);
   text = dtls_srtp_chosen(a->ssl);
-  learn(L, "srtpProfile", text, text ? strlen(text) : 0);
+  set_bytes(L, table, "srtpProfile", text, text ? strlen(text) : 0);
   text = dtls_association_identity(a, &size);
-  learn(L, "pskIdentity", text, size);
-  if (!a->open) return 1;
+  set_bytes(L, table, "pskIdentity", text, size);
+  if (!a->open) return;
   lua_pushboolean(L, SSL_get_extms_support(a->ssl) == 1);
-  lua_setfield(L, 2, "extendedMasterSecret");
-  return 1;
+  lua_setfield(L, table, "extendedMasterSecret");
+  text = why_unauthorized(a);
+  lua_pushboolean(L, text == NULL);
+  lua_setfield(L, table, "authorized");
+  lua_pushstring(L, text);
+  lua_setfield(L, table, "authorizationError");
 }
 
 /* association:export_keying_material(length, label[, context]) → bytes | nil, err (RFC 5705, SSL_export_keying_material) */
@@ -218,8 +205,6 @@ const luaL_Reg dtls_association_facts[] = {{"local_address", association_local_a
                                            {"remote_address", association_remote_address},
                                            {"protocol", association_protocol},
                                            {"cipher", association_cipher},
-                                           {"authorized", association_authorized},
-                                           {"learn", association_learn},
                                            {"export_keying_material", association_export},
                                            {"peer_certificate", association_peer_certificate},
                                            {"peer_public_key", association_peer_public_key},
