@@ -2,13 +2,15 @@
 --   luvit tunnel.lua far  SECRET port targetHost targetPort        talks to the target for its near ends
 --   luvit tunnel.lua near SECRET port farHost farPort [seconds]    takes the application's datagrams and TCP connections
 -- SECRET is a key in hexadecimal. Hosts are addresses; port 0 is any free one. The near end connects again when nothing
--- has come back for so many seconds (5 by default). luajit works as well. TCP's streams are in tunnel_streams.lua.
+-- has come back for so many seconds (5 by default). luajit works as well. The plain sockets are in tunnel_datagrams.lua, TCP's
+-- streams in tunnel_streams.lua.
 
 local dtls = require 'dtls'
 
 local luvit = rawget(_G, 'args')
 local uv = require(luvit and 'uv' or 'luv')
 if not luvit then package.path = (arg[0]:match '^.*/' or './') .. '?.lua;' .. package.path end
+local datagrams = require(luvit and './tunnel_datagrams' or 'tunnel_datagrams')
 local streams = require(luvit and './tunnel_streams' or 'tunnel_streams')
 local role, secret, port, host, hostPort, seconds = unpack(luvit or arg, luvit and 2 or 1)
 
@@ -33,52 +35,45 @@ broken:unref()
 -- UDP does not say that a peer has gone; a PONG that stays away does.
 local MARK, ESCAPE, PING, PONG = 255, '\255\0', '\255\1', '\255\2'
 
--- Joins an open association, a UDP socket and TCP connections. `write` sends a datagram to whoever the last one of the socket came
--- from; `connect` is for streams.new. What comes from the socket in one turn of the event loop is sent together.
-local function join(conn, udp, write, connect)
-  local mux, turn_end = streams.new(conn, connect), uv.new_check()
-  local back, received, complained
-  local batch = {}
-  local function flush()
-    turn_end:stop()
-    local list = batch
-    batch = {}
+-- Joins an open association, the datagrams of a socket and TCP connections; `connect` is for streams.new.
+local function join(conn, socket, connect)
+  local mux, waiting, complained = streams.new(conn, connect), {}, nil
+  local function forward(list)
     while list[1] do
       local ok, why, sent = conn:send(list)
       if ok then return end
       if why.code == 'EAGAIN' or why.code == 'ENOBUFS' then
-        batch = { unpack(list, sent + 1) }
-        return udp:recv_stop() -- until there is room again, the kernel keeps what comes
+        waiting = { unpack(list, sent + 1) }
+        return socket:stop() -- until there is room again, the kernel keeps what comes
       end
       if not complained then print('dropped, as others may be: ' .. why.message) end
       complained = true
       list = { unpack(list, sent + 2) }
     end
   end
-  function received(err, data, from)
-    if err or not data then return end
-    back = from or back
-    if not batch[1] then turn_end:start(flush) end
-    local first = data:byte()
-    batch[#batch + 1] = (first == MARK or not first) and ESCAPE .. data or data
+  local function received(list)
+    for i, data in ipairs(list) do
+      local first = data:byte()
+      if first == MARK or not first then list[i] = ESCAPE .. data end
+    end
+    forward(list)
   end
   conn:on('drain', function()
-    udp:recv_start(received)
-    flush()
+    local list = waiting
+    waiting = {}
+    socket:read(received)
+    forward(list)
     mux:drained()
   end)
   conn:on('message', function(message)
-    if message:byte() ~= MARK then return write(message, back) end
+    if message:byte() ~= MARK then return socket:write(message) end
     local kind = message:sub(1, 2)
-    if kind == ESCAPE then return write(message:sub(3), back) end
+    if kind == ESCAPE then return socket:write(message:sub(3)) end
     if kind == PING then return conn:send(PONG) end
     mux:received_untrusted(message)
   end)
-  conn:on('close', function()
-    turn_end:close()
-    mux:close()
-  end)
-  udp:recv_start(received)
+  conn:on('close', function() mux:close() end)
+  socket:read(received)
   return mux
 end
 
@@ -87,13 +82,15 @@ local function far()
   server:on('connection', function(conn)
     local udp = uv.new_udp()
     conn:on('error', function(err) print('lost: ' .. err.message) end)
-    conn:on('close', function() udp:close() end)
     local ok, err = udp:connect(host, tonumber(hostPort)) -- nobody else is heard
     if not ok then
       print('no way to the target: ' .. err)
+      udp:close()
       return conn:close()
     end
-    join(conn, udp, function(data) udp:try_send(data, nil, nil) end, function(connected)
+    local socket = datagrams.new(udp)
+    conn:on('close', function() socket:close() end)
+    join(conn, socket, function(connected)
       local tcp = uv.new_tcp()
       if tcp:connect(host, tonumber(hostPort), connected) then return tcp end
       tcp:close()
@@ -127,7 +124,7 @@ local function near()
   local udp, own = open(function(client)
     if mux then mux:open(client) else client:close() end
   end)
-  local pings = uv.new_timer()
+  local socket, pings = datagrams.new(udp), uv.new_timer()
   print('near end on port ' .. own)
 
   local function connect()
@@ -138,16 +135,14 @@ local function near()
     })
     conn:on('connection', function()
       print('connected')
-      mux = join(conn, udp, function(data, back)
-        if back then udp:try_send(data, back.ip, back.port) end
-      end)
+      mux = join(conn, socket)
       pings:start(0, math.ceil(math.min(patience, PEER_PATIENCE) / 3), function() conn:send(PING) end)
     end)
     conn:on('receiveTimeout', function() conn:destroy 'the far end is silent' end)
     conn:on('error', function(err) print('not connected: ' .. err.message) end)
     conn:on('close', function()
       mux = nil
-      udp:recv_stop()
+      socket:stop()
       pings:start(500, 0, connect)
     end)
   end

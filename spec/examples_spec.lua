@@ -16,7 +16,7 @@ local build = assert(uv.fs_realpath(os.getenv 'DTLS_BUILD' or 'build'))
 local scripts = {
   'demo.lua', 'echo_server.lua', 'echo_client.lua', 'psk_server.lua', 'dtlscat.lua', 'coap_gateway.lua', 'tunnel.lua', 'syslog.lua',
   'game_server.lua', 'webrtc_pair.lua', 'coroutine.lua', 'fleet.lua', 'fleet_worker.lua', 'coap.lua', 'coap_client.lua',
-  'tunnel_streams.lua',
+  'tunnel_streams.lua', 'tunnel_datagrams.lua',
 }
 local variants = { shared = build, static = build .. '/static' }
 
@@ -163,9 +163,9 @@ function Device:ask(code, path, payload)
 end
 
 -- A plain UDP socket: send(text, port or address), take() → text, the sender's address.
-local function socket()
+local function socket(port)
   local udp, inbox = uv.new_udp(), {}
-  assert(udp:bind('127.0.0.1', 0))
+  assert(udp:bind('127.0.0.1', port or 0))
   udp:recv_start(function(_, data, from)
     if from then inbox[#inbox + 1] = { data or '', from } end
   end)
@@ -1154,6 +1154,65 @@ describe('the examples:', function()
     app:send('here', entry)
     assert.equal('here', (target:take()))
     assert.equal('', far.output.stderr .. near.output.stderr)
+    target:close()
+    app:close()
+  end))
+
+  for name, init in pairs {
+    ['many at a time'] = '',
+    ['one by one without the ffi'] = "package.preload.ffi = function() error 'there is none' end",
+    ['one by one when the kernel cannot cut what leaves together'] = "require 'spec.support.faults'.set('segments', 1, 1e6, 'EIO')",
+  } do
+    it('tunnel carries bursts both ways in their order, ' .. name, test(function()
+      local target, app = socket(), socket()
+      local function start(...)
+        return withPaths('shared', 'LD_PRELOAD=' .. build .. '/faults/faults.so', 'LUA_INIT=' .. init, 'luajit', 'examples/tunnel.lua', ...)
+      end
+      local far = start('far', SECRET, '0', '127.0.0.1', tostring(target.port))
+      local between = proxy.new { ip = '127.0.0.1', port = tonumber(far:expect 'far end on port (%d+)\n') }
+      local near = start('near', SECRET, '0', '127.0.0.1', tostring(between.port), '60')
+      local entry = tonumber(near:expect 'near end on port (%d+)\nconnected\n')
+      app:send('first', entry)
+      local _, from = target:take()
+      -- What arrives while a process is stopped is a burst for it when it goes on.
+      local function burst(sender, port, receiver, stopped, direction)
+        local list, before = {}, between.count[direction]
+        for i = 1, 100 do list[i] = ('%03d'):format(i):rep(i > 70 and i % 3 + 1 or 1) end -- many are equally long, then few
+        stopped.handle:kill 'sigstop'
+        for _, text in ipairs(list) do sender:send(text, port) end
+        loop.till(function() return between.count[direction] >= before + #list end, 'the burst')
+        stopped.handle:kill 'sigcont'
+        for _, text in ipairs(list) do assert.equal(text, (receiver:take())) end
+      end
+      burst(app, entry, target, far, 'server')
+      burst(target, from, app, near, 'client')
+      assert.equal('', far.output.stderr .. near.output.stderr)
+      pair.close(between)
+      target:close()
+      app:close()
+    end))
+  end
+
+  it('tunnel goes on when there is no target for some datagrams', test(function()
+    local targetPort, app = raw.freePort '127.0.0.1', socket()
+    local far = run['luajit, shared']('tunnel.lua', 'far', SECRET, '0', '127.0.0.1', tostring(targetPort))
+    local between = proxy.new { ip = '127.0.0.1', port = tonumber(far:expect 'far end on port (%d+)\n') }
+    local near = run['luajit, shared']('tunnel.lua', 'near', SECRET, '0', '127.0.0.1', tostring(between.port), '60')
+    local entry = tonumber(near:expect 'near end on port (%d+)\nconnected\n')
+    for _ = 1, 5 do
+      local before = between.count.server
+      app:send('early', entry)
+      loop.till(function() return between.count.server > before end, 'what the near end sends')
+    end
+    local target = socket(targetPort)
+    app:send('in time', entry)
+    local text, from = target:take()
+    while text == 'early' do text, from = target:take() end
+    assert.equal('in time', text)
+    target:send('answer', from)
+    assert.equal('answer', (app:take()))
+    assert.equal('', far.output.stderr .. near.output.stderr)
+    pair.close(between)
     target:close()
     app:close()
   end))
