@@ -12,6 +12,7 @@ local REASONS = {
   error_events = 'an event for a pending error (SO_SELECT_ERR_QUEUE)',
   whole_size = 'the size of a datagram that was cut (MSG_TRUNC)',
   segments = 'datagrams that the kernel cuts (UDP_SEGMENT)',
+  coalescing = 'datagrams that the kernel puts together (UDP_GRO)',
   epoll = 'one descriptor that tells of many sockets (epoll)',
   mmsg = 'several datagrams by one system call (sendmmsg)',
   zero_pages = 'memory that is given back and comes again as zeroes (MADV_DONTNEED)',

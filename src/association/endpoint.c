@@ -62,7 +62,7 @@ void dtls_endpoint_close(dtls_endpoint *ep) {
 }
 
 /* Whether the socket can be listened on. */
-static bool prepare_socket(int fd, bool shared, dtls_address *bound, dtls_failure *f) {
+static bool prepare_socket(int fd, bool shared, bool duplicate, dtls_address *bound, dtls_failure *f) {
   dtls_address peer;
   /* peer sockets share the port; allowed after bind, so that a port in use is still an error there */
   if (!dtls_udp_local(fd, bound) || !dtls_control_ask(fd, bound->sa.sa_family) || (!shared && !dtls_udp_share_port(fd)))
@@ -72,6 +72,7 @@ static bool prepare_socket(int fd, bool shared, dtls_address *bound, dtls_failur
   if (dtls_udp_peer(fd, &peer))
     return dtls_fail(f, "EISCONN", "cannot listen on a socket that is connected to one peer");
   dtls_udp_announce_errors(fd);
+  if (!duplicate) dtls_udp_coalesce(fd); /* what the caller keeps for himself he may read one day */
   return true;
 }
 
@@ -87,7 +88,7 @@ dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options opt
                                  dtls_failure *f) {
   dtls_address bound;
   if (!DTLS_HAS_EPOLL) options.shared = true; /* there can be no peer sockets */
-  if (!prepare_socket(fd, options.shared, &bound, f)) return NULL;
+  if (!prepare_socket(fd, options.shared, options.duplicate, &bound, f)) return NULL;
   dtls_endpoint *ep = OPENSSL_zalloc(sizeof *ep);
   int own = options.duplicate ? dtls_descriptor_duplicate(fd) : fd;
   if (!ep || own < 0) {

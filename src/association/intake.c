@@ -30,7 +30,8 @@ void dtls_intake_close(dtls_endpoint *ep) {
   dtls_intake_release(ep);
   dtls_queue_clear(&ep->intake.requeued);
   dtls_batch_free(ep->intake.batch);
-  ep->intake.batch = NULL;
+  dtls_batch_free(ep->intake.rest);
+  ep->intake.batch = ep->intake.rest = NULL;
   dtls_watch_free(ep->intake.peers);
   ep->intake.peers = NULL;
 }
@@ -164,15 +165,14 @@ static void take_requeued(dtls_endpoint *ep, dtls_datagram *out) {
       .data = entry->data + sizeof from, .size = entry->size - sizeof from, .local = from.local, .peer = from.peer};
 }
 
-/* A batch is brought to its end even when the turn is over. */
 bool dtls_intake_take(dtls_endpoint *ep, dtls_datagram *out) {
-  bool over = ep->intake.left == 0;
-  if (!over) ep->intake.left--;
-  if (ep->intake.requeued.oldest && !over) {
+  if (ep->intake.left == 0) return false;
+  ep->intake.left--;
+  if (ep->intake.requeued.oldest) {
     take_requeued(ep, out);
     return true;
   }
-  if (!over && !dtls_batch_pending(ep->intake.batch)) receive(ep);
+  if (!dtls_batch_pending(ep->intake.batch)) receive(ep);
   if (!dtls_batch_next(ep->intake.batch, out)) {
     if (ep->intake.news == DTLS_NO_NEWS) ep->intake.exhausted = false; /* the next call may come without a turn */
     return false;
@@ -195,10 +195,12 @@ bool dtls_intake_pending(const dtls_endpoint *ep) {
 /* ── what a socket has when it is closed ── */
 
 /* Copies a datagram for later dispatch. */
-static void requeue(dtls_endpoint *ep, const dtls_path *path, const dtls_address *peer, const uint8_t *data,
-                    size_t size) {
-  origin from = {.local = path->local, .peer = *peer};
-  if (!dtls_queue_add(&ep->intake.requeued, REQUEUED_MAX, &from, sizeof from, data, size))
+static void requeue(dtls_endpoint *ep, const dtls_datagram *d) {
+  origin from = {.local = d->local, .peer = d->peer};
+  dtls_count_in(&ep->counters, d->size);
+  if (d->size > DTLS_DATAGRAM_MAX)
+    ep->counters.drops[DTLS_DROP_LENGTH]++;
+  else if (!dtls_queue_add(&ep->intake.requeued, REQUEUED_MAX, &from, sizeof from, d->data, d->size))
     ep->counters.drops[DTLS_DROP_QUEUE]++;
 }
 
@@ -208,19 +210,14 @@ static void requeue(dtls_endpoint *ep, const dtls_path *path, const dtls_address
  * datagrams behind it.
  */
 void dtls_intake_drain(dtls_endpoint *ep, const dtls_path *path) {
-  uint8_t data[DTLS_DATAGRAM_MAX];
-  for (int i = 0; i < DTLS_DRAIN_MAX; i++) {
-    dtls_address sender;
-    ssize_t n = dtls_udp_receive(path->fd, data, sizeof data, &sender);
-    if (n >= 0) dtls_count_in(&ep->counters, (size_t)n);
-    if (n > (ssize_t)sizeof data) {
-      ep->counters.drops[DTLS_DROP_LENGTH]++;
-    } else if (n >= 0) {
-      requeue(ep, path, &sender, data, (size_t)n);
-    } else if (errno == EAGAIN || dtls_socket_is_final(errno)) {
-      return;
-    } else {
-      ep->counters.drops[dtls_socket_drop_reason(errno)]++;
-    }
+  dtls_datagram d;
+  if (!ep->intake.rest) ep->intake.rest = dtls_batch_new();
+  for (int reads = 0; ep->intake.rest && reads < DTLS_DRAIN_MAX; reads++) {
+    bool received = dtls_batch_receive(ep->intake.rest, path->fd, &path->local);
+    int error = errno;
+    while (dtls_batch_next(ep->intake.rest, &d)) requeue(ep, &d);
+    if (received) continue;
+    if (error == EAGAIN || dtls_socket_is_final(error)) return;
+    ep->counters.drops[dtls_socket_drop_reason(error)]++;
   }
 }

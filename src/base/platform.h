@@ -24,6 +24,7 @@
 #define DTLS_HAS_EPOLL DTLS_ON_LINUX        /* one descriptor that tells which of many can be read */
 #define DTLS_HAS_MMSG DTLS_ON_LINUX         /* recvmmsg, sendmmsg. FreeBSD's are loops in its C library */
 #define DTLS_HAS_SEGMENTS DTLS_ON_LINUX     /* UDP_SEGMENT (4.18): the kernel cuts what is sent into datagrams */
+#define DTLS_HAS_COALESCING DTLS_ON_LINUX   /* UDP_GRO (5.0): datagrams of one sender come in as one message */
 #define DTLS_HAS_DROP_COUNT DTLS_ON_LINUX   /* SO_MEMINFO (4.12): how many datagrams a socket had no room for */
 #define DTLS_HAS_ERROR_EVENTS DTLS_ON_LINUX /* SO_SELECT_ERR_QUEUE: a pending error is an event of its own for poll */
 #define DTLS_HAS_WHOLE_SIZE DTLS_ON_LINUX   /* MSG_TRUNC, given to recv: how long a datagram was that has been cut */
@@ -113,6 +114,7 @@ typedef struct {
   X(EPOLL, "epoll") \
   X(MMSG, "mmsg") \
   X(SEGMENTS, "segments") \
+  X(COALESCING, "coalescing") \
   X(DROP_COUNT, "drop_count") \
   X(ERROR_EVENTS, "error_events") \
   X(WHOLE_SIZE, "whole_size") \

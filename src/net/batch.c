@@ -12,17 +12,28 @@
 #include "net/socket.h"
 #include "wire/record.h"
 
-enum { BATCH = 32 };
+enum {
+  BATCH = 32, /* messages, each of one datagram or of several that the kernel has put together */
+  COALESCED_BATCH =
+      4,           /* messages of one receive while they have several: what they bring stays in the processor's cache */
+  DATAGRAMS = 128, /* as many are enough */
+  ROOM = 67000     /* IP carries 65,535 bytes; the rest keeps messages from the same lines of the cache */
+};
 
 struct dtls_batch {
   dtls_message messages[BATCH];
   struct iovec vectors[BATCH];
-  dtls_address peers[BATCH], bound[BATCH];
+  dtls_address peers[BATCH], locals[BATCH];
   _Alignas(struct cmsghdr) uint8_t control[BATCH][DTLS_CONTROL_IN_MAX];
-  unsigned count, next;
+  size_t
+      segments[BATCH];  /* how long the datagrams of a message are, but for the last of several, which may be shorter */
+  unsigned count, next; /* messages */
+  size_t at;            /* in the next one */
+  unsigned pending;     /* datagrams */
+  bool full, coalesced; /* the last receive has left no room; it has brought several datagrams in one message */
   int error; /* came behind the datagrams of the last receive, and is for the next one of that socket to report; 0: none */
   int error_of; /* the socket */
-  uint8_t bytes[BATCH][DTLS_DATAGRAM_MAX];
+  uint8_t bytes[BATCH][ROOM];
 };
 
 /* The kernel has written how much of their room it has used. */
@@ -32,15 +43,16 @@ static void begin(dtls_batch *batch) {
     batch->messages[i].msg_hdr.msg_controllen = DTLS_CONTROL_IN_MAX;
   }
   batch->next = batch->count = 0;
+  batch->full = false;
 }
 
 dtls_batch *dtls_batch_new(void) {
   dtls_batch *batch = OPENSSL_malloc(sizeof *batch); /* not zeroed: most of it is never touched */
   if (!batch) return NULL;
   memset(batch, 0, offsetof(dtls_batch, bytes));
-  batch->next = batch->count = BATCH;
+  batch->count = BATCH;
   for (unsigned i = 0; i < BATCH; i++) {
-    batch->vectors[i] = (struct iovec){batch->bytes[i], DTLS_DATAGRAM_MAX};
+    batch->vectors[i] = (struct iovec){batch->bytes[i], ROOM};
     batch->messages[i].msg_hdr = (struct msghdr){
         .msg_name = &batch->peers[i], .msg_iov = &batch->vectors[i], .msg_iovlen = 1, .msg_control = batch->control[i]};
   }
@@ -51,7 +63,7 @@ dtls_batch *dtls_batch_new(void) {
 void dtls_batch_free(dtls_batch *batch) { OPENSSL_free(batch); }
 
 /* One recvmsg after the other. What fails behind a datagram is kept for the next time, as recvmmsg does it. */
-static int receive_each(dtls_batch *batch, int fd, unsigned from) {
+static int receive_each(dtls_batch *batch, int fd, unsigned from, unsigned end) {
   int error = batch->error;
   unsigned i = from;
   batch->error = 0;
@@ -59,46 +71,65 @@ static int receive_each(dtls_batch *batch, int fd, unsigned from) {
     errno = error;
     return -1;
   }
-  for (; i < BATCH; i++) {
+  for (; i < end; i++) {
     ssize_t size = dtls_udp_receive_message(fd, &batch->messages[i].msg_hdr);
     if (size < 0) break;
     batch->messages[i].msg_len = (unsigned)size;
   }
   if (i == from) return -1;
-  if (i < BATCH && errno != EAGAIN) batch->error = errno;
+  if (i < end && errno != EAGAIN) batch->error = errno;
   batch->error_of = fd;
   return (int)(i - from);
 }
 
 /* recvmmsg where there is one, in the kernel, and no seccomp filter forbids it. */
-static int receive_many(dtls_batch *batch, int fd, unsigned from) {
+static int receive_many(dtls_batch *batch, int fd, unsigned from, unsigned end) {
 #if DTLS_HAS_MMSG
-  int n = recvmmsg(fd, batch->messages + from, BATCH - from, MSG_DONTWAIT | MSG_TRUNC, NULL);
+  int n = recvmmsg(fd, batch->messages + from, end - from, MSG_DONTWAIT | MSG_TRUNC, NULL);
   if (n >= 0 || (errno != ENOSYS && errno != EPERM)) return n;
 #endif
-  return receive_each(batch, fd, from);
+  return receive_each(batch, fd, from, end);
+}
+
+/* A message that has come. */
+static void add(dtls_batch *batch, const dtls_address *bound) {
+  unsigned i = batch->count++;
+  size_t size = batch->messages[i].msg_len;
+  batch->locals[i] = *bound;
+  size_t segment = dtls_control_read(&batch->messages[i].msg_hdr, &batch->locals[i]);
+  bool several = segment > 0 && segment < size;
+  batch->segments[i] = several ? segment : size;
+  batch->pending += several ? (unsigned)((size + segment - 1) / segment) : 1;
+  if (several) batch->coalesced = true;
 }
 
 bool dtls_batch_receive(dtls_batch *batch, int fd, const dtls_address *bound) {
-  if (dtls_batch_pending(batch) == 0) begin(batch);
-  unsigned from = batch->count;
-  int n = receive_many(batch, fd, from);
+  if (batch->pending == 0) begin(batch);
+  unsigned from = batch->count, most = batch->coalesced ? COALESCED_BATCH : BATCH;
+  unsigned end = BATCH - from < most ? BATCH : from + most;
+  int n = receive_many(batch, fd, from, end);
   if (n <= 0) return false;
-  batch->count += (unsigned)n;
-  for (unsigned i = from; i < batch->count; i++) batch->bound[i] = *bound;
+  batch->coalesced = false;
+  while (batch->count < from + (unsigned)n) add(batch, bound);
+  batch->full = batch->count == end || batch->pending >= DATAGRAMS;
   return true;
 }
 
-unsigned dtls_batch_pending(const dtls_batch *batch) { return batch->count - batch->next; }
+unsigned dtls_batch_pending(const dtls_batch *batch) { return batch->pending; }
 
-bool dtls_batch_is_full(const dtls_batch *batch) { return batch->count == BATCH && dtls_batch_pending(batch) > 0; }
+bool dtls_batch_is_full(const dtls_batch *batch) { return batch->full && batch->pending > 0; }
 
 bool dtls_batch_next(dtls_batch *batch, dtls_datagram *out) {
-  if (dtls_batch_pending(batch) == 0) return false;
-  unsigned i = batch->next++;
-  out->data = batch->bytes[i];
-  out->size = batch->messages[i].msg_len;
-  out->peer = batch->peers[i];
-  dtls_control_local(&batch->messages[i].msg_hdr, &batch->bound[i], &out->local);
+  if (batch->pending == 0) return false;
+  unsigned i = batch->next;
+  size_t rest = batch->messages[i].msg_len - batch->at;
+  bool last = rest <= batch->segments[i];
+  *out = (dtls_datagram){.data = batch->bytes[i] + batch->at,
+                         .size = last ? rest : batch->segments[i],
+                         .local = batch->locals[i],
+                         .peer = batch->peers[i]};
+  batch->pending--;
+  batch->at = last ? 0 : batch->at + batch->segments[i];
+  if (last) batch->next++;
   return true;
 }

@@ -11,7 +11,7 @@
 /* One received datagram. The bytes belong to whoever received it. */
 typedef struct {
   const uint8_t *data;
-  size_t size; /* of the whole datagram; of one longer than DTLS_DATAGRAM_MAX only so much is there */
+  size_t size;
   dtls_address local, peer;
 } dtls_datagram;
 

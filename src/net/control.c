@@ -21,12 +21,19 @@ enum { V4_ASK = IP_PKTINFO, V4_IN = IP_PKTINFO, V4_OUT = IP_PKTINFO };
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103 /* the C library may be older than the kernel */
 #endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
 
 static bool set(int fd, int level, int name, int value) {
   return setsockopt(fd, level, name, &value, sizeof value) == 0;
 }
 
 bool dtls_udp_splits(int fd) { return DTLS_HAS_SEGMENTS && set(fd, IPPROTO_UDP, UDP_SEGMENT, 0); }
+
+void dtls_udp_coalesce(int fd) {
+  if (DTLS_HAS_COALESCING) (void)set(fd, IPPROTO_UDP, UDP_GRO, 1);
+}
 
 bool dtls_control_ask(int fd, int family) {
   if (!DTLS_HAS_LOCAL_ADDRESS) return true;
@@ -48,15 +55,23 @@ static void read_v6(const struct cmsghdr *c, struct sockaddr_in6 *out) {
   out->sin6_scope_id = IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr) ? info.ipi6_ifindex : 0;
 }
 
-void dtls_control_local(struct msghdr *message, const dtls_address *bound, dtls_address *out) {
-  *out = *bound; /* the port is the socket's own */
-  if (!DTLS_HAS_LOCAL_ADDRESS) return;
+static void read_segment(const struct cmsghdr *c, size_t *out) {
+  int size;
+  if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != UDP_GRO) return;
+  memcpy(&size, CMSG_DATA(c), sizeof size);
+  if (size > 0) *out = (size_t)size;
+}
+
+size_t dtls_control_read(struct msghdr *message, dtls_address *local) {
+  size_t segment = 0;
   for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
-    if (bound->sa.sa_family == AF_INET6)
-      read_v6(c, &out->v6);
-    else
-      read_v4(c, &out->v4.sin_addr);
+    if (DTLS_HAS_COALESCING) read_segment(c, &segment);
+    if (DTLS_HAS_LOCAL_ADDRESS && local->sa.sa_family == AF_INET6)
+      read_v6(c, &local->v6);
+    else if (DTLS_HAS_LOCAL_ADDRESS)
+      read_v4(c, &local->v4.sin_addr); /* the port is the socket's own */
   }
+  return segment;
 }
 
 /* Adds a control message, for which there is room. */

@@ -118,6 +118,7 @@ int dtls_udp_peer_socket(int listening, const dtls_address *local, const dtls_ad
   bool ok = dtls_udp_share_port(fd);
   if (ok && local->sa.sa_family == AF_INET6)
     ok = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, !IN6_IS_ADDR_V4MAPPED(&local->v6.sin6_addr));
+  dtls_udp_coalesce(fd);
   ok = ok && set_buffers(fd, buffers) && copy_ttl(listening, fd, local->sa.sa_family) &&
        bind(fd, &local->sa, dtls_address_size(local)) == 0 && connect(fd, &peer->sa, dtls_address_size(peer)) == 0;
   if (!ok) {
