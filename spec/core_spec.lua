@@ -769,6 +769,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
       local sent = endpoint:stats().datagramsOut
       old.association:shutdown() -- sends nothing: the 4-tuple belongs to the promoted association
       assert.equal(sent, endpoint:stats().datagramsOut)
+      assert.same(owner.association:remote_address(), old.association:close(owner.association):remote_address())
       assert.is_nil(old.association:close())
       old.closed = true
       second:write 'new'

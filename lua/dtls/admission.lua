@@ -30,8 +30,8 @@ local NO_DESCRIPTORS = { EMFILE = true, ENFILE = true }
 ---@field after dtls.Host|false
 
 ---@class dtls.Admission
----@field private _buckets table<integer, {first: dtls.Host, last: dtls.Host}> hosts by their number of half-open handshakes
----@field private _most integer the highest number that has a bucket
+---@field private _buckets table<integer, {first: dtls.Host|false, last: dtls.Host|false}> hosts by their number of half-open handshakes
+---@field private _most integer the highest number that some host has
 local Admission = {}
 Admission.__index = Admission
 
@@ -58,12 +58,11 @@ end
 -- ── hosts by their number of half-open handshakes ──
 
 local function leave_bucket(self, host)
+  if host.halfOpen == 0 then return end
   local bucket = self._buckets[host.halfOpen]
-  if not bucket then return end -- it had none
   if host.before then host.before.after = host.after else bucket.first = host.after end
   if host.after then host.after.before = host.before else bucket.last = host.before end
   host.before, host.after = false, false
-  if not bucket.first then self._buckets[host.halfOpen] = nil end
 end
 
 -- Behind those who have as many: who came to that number first is the first to lose one.
@@ -72,11 +71,11 @@ local function enter_bucket(self, host)
   if count == 0 then return end
   local bucket = self._buckets[count]
   if not bucket then
-    self._buckets[count] = { first = host, last = host }
-    return
+    bucket = { first = false, last = false } -- it stays when it is empty: there are as many as one host has had handshakes
+    self._buckets[count] = bucket
   end
   host.before = bucket.last
-  bucket.last.after = host
+  if bucket.last then bucket.last.after = host else bucket.first = host end
   bucket.last = host
 end
 
@@ -88,7 +87,7 @@ local function count_half_open(self, host, change)
   self._halfOpen = self._halfOpen + change
   if host.halfOpen > self._most then
     self._most = host.halfOpen
-  elseif self._most > 0 and not self._buckets[self._most] then
+  elseif self._most > 0 and not self._buckets[self._most].first then
     self._most = self._most - 1
   end
 end

@@ -72,13 +72,11 @@ function Connection.new(made, settings, server, client)
   if settings.retransmitTimeout then self._retransmit = retransmit.new(settings.retransmitTimeout, self) end
   deferral.join()
   self._onTimer = function() self:_timedOut() end
-  self._onClosed = function()
-    self._closing = self._closing - 1
-    if self._closing == 0 and self._state == 'closed' then self:_closed() end
-  end
   if client then self._timer:start(settings.handshakeTimeout, 0, self._onTimer) end -- a server's handshake begins at once
-  for _, event in ipairs(silence.EVENTS) do
-    if (settings[event] or 0) > 0 then self:_limitSilence(event, settings[event]) end
+  if settings.timeout or settings.receiveTimeout then
+    for _, event in ipairs(silence.EVENTS) do
+      if (settings[event] or 0) > 0 then self:_limitSilence(event, settings[event]) end
+    end
   end
   return self
 end
@@ -383,7 +381,10 @@ end
 
 function Connection:_close(any)
   self._closing = self._closing + 1
-  handle.close(any, self._onClosed)
+  handle.close(any, function()
+    self._closing = self._closing - 1
+    if self._closing == 0 and self._state == 'closed' then self:_closed() end
+  end)
 end
 
 --- Lets go of the association, the descriptor and, for a client, the socket.
@@ -392,9 +393,8 @@ function Connection:_letGo()
   self._poll = false
   if poll then handle.stop(poll) end -- before the descriptor goes with the association
   if association then
-    self:_remember(association, self._successor)
     self._association = nil
-    association:close()
+    self:_remember(association:close(self._successor and self._successor:_core()))
   end
   if poll then self:_close(poll) end
   if not self._socket then return end

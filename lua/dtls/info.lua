@@ -3,17 +3,14 @@
 local arguments = require 'dtls.arguments'
 local options = require 'dtls.options'
 
---- A class that has them has `_core()`, its core object, and `_times()`, and calls `_remember` before that object is closed.
+--- A class that has them has `_core()`, its core object, and `_times()`, and calls `_remember` when that object is closed.
 ---@class dtls.Info
 ---@field private _known userdata? what remains of the core object that was closed
 local Info = {}
 
---- Keeps what an association knows that will be closed.
----@param association userdata
----@param successor table? an object with `_core()`, which has the addresses of a replaced association
-function Info:_remember(association, successor)
-  self._known = association:remains(successor and successor:_core())
-end
+--- Keeps what remains of an association that was closed.
+---@param known userdata
+function Info:_remember(known) self._known = known end
 
 -- What a method of the core's object says, or said when it was closed; a table is the caller's in either case.
 local function recall(self, method, ...)

@@ -58,18 +58,32 @@ void dtls_association_push_owner(lua_State *L, const dtls_association *a) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, a->owner);
 }
 
-/* association:close(): frees it, without a word to the peer. */
+static void let_go(lua_State *L, dtls_box *box) {
+  dtls_association *a = box->object;
+  if (!a) return;
+  box->object = NULL;
+  disown(L, a);
+  dtls_association_free(a);
+}
+
+/*
+ * association:close([addressed]) → what remains of it (remains.c) | nothing: it was closed before
+ * Frees it, without a word to the peer. addressed: the association that has its addresses now.
+ */
 static int association_close(lua_State *L) {
   dtls_box *box = dtls_box_check(L, 1, TYPE);
   dtls_association *a = box->object;
   if (!a) return 0;
-  box->object = NULL;
-  disown(L, a);
-  dtls_association_free(a);
-  return 0;
+  dtls_remains_push(L, a, lua_isnoneornil(L, 2) ? a->path : dtls_association_check(L, 2)->path);
+  let_go(L, box);
+  return 1;
 }
 
-static int association_gc(lua_State *L) { return dtls_box_test(L, 1, TYPE) ? association_close(L) : 0; }
+static int association_gc(lua_State *L) {
+  dtls_box *box = dtls_box_test(L, 1, TYPE);
+  if (box) let_go(L, box);
+  return 0;
+}
 
 static bool option(lua_State *L, int index, const char *name) {
   lua_getfield(L, index, name);
@@ -383,7 +397,6 @@ void dtls_association_init(lua_State *L) {
                                      {"await_room", association_await_room},
                                      {"fd", association_fd},
                                      {"set_owner", association_set_owner},
-                                     {"remains", dtls_association_remains},
                                      {"take_others", association_take_others},
                                      {"datagram", association_datagram},
                                      {"send_datagram", association_send_datagram},

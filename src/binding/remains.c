@@ -37,13 +37,7 @@ static remains *push(lua_State *L, size_t size) {
   return r;
 }
 
-/*
- * association:remains([addressed]) → an object with the methods below
- * addressed: the association that has its addresses now. To be called before the association is closed.
- */
-int dtls_association_remains(lua_State *L) {
-  dtls_association *a = dtls_association_check(L, 1);
-  const dtls_path *path = lua_isnoneornil(L, 2) ? a->path : dtls_association_check(L, 2)->path;
+void dtls_remains_push(lua_State *L, dtls_association *a, const dtls_path *path) {
   remains *r = push(L, dtls_association_knows_certificate(a) ? dtls_certificate_encode(a->ssl, NULL) : 0);
   if (r->size > 0 && dtls_certificate_encode(a->ssl, r->shown) != r->size) r->size = 0;
   r->raw = dtls_certificate_raw_key(a->ssl) != NULL;
@@ -58,7 +52,6 @@ int dtls_association_remains(lua_State *L) {
   }
   r->has_buffers = dtls_association_take_stock(a, &r->buffers);
   r->counters = a->counters;
-  return 1;
 }
 
 /* ── the methods of the association that it is what remains of ── */
