@@ -41,6 +41,7 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   a->dgram = BIO_new_dgram(fd, BIO_NOCLOSE);
   if (!a->ssl || !filter || !a->dgram || !dtls_peer_init(&a->peer, a->ssl, &dtls_callback_questions)) goto fail;
   BIO_push(filter, a->dgram);
+  dtls_mtu_meet(a);
   SSL_set_bio(a->ssl, filter, filter);
   SSL_set_mtu(a->ssl, (long)a->mtu.payload); /* SSL_OP_NO_QUERY_MTU is on the context */
   SSL_set_info_callback(a->ssl, on_info);
@@ -112,6 +113,7 @@ bool dtls_association_set_peer(dtls_association *a, const dtls_path *path) {
     BIO_dgram_set_peer(a->dgram, peer);
   }
   BIO_ADDR_free(peer);
+  dtls_mtu_meet(a);
   return true;
 }
 

@@ -288,6 +288,8 @@ static long bio_ctrl(BIO *bio, int command, long number, void *pointer) {
     case BIO_CTRL_GET_KTLS_SEND:
     case BIO_CTRL_GET_KTLS_RECV:
     case BIO_CTRL_WPENDING: return 0;
+    /* asked twice for every message of a handshake */
+    case BIO_CTRL_DGRAM_GET_MTU_OVERHEAD: return ((dtls_association *)BIO_get_data(bio))->mtu.overhead;
     /* The dgram BIO would spend three system calls per read on a timeout that a non-blocking socket ignores. */
     case BIO_CTRL_DGRAM_SET_NEXT_TIMEOUT: dtls_retransmit_set(BIO_get_data(bio), pointer); return 1;
     default: return BIO_next(bio) ? BIO_ctrl(BIO_next(bio), command, number, pointer) : 0;

@@ -24,9 +24,11 @@ void dtls_mtu_use(dtls_association *a, size_t payload) {
   if (a->open) a->mtu.message = dtls_mtu_message(a);
 }
 
-/* Bytes of IP and UDP headers. */
-static long overhead(const dtls_association *a) { return BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_GET_MTU_OVERHEAD, 0, NULL); }
-static long min_payload(const dtls_association *a) { return (long)DTLS_get_link_min_mtu(a->ssl) - overhead(a); }
+void dtls_mtu_meet(dtls_association *a) {
+  a->mtu.overhead = BIO_ctrl(a->dgram, BIO_CTRL_DGRAM_GET_MTU_OVERHEAD, 0, NULL);
+}
+
+static long min_payload(const dtls_association *a) { return (long)DTLS_get_link_min_mtu(a->ssl) - a->mtu.overhead; }
 
 bool dtls_mtu_set(dtls_association *a, long payload, dtls_failure *f) {
   long min = min_payload(a);
@@ -39,7 +41,7 @@ bool dtls_mtu_set(dtls_association *a, long payload, dtls_failure *f) {
 
 /* What DTLS_set_link_mtu does, but at any time. */
 bool dtls_mtu_set_link(dtls_association *a, long packet, dtls_failure *f) {
-  long headers = overhead(a);
+  long headers = a->mtu.overhead;
   return dtls_mtu_set(a, packet > headers ? packet - headers : 0, f);
 }
 

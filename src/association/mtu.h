@@ -11,8 +11,10 @@
 typedef struct {
   size_t payload; /* bytes of UDP payload; caps every datagram */
   size_t message; /* once open: the longest message that fits one datagram */
+  long overhead;  /* bytes of IP and UDP headers */
 } dtls_mtu;
 
+void dtls_mtu_meet(dtls_association *a); /* it has another peer, or its BIO is new */
 void dtls_mtu_use(dtls_association *a, size_t payload);
 bool dtls_mtu_set(dtls_association *a, long payload, dtls_failure *f);     /* false: out of range */
 bool dtls_mtu_set_link(dtls_association *a, long packet, dtls_failure *f); /* bytes of IP packet, headers included */
