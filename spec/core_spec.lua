@@ -392,6 +392,21 @@ for _, demux in ipairs { 'connected', 'shared' } do
       client:close()
     end)
 
+    it('an association writes the messages of a list up to the one that it cannot', function()
+      local client = dial { reject = false }
+      local owner = establish(client)
+      local list = { 'one', 'two', 'three' }
+      for _, writer in ipairs { client, owner.association } do
+        assert.is_true(writer:write(list))
+        local ok, err, fatal, sent = writer:write { 'four', '', 'five' }
+        assert.same({ nil, 'EINVAL', false, 1 }, { ok, err.code, fatal, sent })
+      end
+      for i = 1, 4 do assert.equal(({ 'one', 'two', 'three', 'four' })[i], (client:read())) end
+      turn()
+      assert.same({ 'one', 'two', 'three', 'four' }, owner.said)
+      client:close()
+    end)
+
     if demux == 'connected' then
       it('peers with sockets of their own take turns, however much one of them has sent', needs('epoll', function()
         local busy, quiet = dial { reject = false }, dial { reject = false }
@@ -479,8 +494,10 @@ for _, demux in ipairs { 'connected', 'shared' } do
         establish(client)
         client:read()
         local idle = memory.used()
-        assert.is_true(client:write 'hello')
-        assert.is_true(memory.used() - idle < BUFFERS, memory.used() - idle)
+        for _, messages in ipairs { 'hello', { 'hello', 'again' } } do
+          assert.is_true(client:write(messages))
+          assert.is_true(memory.used() - idle < BUFFERS, memory.used() - idle)
+        end
         client:close()
       end)
 

@@ -471,29 +471,20 @@ end
 -- What a system answers that has no room for a datagram at the moment.
 local is_full = { EAGAIN = true, ENOBUFS = true }
 
--- One message, as one datagram. The third result: the association is beyond use.
-local function write(self, data)
+-- Messages, each as one datagram, until one cannot be sent. The third result: the association is beyond use.
+local function write(self, data, count)
   if self._state ~= 'open' then
-    return nil, new_error('ENOTCONN', 'the connection is ' .. (self._state == 'closed' and 'closed' or 'not open yet'))
+    local err = new_error('ENOTCONN', 'the connection is ' .. (self._state == 'closed' and 'closed' or 'not open yet'))
+    return nil, err, nil, count and 0
   end
-  local ok, err, fatal = self._association:write(data, self._settings.allowFragments)
-  if not ok then return nil, err, fatal end
-  self._sentAt = now()
-  deferral.sent(self._sentAt)
-  if self._silence then self._silence:spoke(self._sentAt) end
-  return ok
-end
-
--- The messages of a list, until one cannot be sent.
-local function write_all(self, list)
-  if list[2] then deferral.more() end
-  local sent = 0
-  for _, data in ipairs(list) do
-    local ok, err, fatal = write(self, data)
-    if not ok then return nil, err, fatal, sent end
-    sent = sent + 1
+  if count and count > 1 then deferral.more() end
+  local ok, err, fatal, sent = self._association:write(data, self._settings.allowFragments)
+  if ok or sent and sent > 0 then
+    self._sentAt = now()
+    deferral.sent(self._sentAt)
+    if self._silence then self._silence:spoke(self._sentAt) end
   end
-  return true
+  return ok, err, fatal, sent
 end
 
 --- Sends one message as one datagram, or each message of a list. What follows the first two messages of a turn of the event loop leaves
@@ -512,7 +503,7 @@ function Connection:send(data, callback)
     ok, err, fatal = write(self, data)
   else
     arguments.insist('send', 'data', options.messages, data)
-    ok, err, fatal, sent = write_all(self, data)
+    ok, err, fatal, sent = write(self, data, #data)
   end
   if callback then tick(callback, err) end
   if fatal then self:_fail(err) elseif err and is_full[err.code] then self:_awaitDrain() end

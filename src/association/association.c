@@ -136,6 +136,10 @@ void dtls_association_release(dtls_association *a) {
   dtls_footprint_idle(a);
 }
 
+bool dtls_association_reserve(dtls_association *a) {
+  return a->open && !a->footprint.buffered && !dtls_association_is_foreign(a) && dtls_footprint_need(a);
+}
+
 /* ── the handshake ── */
 
 static void completed(dtls_association *a) {

@@ -91,6 +91,8 @@ bool dtls_association_handle_timeout(dtls_association *a, dtls_failure *f); /* r
 /* ms; next 0: double the wait */
 void dtls_association_set_retransmit(dtls_association *a, unsigned first, unsigned next);
 void dtls_association_release(dtls_association *a); /* what it does not need while it has nothing to do */
+/* Keeps what several writes need, until release. False: it has that anyway. */
+bool dtls_association_reserve(dtls_association *a);
 
 /* the PSK identity that its peer has, or says that it has; or NULL */
 const char *dtls_association_identity(const dtls_association *a, size_t *size);

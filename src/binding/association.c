@@ -193,22 +193,41 @@ static int association_read(lua_State *L) {
   return 2;
 }
 
+static bool write_message(lua_State *L, dtls_association *a, int index, bool *fatal, dtls_failure *f) {
+  size_t size;
+  const char *message = luaL_checklstring(L, index, &size);
+  return dtls_association_write(a, message, size, lua_toboolean(L, 3), fatal, f);
+}
+
+/* The messages of a list, until one cannot be sent; sent: how many came before it. */
+static bool write_list(lua_State *L, dtls_association *a, int *sent, bool *fatal, dtls_failure *f) {
+  bool reserved = dtls_association_reserve(a), written = true;
+  for (lua_rawgeti(L, 2, 1); lua_type(L, -1) == LUA_TSTRING; lua_rawgeti(L, 2, *sent + 1)) {
+    written = write_message(L, a, -1, fatal, f);
+    if (!written) break;
+    lua_pop(L, 1);
+    ++*sent;
+  }
+  if (reserved) dtls_association_release(a);
+  return written;
+}
+
 /*
- * association:write(message[, allow_fragments]) → true | nil, err[, true] (SSL_write)
+ * association:write(message or list[, allow_fragments]) → true | nil, err, fatal[, sent] (SSL_write)
  * EMSGSIZE: longer than data_mtu(), or than a record. EAGAIN, ENOBUFS: the system dropped it; nothing else is wrong.
- * A third result says that the association is beyond use.
+ * fatal: the association is beyond use. sent: of a list, how many messages came before the one that err is about.
  */
 static int association_write(lua_State *L) {
   dtls_association *a = check(L);
-  size_t size;
-  const char *message = luaL_checklstring(L, 2, &size);
-  bool fatal;
+  bool list = lua_istable(L, 2) && lua_objlen(L, 2) > 0, fatal = false;
+  int sent = 0;
   dtls_failure f;
-  if (dtls_association_write(a, message, size, lua_toboolean(L, 3), &fatal, &f)) return done(L);
+  if (list ? write_list(L, a, &sent, &fatal, &f) : write_message(L, a, 2, &fatal, &f)) return done(L);
   dtls_error_push(L, &f);
-  if (!fatal) return 2;
-  lua_pushboolean(L, 1);
-  return 3;
+  lua_pushboolean(L, fatal);
+  if (!list) return 3;
+  lua_pushinteger(L, sent);
+  return 4;
 }
 
 /* association:count_dropped(): a message that read() has given had no room to wait for its reader. */
