@@ -145,9 +145,13 @@ static void shake(client *c) {
 
 static uint64_t touched(const client *c) { return c->sent_at > c->heard_at ? c->sent_at : c->heard_at; }
 
-/* No two messages are the same, which a server that keeps one copy of equal strings would have for nothing. */
+/*
+ * No two messages are the same, which a server that keeps one copy of equal strings would have for nothing. The last bytes differ: of
+ * a long string LuaJIT's hash looks at a few bytes only, and messages of which those are the same would be one dear exception.
+ */
 static void number_message(void) {
-  if (size >= NUMBER_AT + sizeof sent) memcpy(message + size - sizeof sent, &sent, sizeof sent);
+  uint32_t number = (uint32_t)sent;
+  if (size >= NUMBER_AT + sizeof number) memcpy(message + size - sizeof number, &number, sizeof number);
 }
 
 static bool send_one(client *c) {

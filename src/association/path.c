@@ -20,7 +20,8 @@ struct dtls_paths {
   OPENSSL_LHASH *table;
   /* of the same in a list: a table without types of its own cannot be walked in OpenSSL 3.4 and later */
   dtls_path *first;
-  uint64_t seed; /* whoever has many addresses could choose them to collide */
+  dtls_path *recent; /* the one that was found last: what comes together mostly is one peer's */
+  uint64_t seed;     /* whoever has many addresses could choose them to collide */
 };
 
 static unsigned long path_hash(const void *item) {
@@ -61,6 +62,7 @@ static bool add(dtls_paths *paths, dtls_path *path) {
 
 static void take_off(dtls_paths *paths, dtls_path *path) {
   OPENSSL_LH_delete(paths->table, path);
+  if (paths->recent == path) paths->recent = NULL;
   if (path->before)
     path->before->after = path->after;
   else
@@ -68,9 +70,10 @@ static void take_off(dtls_paths *paths, dtls_path *path) {
   if (path->after) path->after->before = path->before;
 }
 
-dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, const dtls_address *peer) {
+dtls_path *dtls_paths_find(dtls_paths *paths, const dtls_address *local, const dtls_address *peer) {
   dtls_path key = {.local = *local, .peer = *peer, .seed = paths->seed};
-  return OPENSSL_LH_retrieve(paths->table, &key);
+  if (!paths->recent || path_compare(paths->recent, &key) != 0) paths->recent = OPENSSL_LH_retrieve(paths->table, &key);
+  return paths->recent;
 }
 
 dtls_path *dtls_paths_take_foreign(dtls_paths *paths) {

@@ -52,6 +52,6 @@ void dtls_paths_free(dtls_paths *paths);
 void dtls_paths_count_overflow(const dtls_paths *paths); /* of each */
 /* One that has a socket of the parent process's, each once; NULL: there is no other one. */
 dtls_path *dtls_paths_take_foreign(dtls_paths *paths);
-dtls_path *dtls_paths_find(const dtls_paths *paths, const dtls_address *local, const dtls_address *peer);
+dtls_path *dtls_paths_find(dtls_paths *paths, const dtls_address *local, const dtls_address *peer);
 
 #endif
