@@ -105,12 +105,13 @@ function Server:_start(udp)
     endpoint:close()
     return nil, socket.failure('cannot watch the socket', message, name)
   end
-  self._endpoint, self._poll = endpoint, poll
+  self._endpoint, self._poll, self._peersHaveSockets = endpoint, poll, own.demux == 'connected'
   self:_askForDatagrams()
   local function ready(failed, events)
-    local drained = self._full and not failed and events:find('w', 1, true) and self:_makeRoom() or {}
+    local drained = self._full and not failed and events:find('w', 1, true) and self:_makeRoom()
     self:_dispatch()
     if failed then handle.start(poll, self._awaits, ready) end
+    if not drained then return end
     for conn in pairs(drained) do conn:_drained() end
   end
   self._ready = ready
@@ -202,6 +203,7 @@ end
 
 -- One descriptor tells of all sockets of peers; a child process has another one than its parent.
 function Server:_watchPeers()
+  if not self._peersHaveSockets then return true end
   local endpoint = self._endpoint
   local fd = endpoint and endpoint:peers_fd()
   if fd == self._peersFd then return true end
@@ -226,7 +228,7 @@ end
 
 -- What a peer socket had when it was closed, in a later turn of the loop.
 function Server:_awaitRequeued()
-  if self._endpoint and self._endpoint:has_requeued() then self:_await 'rwp' end
+  if self._peersHaveSockets and self._endpoint and self._endpoint:has_requeued() then self:_await 'rwp' end
 end
 
 -- The socket takes datagrams: those that wait for it first. Returns the connections that have waited, if it still takes some then.

@@ -18,6 +18,7 @@
 
 /* ── life ── */
 
+/* During a handshake on_message (reassembly.c) sees alerts, and libssl calls this for each of its steps, too. */
 static void on_info(const SSL *ssl, int where, int value) {
   if (where == SSL_CB_READ_ALERT) dtls_association_of(ssl)->alert_read = value;
 }
@@ -44,7 +45,6 @@ dtls_association *dtls_association_new(SSL_CTX *ctx, dtls_endpoint *ep, int fd) 
   dtls_mtu_meet(a);
   SSL_set_bio(a->ssl, filter, filter);
   SSL_set_mtu(a->ssl, (long)a->mtu.payload); /* SSL_OP_NO_QUERY_MTU is on the context */
-  SSL_set_info_callback(a->ssl, on_info);
   dtls_retransmit_watch(a);
   dtls_reassembly_watch(a);
   if (a->server)
@@ -149,6 +149,7 @@ static void completed(dtls_association *a) {
   a->retransmit.repeat_at = 0;
   dtls_soft_error_clear(a);
   dtls_reassembly_completed(a);
+  SSL_set_info_callback(a->ssl, on_info);
   if (a->path) a->path->paced_until = 0;
 }
 

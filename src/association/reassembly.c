@@ -96,6 +96,7 @@ static void on_message(int written, int version, int type, const void *data, siz
     a->handshake.was_shown_cipher = true;
     a->handshake.state_before_cipher = SSL_get_state(ssl);
   }
+  if (type == SSL3_RT_ALERT && !written && size == 2) a->alert_read = dtls_u16(data);
   if (type != SSL3_RT_HANDSHAKE || size < DTLS_HANDSHAKE_HEADER) return;
   dtls_footprint_message(a, data);
   if (written) {
