@@ -104,6 +104,24 @@ describe('a send for which the socket has no room', function()
       end, demux)
     end)
 
+    it('is followed by drain, whose listener may close the connection: what its socket has by then is looked at', function()
+      child(function(strategy)
+        local fault, loop, pair = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.pair'
+        loop.run(function()
+          local server = pair.listening { demux = strategy }
+          local client, conn = pair.open(server)
+          conn:on('drain', function()
+            assert(client:send 'unread')
+            conn:destroy()
+          end)
+          fault.set('send', 1, 1, 'EAGAIN')
+          assert(not conn:send 'lost')
+          loop.till(function() return server:stats().drops.stranger == 1 end, 'what came before it was closed')
+          pair.close(client, server)
+        end)()
+      end, demux)
+    end)
+
     it('is followed by no drain once the connection or its server has closed', function()
       child(function(strategy)
         local fault, loop, pair = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.pair'

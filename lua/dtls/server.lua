@@ -194,9 +194,10 @@ function Server:_dispatch(of_peers)
       roomy[#roomy + 1] = subject
     else
       deferral.finish()
-      for _, conn in ipairs(roomy or {}) do conn:_makeRoom() end
       -- What is left in the core no datagram announces; that the socket can be written to does.
-      return self:_await((self._full or subject) and 'rwp' or 'rp')
+      self:_await((self._full or subject) and 'rwp' or 'rp')
+      for _, conn in ipairs(roomy or {}) do conn:_makeRoom() end -- listeners of `drain` may leave more in the core
+      return
     end
   end
 end
