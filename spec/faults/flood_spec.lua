@@ -320,8 +320,11 @@ describe('a turn of the event loop', function()
         assert.equal(turn * BATCH, endpoint:stats().hellos)
         assert.is_false(endpoint:pending())
       end
-      endpoint:turn(1) -- what came with it has to be gone through
-      assert.is_nil(endpoint:next())
+      endpoint:turn(1) -- what came with it waits for the next turn
+      assert.same({ nil, true }, { endpoint:next() })
+      assert.equal(3 * BATCH + 1, endpoint:stats().hellos)
+      endpoint:turn(BATCH)
+      assert.same({ nil, false }, { endpoint:next() })
       assert.equal(100, endpoint:stats().hellos)
       assert.has_error(function() endpoint:turn(0) end)
       endpoint:close()
