@@ -153,6 +153,22 @@ describe('after fork()', function()
           os.exit(0)
         ]]))
       end)
+
+      it('all of the parent\'s associations end in it at once, however many there are', function()
+        assert.equal('child 0\n', run(demux, 'server', [[
+          local all = {}
+          for i = 1, 140 do all[i] = { open() } end -- more than a turn takes datagrams
+          assert(all[1][1]:send 'for the parent')
+          print('child ' .. in_child(function()
+            local ended = 0
+            for _, each in ipairs(all) do each[2]:on('error', function() ended = ended + 1 end) end
+            till(function() return ended > 0 end)
+            assert(ended == #all, ended)
+            assert(uv.run 'nowait' and not server._endpoint:peers_fd())
+          end))
+          os.exit(0)
+        ]]))
+      end)
     end
 
     it('a flight of the parent is not repeated in the child, whose handshake fails with ERR_DTLS_FORKED', function()

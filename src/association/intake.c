@@ -93,11 +93,14 @@ static void receive_of_peer(dtls_endpoint *ep, dtls_path *path) {
   tell(ep, path, DTLS_SOCKET_FAILED);
 }
 
-/* After fork() the sockets are the parent's as well, which goes on to read them: every call of their associations says so. */
+/* After fork() the sockets are the parent's as well, which goes on to read them: every call of their associations says so. They are
+   no datagrams, and all of them are told in one turn: the descriptor that tells of them is not watched any more after it. */
 static void give_up_parents(dtls_endpoint *ep) {
   dtls_path *path = dtls_paths_take_foreign(ep->paths);
   ep->intake.exhausted = path == NULL;
-  if (path) tell(ep, path, DTLS_SOCKET_FAILED);
+  if (!path) return;
+  ep->intake.left++;
+  tell(ep, path, DTLS_SOCKET_FAILED);
 }
 
 /* One socket after the other, until the batch is full. What is left then is ready at the next look, too. */
