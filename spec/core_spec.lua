@@ -795,6 +795,29 @@ for _, demux in ipairs { 'connected', 'shared' } do
       second:close()
     end)
 
+    it('an association that asks for room is told, and the other one on its path only if it has asked, too', needs(peerSockets, function()
+      if demux == 'shared' then return end
+      local client, handle = dial { reject = false }
+      local old = establish(client)
+      local address = handle:getsockname()
+      client:close()
+      handle:close()
+      uv.run()
+      local again = uv.new_udp()
+      open[#open + 1] = again
+      assert(again:bind(address.ip, address.port))
+      assert(again:connect(ip, port))
+      local second = assert(core.client(assert(context('client', { reject = false })), core.fd(again)))
+      local owner = establish(second)
+      for _, asking in ipairs { { owner }, { old }, { owner, old } } do
+        for _, each in ipairs(asking) do assert.is_true(each.association:await_room()) end
+        endpoint:turn(10, true)
+        for _, each in ipairs(asking) do assert.same({ 'room', each }, { endpoint:next() }) end
+        assert.is_nil((endpoint:next()))
+      end
+      second:close()
+    end))
+
     it('an unfinished association is displaced by the next one of the same 4-tuple', function()
       local own = 0
       interval = 1

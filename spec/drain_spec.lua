@@ -80,6 +80,28 @@ describe('a send for which the socket has no room', function()
       end, demux)
     end)
 
+    it('is followed by drain also when its peer has another association, which goes on', function()
+      child(function(strategy)
+        local fault, loop, pair = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.pair'
+        loop.run(function()
+          local server = pair.listening { demux = strategy }
+          local client = pair.open(server)
+          local port = client:localAddress().port
+          client:destroy()
+          loop.event(client, 'close')
+          local heard
+          server:on('accept', function(accepted)
+            heard = pair.record(accepted, 'drain')
+            fault.set('send', 1, 1, 'EAGAIN')
+            assert(not accepted:sendDatagram '\0lost')
+          end)
+          local again = pair.open(server, nil, { localPort = port })
+          loop.till(function() return heard.find 'drain' end, 'drain')
+          pair.close(again, server)
+        end)()
+      end, demux)
+    end)
+
     it('is followed by drain also when polling the socket fails meanwhile', function()
       child(function(strategy)
         local fault, loop, pair = require 'spec.support.faults', require 'spec.support.loop', require 'spec.support.pair'

@@ -28,6 +28,7 @@ typedef struct {
   uint64_t epoch0_shift; /* what is added to the numbers of records of epoch 0 */
   bool rehearses;        /* the cookie exchange: what libssl writes is not sent (listener.c) */
   bool silent;           /* nothing is sent until the peer goes on with this handshake (dtls_path_silence) */
+  bool awaits_room;      /* it has asked, and was not told (dtls_intake_await_room) */
   int write_error;       /* errno of the last datagram that did not leave */
   dtls_deferral *deferral;
   dtls_sender sender; /* of the deferral's outbox */

@@ -63,8 +63,9 @@ void dtls_intake_remove_peer(dtls_endpoint *ep, const dtls_path *path) {
   if (ep->intake.path == path) ep->intake.news = DTLS_NO_NEWS;
 }
 
-void dtls_intake_await_room(dtls_path *path) {
-  if (is_watched(path)) dtls_watch_room(path->endpoint->intake.peers, path->fd, path, true);
+void dtls_intake_await_room(dtls_association *a) {
+  a->output.awaits_room = true;
+  if (is_watched(a->path)) dtls_watch_room(a->endpoint->intake.peers, a->path->fd, a->path, true);
 }
 
 static void tell(dtls_endpoint *ep, dtls_path *path, dtls_news news) {
@@ -74,8 +75,15 @@ static void tell(dtls_endpoint *ep, dtls_path *path, dtls_news news) {
 
 dtls_news dtls_intake_news(dtls_endpoint *ep, dtls_association **out) {
   dtls_news news = ep->intake.news;
+  const dtls_path *path = ep->intake.path;
   ep->intake.news = DTLS_NO_NEWS;
-  if (news != DTLS_NO_NEWS) *out = ep->intake.path->current;
+  if (news != DTLS_NO_NEWS) *out = path->current;
+  if (news != DTLS_SOCKET_HAS_ROOM) return news;
+  if (path->successor && path->successor->output.awaits_room) {
+    *out = path->successor;
+    if (path->current->output.awaits_room) ep->intake.news = news; /* which is told next */
+  }
+  (*out)->output.awaits_room = false;
   return news;
 }
 

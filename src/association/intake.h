@@ -22,7 +22,7 @@ typedef struct {
   dtls_watch *peers;   /* their sockets; NULL as long as none has had one */
   bool of_peers;       /* those are read in this turn, else the endpoint's own socket */
   bool exhausted;      /* and have had nothing more in this turn */
-  dtls_news news;      /* for the current association of that path */
+  dtls_news news;      /* for an association of that path */
   dtls_path *path;
 } dtls_intake;
 
@@ -43,7 +43,7 @@ bool dtls_intake_has_requeued(const dtls_endpoint *ep); /* there is one of a pee
 /* The descriptor that can be read when a peer's socket is ready; -1: there is none, or it is the parent process's. */
 int dtls_intake_peers_fd(const dtls_endpoint *ep);
 bool dtls_intake_add_peer(dtls_endpoint *ep, dtls_path *path); /* its socket is read, too; false: errno says why not */
-void dtls_intake_await_room(dtls_path *path); /* news of its socket will tell that it takes datagrams, once */
+void dtls_intake_await_room(dtls_association *a); /* news of its socket will tell that it takes datagrams, once */
 void dtls_intake_remove_peer(dtls_endpoint *ep,
                              const dtls_path *path); /* nothing more is read of its socket, if it has one */
 /* The socket of a peer is closed: all that it holds is copied, each datagram with its own sender. */

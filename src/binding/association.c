@@ -370,9 +370,9 @@ static int association_send_datagram(lua_State *L) {
 
 /* association:await_room() → whether the association's own socket of a server tells by endpoint:next() when it takes datagrams */
 static int association_await_room(lua_State *L) {
-  const dtls_association *a = check(L);
+  dtls_association *a = check(L);
   bool own = a->endpoint && a->path && a->path->fd >= 0;
-  if (own) dtls_intake_await_room(a->path);
+  if (own) dtls_intake_await_room(a);
   lua_pushboolean(L, own);
   return 1;
 }
