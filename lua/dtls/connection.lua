@@ -241,7 +241,7 @@ end
 
 -- The handshake is suspended until the application has answered; the core keeps the datagrams that arrive meanwhile.
 function Connection:_ask(kind, ...)
-  local question, association, later = callbacks[kind], self._association, false
+  local question, association = callbacks[kind], self._association
   self:_armHandshake()
   if self._state ~= 'handshaking' then return end
   callbacks.run(question.ask, function(ok, ...)
@@ -254,9 +254,7 @@ function Connection:_ask(kind, ...)
       question.refuse(association)
     end
     self:_serve()
-    if later and self._server then self._server:_dispatchPending() end
   end, self, ...)
-  later = true
 end
 
 function Connection:_logKeys()

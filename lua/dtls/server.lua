@@ -222,11 +222,6 @@ function Server:_watchPeers()
   return true
 end
 
---- What peer sockets read and found to be somebody else's.
-function Server:_dispatchPending()
-  if self._endpoint and self._endpoint:pending() then self:_dispatch() end
-end
-
 -- What a peer socket had when it was closed, in a later turn of the loop.
 function Server:_awaitRequeued()
   if self._peersHaveSockets and self._endpoint and self._endpoint:has_requeued() then self:_await 'rwp' end

@@ -1,7 +1,6 @@
 /*
- * The listening socket of a server: takes datagrams in, finds out whose they are, and makes associations of verified
- * hellos. In the connected strategy it sees first contacts and requeued datagrams, in the shared one everything; the path of a
- * datagram is the same.
+ * The sockets of a server: takes datagrams in, finds out whose they are, and makes associations of verified hellos. In both
+ * strategies all datagrams come here.
  */
 #include "association/endpoint.h"
 
@@ -230,8 +229,6 @@ dtls_found dtls_endpoint_next(dtls_endpoint *ep, dtls_association **association,
   if (found == DTLS_FOUND_NOTHING) dtls_footprint_look(ep);
   return found;
 }
-
-bool dtls_endpoint_pending(const dtls_endpoint *ep) { return ep->current.seen_by != 0 || dtls_intake_pending(ep); }
 
 bool dtls_endpoint_send_other(dtls_endpoint *ep, const dtls_address *local, const dtls_address *peer, const char *data,
                               size_t size, dtls_failure *f) {

@@ -1,6 +1,6 @@
 /*
- * The listening socket of a server: every datagram of it that no peer socket took. Owns all of a server that is not an
- * association. Each association holds a reference to its memory.
+ * A server: every datagram of its sockets, the listening one's and in the connected strategy those of its peers. Owns all of a server
+ * that is not an association. Each association holds a reference to its memory.
  */
 #ifndef DTLS_ASSOCIATION_ENDPOINT_H
 #define DTLS_ASSOCIATION_ENDPOINT_H
@@ -84,7 +84,6 @@ void dtls_endpoint_unref(dtls_endpoint *ep);
 
 /* What was found before is withdrawn. association: as dtls_found says. known, of a hello: its peer has an association already. */
 dtls_found dtls_endpoint_next(dtls_endpoint *ep, dtls_association **association, bool *known);
-bool dtls_endpoint_pending(const dtls_endpoint *ep); /* whether next() has work that no readable socket will announce */
 /*
  * After next() found a hello. displaced: an unfinished association of the same peer that has lost its place and is to be freed, or
  * NULL. A finished one stays beside the new one until that has finished, too. NULL: failure.

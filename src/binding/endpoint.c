@@ -124,7 +124,8 @@ static int push_other(lua_State *L, const dtls_endpoint *ep, const dtls_associat
  *                 → 'datagram', owner or nil, data, address   of another protocol (RFC 7983); no owner: address.localAddress
  *                                     says where to
  *                 → 'room', owner   its socket takes datagrams again, as association:await_room() has asked
- *                 → nil, pending   nothing left, or the turn is over. pending: as pending() says
+ *                 → nil, pending   nothing left, or the turn is over. pending: there is a datagram that no readable socket will
+ *                                     announce
  * What was handed out is withdrawn by the following call.
  */
 static int endpoint_next(lua_State *L) {
@@ -140,7 +141,7 @@ static int endpoint_next(lua_State *L) {
       case DTLS_FOUND_OTHER: return push_other(L, ep, a);
       default:
         lua_pushnil(L);
-        lua_pushboolean(L, dtls_endpoint_pending(ep));
+        lua_pushboolean(L, dtls_intake_pending(ep));
         return 2;
     }
   }
@@ -157,12 +158,6 @@ static int endpoint_turn(lua_State *L) {
   lua_Integer datagrams = luaL_checkinteger(L, 2);
   luaL_argcheck(L, datagrams > 0 && datagrams <= INT32_MAX, 2, "expected a positive number");
   lua_pushinteger(L, (lua_Integer)dtls_intake_turn(ep, (unsigned)datagrams, lua_toboolean(L, 3)));
-  return 1;
-}
-
-/* endpoint:pending() → whether next() has work that no readable socket will announce */
-static int endpoint_pending(lua_State *L) {
-  lua_pushboolean(L, dtls_endpoint_pending(check(L)));
   return 1;
 }
 
@@ -286,7 +281,6 @@ void dtls_endpoint_init(lua_State *L) {
   static const luaL_Reg methods[] = {{"close", endpoint_close},
                                      {"turn", endpoint_turn},
                                      {"next", endpoint_next},
-                                     {"pending", endpoint_pending},
                                      {"has_requeued", endpoint_has_requeued},
                                      {"take_others", endpoint_take_others},
                                      {"send_datagram", endpoint_send_datagram},
