@@ -13,10 +13,8 @@
 #include "wire/record.h"
 
 enum {
-  BATCH = 32, /* messages, each of one datagram or of several that the kernel has put together */
-  COALESCED_BATCH =
-      4,           /* messages of one receive while they have several: what they bring stays in the processor's cache */
-  DATAGRAMS = 128, /* as many are enough */
+  BATCH = 32,      /* messages, each of one datagram or of several that the kernel has put together */
+  DATAGRAMS = 128, /* so many are enough, whatever else another socket has */
   ROOM = 67000     /* IP carries 65,535 bytes; the rest keeps messages from the same lines of the cache */
 };
 
@@ -25,12 +23,11 @@ struct dtls_batch {
   struct iovec vectors[BATCH];
   dtls_address peers[BATCH], locals[BATCH];
   _Alignas(struct cmsghdr) uint8_t control[BATCH][DTLS_CONTROL_IN_MAX];
-  size_t
-      segments[BATCH];  /* how long the datagrams of a message are, but for the last of several, which may be shorter */
-  unsigned count, next; /* messages */
-  size_t at;            /* in the next one */
-  unsigned pending;     /* datagrams */
-  bool full, coalesced; /* the last receive has left no room; it has brought several datagrams in one message */
+  size_t segments[BATCH]; /* how long the datagrams of a message are; the last of several may be shorter */
+  unsigned count, next;   /* messages */
+  size_t at;              /* in the next one */
+  unsigned pending;       /* datagrams */
+  bool full;              /* the last receive has left no room */
   int error; /* came behind the datagrams of the last receive, and is for the next one of that socket to report; 0: none */
   int error_of; /* the socket */
   uint8_t bytes[BATCH][ROOM];
@@ -63,7 +60,7 @@ dtls_batch *dtls_batch_new(void) {
 void dtls_batch_free(dtls_batch *batch) { OPENSSL_free(batch); }
 
 /* One recvmsg after the other. What fails behind a datagram is kept for the next time, as recvmmsg does it. */
-static int receive_each(dtls_batch *batch, int fd, unsigned from, unsigned end) {
+static int receive_each(dtls_batch *batch, int fd, unsigned from) {
   int error = batch->error;
   unsigned i = from;
   batch->error = 0;
@@ -71,24 +68,24 @@ static int receive_each(dtls_batch *batch, int fd, unsigned from, unsigned end) 
     errno = error;
     return -1;
   }
-  for (; i < end; i++) {
+  for (; i < BATCH; i++) {
     ssize_t size = dtls_udp_receive_message(fd, &batch->messages[i].msg_hdr);
     if (size < 0) break;
     batch->messages[i].msg_len = (unsigned)size;
   }
   if (i == from) return -1;
-  if (i < end && errno != EAGAIN) batch->error = errno;
+  if (i < BATCH && errno != EAGAIN) batch->error = errno;
   batch->error_of = fd;
   return (int)(i - from);
 }
 
 /* recvmmsg where there is one, in the kernel, and no seccomp filter forbids it. */
-static int receive_many(dtls_batch *batch, int fd, unsigned from, unsigned end) {
+static int receive_many(dtls_batch *batch, int fd, unsigned from) {
 #if DTLS_HAS_MMSG
-  int n = recvmmsg(fd, batch->messages + from, end - from, MSG_DONTWAIT | MSG_TRUNC, NULL);
+  int n = recvmmsg(fd, batch->messages + from, BATCH - from, MSG_DONTWAIT | MSG_TRUNC, NULL);
   if (n >= 0 || (errno != ENOSYS && errno != EPERM)) return n;
 #endif
-  return receive_each(batch, fd, from, end);
+  return receive_each(batch, fd, from);
 }
 
 /* A message that has come. */
@@ -100,18 +97,15 @@ static void add(dtls_batch *batch, const dtls_address *bound) {
   bool several = segment > 0 && segment < size;
   batch->segments[i] = several ? segment : size;
   batch->pending += several ? (unsigned)((size + segment - 1) / segment) : 1;
-  if (several) batch->coalesced = true;
 }
 
 bool dtls_batch_receive(dtls_batch *batch, int fd, const dtls_address *bound) {
   if (batch->pending == 0) begin(batch);
-  unsigned from = batch->count, most = batch->coalesced ? COALESCED_BATCH : BATCH;
-  unsigned end = BATCH - from < most ? BATCH : from + most;
-  int n = receive_many(batch, fd, from, end);
+  unsigned from = batch->count;
+  int n = receive_many(batch, fd, from);
   if (n <= 0) return false;
-  batch->coalesced = false;
   while (batch->count < from + (unsigned)n) add(batch, bound);
-  batch->full = batch->count == end || batch->pending >= DATAGRAMS;
+  batch->full = batch->count == BATCH || batch->pending >= DATAGRAMS;
   return true;
 }
 
