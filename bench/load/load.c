@@ -150,8 +150,8 @@ static uint64_t touched(const client *c) { return c->sent_at > c->heard_at ? c->
  * a long string LuaJIT's hash looks at a few bytes only, and messages of which those are the same would be one dear exception.
  */
 static void number_message(void) {
-  uint32_t number = (uint32_t)sent;
-  if (size >= NUMBER_AT + sizeof number) memcpy(message + size - sizeof number, &number, sizeof number);
+  uint32_t last = (uint32_t)sent;
+  if (size >= NUMBER_AT + sizeof last) memcpy(message + size - sizeof last, &last, sizeof last);
 }
 
 static bool send_one(client *c) {
