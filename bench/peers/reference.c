@@ -132,7 +132,10 @@ static void serve(peer *p) {
     data[size] = '\0';
     answer(p, data, size);
   }
-  if (size <= 0 && SSL_get_error(p->ssl, size) != SSL_ERROR_WANT_READ) finish(p);
+  if (size > 0) return;
+  int error = SSL_get_error(p->ssl, size);
+  if (error == SSL_ERROR_ZERO_RETURN) SSL_shutdown(p->ssl); /* close_notify is answered (RFC 5246 §7.2.1) */
+  if (error != SSL_ERROR_WANT_READ) finish(p);
 }
 
 static void adopt(BIO_ADDR *address) {
