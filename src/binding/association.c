@@ -17,6 +17,7 @@
 #include "binding/deferral.h"
 #include "binding/error.h"
 #include "binding/facts.h"
+#include "binding/mtu.h"
 #include "binding/remains.h"
 #include "binding/settings.h"
 #include "identity/psk.h"
@@ -303,39 +304,6 @@ static int association_set_retransmit(lua_State *L) {
   return 0;
 }
 
-/* ── MTU ── */
-
-/* association:set_mtu(bytes of UDP payload) → true | nil, err (SSL_set_mtu) */
-static int association_set_mtu(lua_State *L) {
-  dtls_association *a = check(L);
-  dtls_failure f;
-  return dtls_mtu_set(a, (long)luaL_checkinteger(L, 2), &f) ? done(L) : dtls_error_push(L, &f);
-}
-
-/* association:set_link_mtu(bytes of IP packet) → true | nil, err. What DTLS_set_link_mtu does, but at any time. */
-static int association_set_link_mtu(lua_State *L) {
-  dtls_association *a = check(L);
-  dtls_failure f;
-  return dtls_mtu_set_link(a, (long)luaL_checkinteger(L, 2), &f) ? done(L) : dtls_error_push(L, &f);
-}
-
-static int push_size(lua_State *L, size_t size) {
-  lua_pushinteger(L, (lua_Integer)size);
-  return 1;
-}
-
-/* association:mtu() → bytes of UDP payload that no datagram exceeds */
-static int association_mtu(lua_State *L) { return push_size(L, check(L)->mtu.payload); }
-
-/* association:link_min_mtu() → bytes of IP packet (DTLS_get_link_min_mtu) */
-static int association_link_min_mtu(lua_State *L) { return push_size(L, (size_t)DTLS_get_link_min_mtu(check(L)->ssl)); }
-
-/* association:data_mtu() → the longest message that fits one datagram; 0 before the handshake chose a suite (DTLS_get_data_mtu) */
-static int association_data_mtu(lua_State *L) {
-  const dtls_association *a = check(L);
-  return push_size(L, a->open ? a->mtu.message : dtls_mtu_message(a));
-}
-
 /* ── datagrams of other protocols (RFC 7983) ── */
 
 /* association:take_others(boolean): whether its peer's datagrams of other protocols are passed on; they are dropped otherwise. */
@@ -408,11 +376,6 @@ void dtls_association_init(lua_State *L) {
                                      {"answered", association_answered},
                                      {"expired", association_expired},
                                      {"set_retransmit", association_set_retransmit},
-                                     {"set_mtu", association_set_mtu},
-                                     {"set_link_mtu", association_set_link_mtu},
-                                     {"mtu", association_mtu},
-                                     {"link_min_mtu", association_link_min_mtu},
-                                     {"data_mtu", association_data_mtu},
                                      {"await_room", association_await_room},
                                      {"fd", association_fd},
                                      {"set_owner", association_set_owner},
@@ -423,6 +386,7 @@ void dtls_association_init(lua_State *L) {
                                      {NULL, NULL}};
   dtls_register(L, TYPE, methods);
   dtls_register(L, TYPE, dtls_association_facts);
+  dtls_register(L, TYPE, dtls_association_mtu);
   dtls_register(L, TYPE, dtls_association_settings);
   dtls_register(L, TYPE, dtls_callback_methods);
 }
