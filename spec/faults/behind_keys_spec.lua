@@ -286,10 +286,6 @@ describe('the memory of an association whose peer has the keys', function()
       it(('is bounded while it is open (%s)'):format(victim), loop.run(function()
         if not memory.known() then return pending 'this malloc does not say how much is in use' end
         local world = opened(victim, demux)
-        -- A server makes the buffers for what a peer's socket still has when it is closed at the first one.
-        local parting, parted = pair.open(world.server, world.server)
-        parting:close()
-        loop.event(parted, 'close')
         local before = memory.used()
         for i = 1, 200 do
           if #world.events > 0 and world.events.find 'close' then break end

@@ -30,8 +30,7 @@ void dtls_intake_close(dtls_endpoint *ep) {
   dtls_intake_release(ep);
   dtls_queue_clear(&ep->intake.requeued);
   dtls_batch_free(ep->intake.batch);
-  dtls_batch_free(ep->intake.rest);
-  ep->intake.batch = ep->intake.rest = NULL;
+  ep->intake.batch = NULL;
   dtls_watch_free(ep->intake.peers);
   ep->intake.peers = NULL;
 }
@@ -215,20 +214,28 @@ static void requeue(dtls_endpoint *ep, const dtls_datagram *d) {
     ep->counters.drops[DTLS_DROP_QUEUE]++;
 }
 
+/* False: the socket had nothing, errno says why. */
+static bool requeue_batch(dtls_endpoint *ep, dtls_batch *batch, const dtls_path *path) {
+  dtls_datagram d;
+  if (!dtls_batch_receive(batch, path->fd, &path->local)) return false;
+  while (dtls_batch_next(batch, &d)) requeue(ep, &d);
+  return true;
+}
+
 /*
  * What a peer socket still holds when it is closed: the port's other traffic, of which the kernel gives it all between bind and
  * connect, and what came behind the association's last datagram. An ICMP error takes one read and is no reason to leave the
  * datagrams behind it.
  */
 void dtls_intake_drain(dtls_endpoint *ep, const dtls_path *path) {
-  dtls_datagram d;
-  if (!ep->intake.rest) ep->intake.rest = dtls_batch_new();
-  for (int reads = 0; ep->intake.rest && reads < DTLS_DRAIN_MAX; reads++) {
-    bool received = dtls_batch_receive(ep->intake.rest, path->fd, &path->local);
-    int error = errno;
-    while (dtls_batch_next(ep->intake.rest, &d)) requeue(ep, &d);
-    if (received) continue;
-    if (error == EAGAIN || dtls_socket_is_final(error)) return;
-    ep->counters.drops[dtls_socket_drop_reason(error)]++;
+  dtls_batch *rest = NULL; /* only for a socket that has something */
+  for (int reads = 0; reads < DTLS_DRAIN_MAX; reads++) {
+    if (rest ? requeue_batch(ep, rest, path) : dtls_udp_has_datagram(path->fd)) {
+      if (!rest && !(rest = dtls_batch_new())) break;
+      continue;
+    }
+    if (errno == EAGAIN || dtls_socket_is_final(errno)) break;
+    ep->counters.drops[dtls_socket_drop_reason(errno)]++;
   }
+  dtls_batch_free(rest);
 }

@@ -15,7 +15,6 @@ typedef enum { DTLS_NO_NEWS, DTLS_SOCKET_FAILED, DTLS_SOCKET_HAS_ROOM } dtls_new
 
 typedef struct {
   dtls_batch *batch;
-  dtls_batch *rest;    /* what a socket has when it is closed; NULL until one is */
   dtls_queue requeued; /* copies of what the sockets of peers had when they were closed */
   dtls_queued *taken;  /* the one of them that was taken last, until release(); or NULL */
   unsigned left;       /* datagrams that may still be taken in this turn */

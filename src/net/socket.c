@@ -150,6 +150,11 @@ ssize_t dtls_udp_receive(int fd, void *data, size_t capacity, dtls_address *send
 #endif
 }
 
+bool dtls_udp_has_datagram(int fd) {
+  char none;
+  return recv(fd, &none, 0, MSG_PEEK | MSG_DONTWAIT) >= 0;
+}
+
 void dtls_udp_address(struct msghdr *message, uint8_t control[DTLS_CONTROL_MAX], const dtls_address *local,
                       const dtls_address *peer, size_t segment) {
   message->msg_name = (void *)(uintptr_t)peer;

@@ -43,5 +43,6 @@ ssize_t dtls_udp_send(int fd, const dtls_address *local, const dtls_address *pee
    whole datagram, where the kernel tells. */
 ssize_t dtls_udp_receive_message(int fd, struct msghdr *message);
 ssize_t dtls_udp_receive(int fd, void *data, size_t capacity, dtls_address *sender);
+bool dtls_udp_has_datagram(int fd); /* false: errno says why not */
 
 #endif
