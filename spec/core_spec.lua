@@ -764,7 +764,8 @@ for _, demux in ipairs { 'connected', 'shared' } do
       end
     end
 
-    it('a promoted association takes the 4-tuple over from its predecessor', function()
+    -- A peer that starts over from its port with another socket: the owners of its two associations, and its second client.
+    local function start_over()
       local client, handle = dial { reject = false }
       local old = establish(client)
       local address = handle:getsockname()
@@ -776,7 +777,11 @@ for _, demux in ipairs { 'connected', 'shared' } do
       assert(again:bind(address.ip, address.port))
       assert(again:connect(ip, port))
       local second = assert(core.client(assert(context('client', { reject = false })), core.fd(again)))
-      local owner = establish(second)
+      return old, establish(second), second
+    end
+
+    it('a promoted association takes the 4-tuple over from its predecessor', function()
+      local old, owner, second = start_over()
       assert.not_equal(old, owner)
       assert.is_true(owner.known)
       assert.is_nil(owner.displaced)
@@ -797,18 +802,7 @@ for _, demux in ipairs { 'connected', 'shared' } do
 
     it('an association that asks for room is told, and the other one on its path only if it has asked, too', needs(peerSockets, function()
       if demux == 'shared' then return end
-      local client, handle = dial { reject = false }
-      local old = establish(client)
-      local address = handle:getsockname()
-      client:close()
-      handle:close()
-      uv.run()
-      local again = uv.new_udp()
-      open[#open + 1] = again
-      assert(again:bind(address.ip, address.port))
-      assert(again:connect(ip, port))
-      local second = assert(core.client(assert(context('client', { reject = false })), core.fd(again)))
-      local owner = establish(second)
+      local old, owner, second = start_over()
       for _, asking in ipairs { { owner }, { old }, { owner, old } } do
         for _, each in ipairs(asking) do assert.is_true(each.association:await_room()) end
         endpoint:turn(10, true)
