@@ -246,8 +246,6 @@ memcheck-core: ## memcheck of the specs of what owns memory
 
 # luajit itself is not built with the sanitizers, so they must be loaded before it. They cannot be found by name alone.
 asan: export SPEC_PATIENCE = 4
-# About one run in ten of callbacks_spec leaks a timer of luv's, which closes while the state ends. Leaks of ours come again.
-asan: export SHARDS_AGAIN = LeakSanitizer: detected
 asan: OUT = $(BUILD)/asan
 asan: UNDER = env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
   LSAN_OPTIONS=suppressions=$(CURDIR)/spec/lsan.supp:print_suppressions=0 UBSAN_OPTIONS=print_stacktrace=1

@@ -1,8 +1,7 @@
 #!/bin/sh
 # shards.sh JOBS PATHS COMMAND…: runs COMMAND with each spec file among PATHS, one file to a process, JOBS processes at a
 # time, large files first. Each says what it has to say in one piece when it has ended; the last line adds them up.
-# SHARDS_AGAIN: a file whose tests pass, but whose process fails and says this, has a second try, which counts; what the
-# first one said is shown as well. On a terminal a line at the bottom tells how far it is.
+# On a terminal a line at the bottom tells how far it is.
 jobs=$1 paths=$2
 shift 2
 SHARDS=$(mktemp -d)
@@ -27,12 +26,6 @@ echo "$files" |
     shift
     "$@" "$file" >"$log" 2>&1
     status=$?
-    if [ "$status" != 0 ] && [ "${SHARDS_AGAIN-}" ] &&
-      grep -q "^[0-9]* passed, 0 failed" "$log" && grep -q "$SHARDS_AGAIN" "$log"; then
-      echo "-- $file, once more" >>"$log"
-      "$@" "$file" >>"$log" 2>&1
-      status=$?
-    fi
     tail -n 1 "$log" | grep -Eq "^[0-9]+ passed, " || echo "0 passed, 1 failed" >>"$log"
     [ -t 2 ] && printf "\r\033[K" >&2
     flock "$SHARDS" sh -c "printf \"\n-- %s, %d s, status %d\n\" \"\$@\"; cat \"$log\"" \
