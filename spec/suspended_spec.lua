@@ -658,6 +658,7 @@ describe('by hand', function()
   -- The server reads all there is; what its association's last handshake() said.
   local function serve()
     local said
+    endpoint:turn(1000)
     while true do
       local kind, subject = endpoint:next()
       if kind == 'hello' then
@@ -731,6 +732,7 @@ describe('by hand', function()
     assert.is_true(accepted:handshake(facts))
     assert.equal('alice', facts.pskIdentity)
     assert.is_true(made:write 'open')
+    endpoint:turn(1)
     assert.same({ 'read', accepted, 'open' }, { unpack({ endpoint:next() }, 1, 3) })
   end)
 

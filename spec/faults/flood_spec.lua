@@ -335,7 +335,6 @@ describe('a turn of the event loop', function()
       local server = pair.listening { demux = demux }
       local endpoint, left, turns = server._endpoint, 3, 0
       server._endpoint = setmetatable({
-        pending = function() return left > 0 end,
         next = function()
           endpoint:next()
           left, turns = math.max(left - 1, 0), turns + 1

@@ -403,8 +403,10 @@ describe('an endpoint that gets no descriptor to watch its first peer with', fun
       local own = assert(core.context('client', { psk = { identity = 'me', key = 'secret' }, ciphers = suite }))
       local client = assert(core.client(own, core.fd(theirs)))
       client:handshake()
+      endpoint:turn(10)
       assert(endpoint:next() == nil)
       client:handshake()
+      endpoint:turn(10)
       assert(endpoint:next() == 'hello')
       for first = 1, 2 do -- what makes it, and what adds to it
         fault.set('watch', first, 1, 'EMFILE')
@@ -438,8 +440,10 @@ describe('a process whose stdin, stdout and stderr are closed', function()
         local endpoint = assert(core.endpoint(server, core.fd(ours), 'connected', { duplicate = true }))
         local dialling = assert(core.client(client, core.fd(theirs), { duplicate = true }))
         dialling:handshake()
+        endpoint:turn(10)
         endpoint:next()
         dialling:handshake()
+        endpoint:turn(10)
         assert(endpoint:next() == 'hello')
         objects = { assert(endpoint:accept()), dialling, endpoint }
         for i, object in ipairs(objects) do assert(object:fd() > 2, i) end

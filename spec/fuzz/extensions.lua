@@ -38,6 +38,7 @@ end
 local function serve(context, asks)
   local server = { endpoint = assert(core.endpoint(context, server_fd, 'shared', { asks_hello = asks })) }
   net.send(client_fd, hello('', ''), server_port)
+  server.endpoint:turn(1)
   assert(server.endpoint:next() == nil)
   server.cookie = net.receive(client_fd):sub(-32)
   return server
@@ -49,6 +50,7 @@ local kinds = {
 
 local function greet(server, extensions)
   net.send(client_fd, hello(server.cookie, extensions), server_port)
+  server.endpoint:turn(1)
   if server.endpoint:next() ~= 'hello' then return end -- malformed
   local association = assert(server.endpoint:accept())
   local _, err, name, id = association:handshake()

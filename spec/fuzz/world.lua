@@ -424,7 +424,8 @@ end
 function World:free()
   finish(self.client)
   for _, party in ipairs(self.servers) do finish(party) end
-  while self.endpoint:next() do end -- what was left in their sockets, for nobody
+  self.endpoint:turn(10000) -- what was left in their sockets, for nobody
+  while self.endpoint:next() do end
   assert(net.allocated() - self.allocated < MEMORY_REST, 'memory that nobody needs any more')
   self.endpoint:close()
 end

@@ -5,7 +5,6 @@
 #include "association/intake.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
 
 #include "association/association.h"
@@ -21,7 +20,6 @@ static const dtls_queue_limit REQUEUED_MAX = {.count = 1024,
                                               .bytes = (size_t)1024 * (DTLS_DATAGRAM_MAX + sizeof(origin))};
 
 bool dtls_intake_open(dtls_endpoint *ep) {
-  ep->intake.left = UINT_MAX;
   ep->intake.batch = dtls_batch_new();
   return ep->intake.batch != NULL;
 }
@@ -183,10 +181,7 @@ bool dtls_intake_take(dtls_endpoint *ep, dtls_datagram *out) {
     return true;
   }
   if (!dtls_batch_pending(ep->intake.batch)) receive(ep);
-  if (!dtls_batch_next(ep->intake.batch, out)) {
-    if (ep->intake.news == DTLS_NO_NEWS) ep->intake.exhausted = false; /* the next call may come without a turn */
-    return false;
-  }
+  if (!dtls_batch_next(ep->intake.batch, out)) return false;
   dtls_count_in(&ep->counters, out->size);
   return true;
 }

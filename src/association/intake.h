@@ -29,7 +29,7 @@ bool dtls_intake_open(dtls_endpoint *ep); /* false: no memory */
 void dtls_intake_close(dtls_endpoint *ep);
 /*
  * A turn begins: so many datagrams may be taken, those that nobody needs to know of included, of the peers' sockets or of the endpoint's
- * own. Before the first turn any number may be taken of that. Returns how many datagrams are there at once.
+ * own. Returns how many datagrams are there at once.
  */
 unsigned dtls_intake_turn(dtls_endpoint *ep, unsigned datagrams, bool of_peers);
 /* The next datagram, until release(): first the requeued ones, then those of the socket. False: there is none, or the turn is over. */

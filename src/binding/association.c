@@ -29,11 +29,6 @@ dtls_box *dtls_association_push(lua_State *L) { return dtls_box_push(L, TYPE); }
 dtls_association *dtls_association_check(lua_State *L, int index) { return dtls_check(L, index, TYPE); }
 static dtls_association *check(lua_State *L) { return dtls_association_check(L, 1); }
 
-static int done(lua_State *L) {
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
 /* nil, err. Of a handshake, err.identity is the pre-shared key's, if its suite has one, and err.certificate or err.publicKey what
    was refused. */
 static int failed(lua_State *L, const dtls_association *a, const dtls_failure *f) {
@@ -171,7 +166,7 @@ static int association_handshake(lua_State *L) {
   dtls_failure f;
   dtls_result result = dtls_association_handshake(a, &f);
   if (lua_istable(L, 2)) dtls_association_learn(L, 2, a);
-  if (result == DTLS_DONE) return done(L);
+  if (result == DTLS_DONE) return dtls_done(L);
   int results = unfinished(L, a, result, &f);
   return result == DTLS_WANT_READ ? results + push_timeout(L, a) : results;
 }
@@ -223,7 +218,7 @@ static int association_write(lua_State *L) {
   bool list = lua_istable(L, 2) && lua_objlen(L, 2) > 0, fatal = false;
   int sent = 0;
   dtls_failure f;
-  if (list ? write_list(L, a, &sent, &fatal, &f) : write_message(L, a, 2, &fatal, &f)) return done(L);
+  if (list ? write_list(L, a, &sent, &fatal, &f) : write_message(L, a, 2, &fatal, &f)) return dtls_done(L);
   dtls_error_push(L, &f);
   lua_pushboolean(L, fatal);
   if (!list) return 3;
@@ -241,7 +236,7 @@ static int association_count_dropped(lua_State *L) {
 /* association:shutdown() → true: close_notify is on its way, if there is anybody to tell (SSL_shutdown) */
 static int association_shutdown(lua_State *L) {
   dtls_association_shutdown(check(L));
-  return done(L);
+  return dtls_done(L);
 }
 
 /*
@@ -264,7 +259,7 @@ static int association_timeout(lua_State *L) { return push_timeout(L, check(L));
 static int association_handle_timeout(lua_State *L) {
   dtls_association *a = check(L);
   dtls_failure f;
-  return dtls_association_handle_timeout(a, &f) ? done(L) : failed(L, a, &f);
+  return dtls_association_handle_timeout(a, &f) ? dtls_done(L) : failed(L, a, &f);
 }
 
 /* association:expired(ms) → nil, err: the error of a handshake that did not complete within ms */
@@ -330,7 +325,7 @@ static int association_send_datagram(lua_State *L) {
   const char *data = luaL_checklstring(L, 2, &size);
   dtls_failure f;
   return dtls_multiplex_check(data, size, &f) && dtls_association_send_other(a, data, size, &f)
-             ? done(L)
+             ? dtls_done(L)
              : dtls_error_push(L, &f);
 }
 

@@ -248,8 +248,7 @@ static int context_set_ticket_keys(lua_State *L) {
   dtls_failure f;
   luaL_checktype(L, 2, LUA_TTABLE);
   if (!take_ticket_keys(L, 2, ctx, &f)) return dtls_error_push(L, &f);
-  lua_pushboolean(L, 1);
-  return 1;
+  return dtls_done(L);
 }
 
 void dtls_context_init(lua_State *L) {

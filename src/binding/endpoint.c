@@ -151,7 +151,6 @@ static int endpoint_next(lua_State *L) {
 /*
  * endpoint:turn(datagrams[, of_peers]) → how many are there at once
  * So many datagrams may be taken now, those that nobody needs to know of included: of the peers' sockets, or of the endpoint's own.
- * Before the first call any number may be taken of that.
  */
 static int endpoint_turn(lua_State *L) {
   dtls_endpoint *ep = check(L);
@@ -212,8 +211,7 @@ static int endpoint_send_datagram(lua_State *L) {
   if (local_ip && !dtls_address_parse(local_ip, 0, family, &local))
     return dtls_error(L, "EINVAL", "'%s' is not an IP address of this socket's", local_ip);
   if (!dtls_endpoint_send_other(ep, &local, &peer, data, size, &f)) return dtls_error_push(L, &f);
-  lua_pushboolean(L, 1);
-  return 1;
+  return dtls_done(L);
 }
 
 /* ── settings ── */
@@ -237,8 +235,7 @@ static int endpoint_set_context(lua_State *L) {
   dtls_endpoint *ep = check(L);
   dtls_failure f;
   if (!dtls_endpoint_set_context(ep, dtls_context_check(L, 2, true), &f)) return dtls_error_push(L, &f);
-  lua_pushboolean(L, 1);
-  return 1;
+  return dtls_done(L);
 }
 
 /* endpoint:set_cookie_secret(current[, previous]) → true | nil, err. From then on the caller rotates it. */
@@ -250,8 +247,7 @@ static int endpoint_set_cookie_secret(lua_State *L) {
   luaL_argcheck(L, !previous || previous_size >= 32, 3, "a cookie secret has at least 32 bytes");
   if (!dtls_cookies_set(ep->cookies, current, size, previous, previous_size))
     return dtls_error_openssl(L, "ERR_DTLS_CONFIG", "cannot set the secret");
-  lua_pushboolean(L, 1);
-  return 1;
+  return dtls_done(L);
 }
 
 /* endpoint:stats() → counters, those of its associations included, hellos, cookiesSent, cookiesAccepted, cookiesRefused, and

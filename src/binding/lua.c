@@ -53,6 +53,11 @@ void *dtls_check(lua_State *L, int index, const char *type) {
   return object;
 }
 
+int dtls_done(lua_State *L) {
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
 long dtls_option_integer(lua_State *L, int index, const char *name, long fallback, long min, long max) {
   lua_getfield(L, index, name);
   long value = fallback;

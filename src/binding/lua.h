@@ -36,6 +36,8 @@ dtls_box *dtls_box_test(lua_State *L, int index, const char *type);
 dtls_box *dtls_box_check(lua_State *L, int index, const char *type); /* raises for that */
 /* the object in a box; raises also when it is closed */
 void *dtls_check(lua_State *L, int index, const char *type);
+/* Pushes true, what a method returns that has done what it should. */
+int dtls_done(lua_State *L);
 /* An integer option of the table at index: its value, or fallback when absent; raises outside [min, max]. */
 long dtls_option_integer(lua_State *L, int index, const char *name, long fallback, long min, long max);
 

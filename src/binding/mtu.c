@@ -4,23 +4,18 @@
 #include "binding/association.h"
 #include "binding/error.h"
 
-static int done(lua_State *L) {
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
 /* association:set_mtu(bytes of UDP payload) → true | nil, err (SSL_set_mtu) */
 static int association_set_mtu(lua_State *L) {
   dtls_association *a = dtls_association_check(L, 1);
   dtls_failure f;
-  return dtls_mtu_set(a, (long)luaL_checkinteger(L, 2), &f) ? done(L) : dtls_error_push(L, &f);
+  return dtls_mtu_set(a, (long)luaL_checkinteger(L, 2), &f) ? dtls_done(L) : dtls_error_push(L, &f);
 }
 
 /* association:set_link_mtu(bytes of IP packet) → true | nil, err. What DTLS_set_link_mtu does, but at any time. */
 static int association_set_link_mtu(lua_State *L) {
   dtls_association *a = dtls_association_check(L, 1);
   dtls_failure f;
-  return dtls_mtu_set_link(a, (long)luaL_checkinteger(L, 2), &f) ? done(L) : dtls_error_push(L, &f);
+  return dtls_mtu_set_link(a, (long)luaL_checkinteger(L, 2), &f) ? dtls_done(L) : dtls_error_push(L, &f);
 }
 
 static int push_size(lua_State *L, size_t size) {

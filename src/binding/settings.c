@@ -30,11 +30,6 @@ static int push_flags(lua_State *L, const dtls_flag *table, uint64_t bits) {
   return 1;
 }
 
-static int done(lua_State *L) {
-  lua_pushboolean(L, 1);
-  return 1;
-}
-
 /* ── the methods ── */
 
 static int change_options(lua_State *L, dtls_target t, bool on) {
@@ -43,7 +38,7 @@ static int change_options(lua_State *L, dtls_target t, bool on) {
   luaL_checktype(L, 2, LUA_TTABLE);
   if (!dtls_settings_read_flags(L, 2, dtls_option_flags, "options", &bits, &f)) return dtls_error_push(L, &f);
   dtls_settings_change_options(t, bits, on);
-  return done(L);
+  return dtls_done(L);
 }
 
 static int set_options(lua_State *L, dtls_target t) { return change_options(L, t, true); }
@@ -58,7 +53,7 @@ static int set_modes(lua_State *L, dtls_target t) {
   luaL_checktype(L, 2, LUA_TTABLE);
   if (!dtls_settings_read_flags(L, 2, dtls_mode_flags, "modes", &bits, &f)) return dtls_error_push(L, &f);
   dtls_settings_set_modes(t, bits);
-  return done(L);
+  return dtls_done(L);
 }
 
 static int get_modes(lua_State *L, dtls_target t) { return push_flags(L, dtls_mode_flags, dtls_settings_modes(t)); }
@@ -74,7 +69,7 @@ static int set_verify(lua_State *L, dtls_target t) {
     dtls_settings_set_verify(t, bits);
   }
   if (depth >= 0) dtls_settings_set_verify_depth(t, depth);
-  return done(L);
+  return dtls_done(L);
 }
 
 /* get_verify() → modes, depth (-1: OpenSSL's own limit) */
@@ -90,7 +85,7 @@ typedef bool setter(dtls_target t, const char *list, dtls_failure *f);
 static int set_list(lua_State *L, dtls_target t, setter *set) {
   const char *list = luaL_checkstring(L, 2);
   dtls_failure f;
-  return set(t, list, &f) ? done(L) : dtls_error_push(L, &f);
+  return set(t, list, &f) ? dtls_done(L) : dtls_error_push(L, &f);
 }
 
 static int set_ciphers(lua_State *L, dtls_target t) { return set_list(L, t, dtls_settings_set_ciphers); }

@@ -126,6 +126,5 @@ int dtls_udp_socket_lua(lua_State *L) {
   lua_getfield(L, 2, "reuse_port");
   options.reuse_port = lua_toboolean(L, -1);
   if (!dtls_udp_configure(fd, options)) return dtls_error_system(L, errno, "cannot set a socket option");
-  lua_pushboolean(L, 1);
-  return 1;
+  return dtls_done(L);
 }

@@ -28,8 +28,6 @@ struct dtls_batch {
   size_t at;              /* in the next one */
   unsigned pending;       /* datagrams */
   bool full;              /* the last receive has left no room */
-  int error; /* came behind the datagrams of the last receive, and is for the next one of that socket to report; 0: none */
-  int error_of; /* the socket */
   uint8_t bytes[BATCH][ROOM];
 };
 
@@ -59,33 +57,19 @@ dtls_batch *dtls_batch_new(void) {
 
 void dtls_batch_free(dtls_batch *batch) { OPENSSL_free(batch); }
 
-/* One recvmsg after the other. What fails behind a datagram is kept for the next time, as recvmmsg does it. */
-static int receive_each(dtls_batch *batch, int fd, unsigned from) {
-  int error = batch->error;
-  unsigned i = from;
-  batch->error = 0;
-  if (error != 0 && batch->error_of == fd) {
-    errno = error;
-    return -1;
-  }
-  for (; i < BATCH; i++) {
-    ssize_t size = dtls_udp_receive_message(fd, &batch->messages[i].msg_hdr);
-    if (size < 0) break;
-    batch->messages[i].msg_len = (unsigned)size;
-  }
-  if (i == from) return -1;
-  if (i < BATCH && errno != EAGAIN) batch->error = errno;
-  batch->error_of = fd;
-  return (int)(i - from);
-}
-
-/* recvmmsg where there is one, in the kernel, and no seccomp filter forbids it. */
-static int receive_many(dtls_batch *batch, int fd, unsigned from) {
+/* recvmmsg where there is one, in the kernel, and no seccomp filter forbids it; else one recvmsg. full: there may be more. */
+static int receive(dtls_batch *batch, int fd, bool *full) {
+  dtls_message *next = batch->messages + batch->count;
 #if DTLS_HAS_MMSG
-  int n = recvmmsg(fd, batch->messages + from, BATCH - from, MSG_DONTWAIT | MSG_TRUNC, NULL);
+  int n = recvmmsg(fd, next, BATCH - batch->count, MSG_DONTWAIT | MSG_TRUNC, NULL);
+  *full = n == (int)(BATCH - batch->count);
   if (n >= 0 || (errno != ENOSYS && errno != EPERM)) return n;
 #endif
-  return receive_each(batch, fd, from);
+  ssize_t size = dtls_udp_receive_message(fd, &next->msg_hdr);
+  *full = true;
+  if (size < 0) return -1;
+  next->msg_len = (unsigned)size;
+  return 1;
 }
 
 /* A message that has come. */
@@ -101,11 +85,11 @@ static void add(dtls_batch *batch, const dtls_address *bound) {
 
 bool dtls_batch_receive(dtls_batch *batch, int fd, const dtls_address *bound) {
   if (batch->pending == 0) begin(batch);
-  unsigned from = batch->count;
-  int n = receive_many(batch, fd, from);
+  bool full;
+  int n = receive(batch, fd, &full);
   if (n <= 0) return false;
-  while (batch->count < from + (unsigned)n) add(batch, bound);
-  batch->full = batch->count == BATCH || batch->pending >= DATAGRAMS;
+  for (int i = 0; i < n; i++) add(batch, bound);
+  batch->full = full || batch->pending >= DATAGRAMS;
   return true;
 }
 
