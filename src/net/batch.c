@@ -27,7 +27,7 @@ struct dtls_batch {
   unsigned count, next;   /* messages */
   size_t at;              /* in the next one */
   unsigned pending;       /* datagrams */
-  bool full;              /* the last receive has left no room */
+  bool full;              /* nothing more is added; the socket of the last receive may have more */
   uint8_t bytes[BATCH][ROOM];
 };
 

@@ -22,7 +22,7 @@ void dtls_batch_free(dtls_batch *batch);
 /* Adds what a socket has and there is room for. bound: the socket's own address. False: errno says why. */
 bool dtls_batch_receive(dtls_batch *batch, int fd, const dtls_address *bound);
 unsigned dtls_batch_pending(const dtls_batch *batch); /* how many datagrams next() will give; 0: all its room is free */
-bool dtls_batch_is_full(const dtls_batch *batch);     /* there is no room; its last socket may have more */
+bool dtls_batch_is_full(const dtls_batch *batch);     /* nothing can be added; its last socket may have more */
 bool dtls_batch_next(dtls_batch *batch, dtls_datagram *out);
 
 #endif
