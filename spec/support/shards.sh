@@ -1,6 +1,7 @@
 #!/bin/sh
 # shards.sh JOBS PATHS COMMAND…: runs COMMAND with each spec file among PATHS, one file to a process, JOBS processes at a
-# time, large files first. Each says what it has to say in one piece when it has ended; the last line adds them up.
+# time, large files first. Each says what it has to say in one piece when it has ended; what failed is named once more at
+# the end, and the last line adds them up.
 # On a terminal a line at the bottom tells how far it is.
 jobs=$1 paths=$2
 shift 2
@@ -26,7 +27,8 @@ echo "$files" |
     shift
     "$@" "$file" >"$log" 2>&1
     status=$?
-    tail -n 1 "$log" | grep -Eq "^[0-9]+ passed, " || echo "0 passed, 1 failed" >>"$log"
+    tail -n 1 "$log" | grep -Eq "^[0-9]+ passed, " ||
+      printf "Error -> %s\nended with status %d before its summary\n0 passed, 1 failed\n" "$file" "$status" >>"$log"
     [ -t 2 ] && printf "\r\033[K" >&2
     flock "$SHARDS" sh -c "printf \"\n-- %s, %d s, status %d\n\" \"\$@\"; cat \"$log\"" \
       sh "$file" "$(($(date +%s) - began))" "$status"
@@ -34,7 +36,9 @@ echo "$files" |
   ' sh '{}' "$@"
 status=$?
 
+echo
+sed -nE '/^(Failure|Error) -> /{s//failed: /; N; s/\n/, /; p}' "$SHARDS"/*
 for log in "$SHARDS"/*; do tail -n 1 "$log"; done | awk '
   { passed += $1; failed += $3; skipped += $5 }
-  END { printf "\n%d passed, %d failed%s\n", passed, failed, skipped ? ", " skipped " skipped" : "" }'
+  END { printf "%d passed, %d failed%s\n", passed, failed, skipped ? ", " skipped " skipped" : "" }'
 exit "$status"
