@@ -58,7 +58,7 @@ struct dtls_endpoint {
   dtls_intake intake;
   dtls_deferral *deferral; /* of its associations */
   dtls_current current;
-  dtls_places places;
+  dtls_busy busy;
   struct {
     uint64_t hellos, cookies_sent, cookies_accepted, cookies_refused;
   } stats;

@@ -1,7 +1,7 @@
 /*
  * What libssl holds in memory for an association without need, and how it is given back: the record buffers, the write buffer of
- * epoch 0, and what is unused of the handshake buffer. The busy associations of a server keep it all, because to have it anew for
- * each datagram costs time. Decides which ones those are; owns nothing.
+ * epoch 0, and what is unused of the handshake buffer. The busy associations of a server keep their record buffers, because to have
+ * them anew for each datagram costs time. Decides which ones those are; owns nothing.
  */
 #include "association/footprint.h"
 
@@ -14,7 +14,10 @@
 #include "base/clock.h"
 #include "base/platform.h"
 
-enum { IDLE_TIME = 1000 }; /* ms */
+enum {
+  IDLE_TIME = 1000, /* ms */
+  FEW = 64          /* associations, whose memory does not matter */
+};
 
 /* ── the write buffer of epoch 0 ── */
 
@@ -89,65 +92,92 @@ static void reduce(dtls_association *a) {
   if (from < WRITTEN && from < end) give_pages_back(buffer + from, end - from);
 }
 
-/* ── who keeps what ── */
+/* ── the record buffers ── */
 
-/* A client's handshake buffer is filled with zeroes once more when the first message comes. */
-static void give_back(dtls_association *a) {
+static void free_buffers(dtls_association *a) {
   if (a->open && a->footprint.buffered && SSL_free_buffers(a->ssl) == 1) a->footprint.buffered = false;
-  if (a->open || a->server) reduce(a);
-}
-
-static uint64_t bit_of(const dtls_association *a) { return UINT64_C(1) << (a->footprint.place - 1); }
-
-static void leave_place(dtls_association *a) {
-  dtls_places *p = &a->endpoint->places;
-  p->taken &= ~bit_of(a);
-  p->used &= ~bit_of(a);
-  p->busy[a->footprint.place - 1] = NULL;
-  a->footprint.place = 0;
-}
-
-/* Where all places are taken, others do without: to take turns would only bring back memory that no cache holds any more. */
-static bool take_place(dtls_association *a) {
-  dtls_places *p = &a->endpoint->places;
-  unsigned i = 0;
-  if (p->taken == UINT64_MAX) return false;
-  while (p->taken >> i & 1) i++;
-  p->busy[i] = a;
-  a->footprint.place = i + 1;
-  p->taken |= bit_of(a);
-  return true;
-}
-
-void dtls_footprint_idle(dtls_association *a) {
-  bool keeps = a->footprint.place != 0 || (a->endpoint && take_place(a));
-  if (keeps)
-    a->endpoint->places.used |= bit_of(a);
-  else
-    give_back(a);
-}
-
-void dtls_footprint_look(dtls_endpoint *ep) {
-  dtls_places *p = &ep->places;
-  uint64_t now, idle = p->taken & ~p->used;
-  if (p->taken == 0 || (now = dtls_now()) < p->next_look) return;
-  p->next_look = now + IDLE_TIME;
-  p->used = 0;
-  for (unsigned i = 0; i < DTLS_PLACES; i++) {
-    dtls_association *a = idle >> i & 1 ? p->busy[i] : NULL;
-    if (!a) continue;
-    leave_place(a);
-    give_back(a);
-  }
 }
 
 /* For DTLS, only reading makes the buffers anew: a write without them ends in a NULL pointer inside libssl 3.0. */
-bool dtls_footprint_need(dtls_association *a) {
-  if (a->footprint.place != 0) a->endpoint->places.used |= bit_of(a);
+static bool have_buffers(dtls_association *a) {
   if (!a->footprint.buffered) a->footprint.buffered = SSL_alloc_buffers(a->ssl) == 1;
   return a->footprint.buffered;
 }
 
+/* ── the busy associations ── */
+
+static void enter(dtls_association *a) {
+  dtls_busy *busy = &a->endpoint->busy;
+  a->footprint.busy = true;
+  a->footprint.before = NULL;
+  a->footprint.after = busy->first;
+  if (busy->first) busy->first->footprint.before = a;
+  busy->first = a;
+  busy->count++;
+}
+
+static void leave(dtls_association *a) {
+  dtls_footprint *f = &a->footprint;
+  f->busy = false;
+  if (f->before)
+    f->before->footprint.after = f->after;
+  else
+    a->endpoint->busy.first = f->after;
+  if (f->after) f->after->footprint.before = f->before;
+  a->endpoint->busy.count--;
+}
+
+/* It is used. Whether it was used in this period or the last one, too, and has been open then. */
+static bool use(dtls_association *a) {
+  uint64_t period = a->endpoint->busy.period;
+  bool again = a->footprint.used_open && period < a->footprint.idle_from;
+  a->footprint.idle_from = period + 2;
+  a->footprint.used_open = a->open;
+  return again;
+}
+
+/* ── what the others call ── */
+
+/* Where there are few, all are busy; else those that are used again soon, and what only a handshake needs they give back. */
+static void idle_of_endpoint(dtls_association *a) {
+  bool few = a->endpoint->busy.count < FEW, again = use(a);
+  if (!a->footprint.busy && (few || again)) enter(a);
+  if (!a->footprint.busy) free_buffers(a);
+  if (!few) reduce(a);
+}
+
+/* A client's handshake buffer is filled with zeroes once more when the first message comes. */
+static void idle_of_client(dtls_association *a) {
+  free_buffers(a);
+  if (a->open) reduce(a);
+}
+
+void dtls_footprint_idle(dtls_association *a) {
+  if (a->endpoint)
+    idle_of_endpoint(a);
+  else
+    idle_of_client(a);
+}
+
+void dtls_footprint_look(dtls_endpoint *ep) {
+  uint64_t now = dtls_now();
+  if (now < ep->busy.end) return;
+  ep->busy.end = now + IDLE_TIME;
+  ep->busy.period++;
+  for (dtls_association *a = ep->busy.first, *after; a; a = after) {
+    after = a->footprint.after;
+    if (ep->busy.period < a->footprint.idle_from) continue;
+    leave(a);
+    free_buffers(a);
+    reduce(a);
+  }
+}
+
+bool dtls_footprint_need(dtls_association *a) {
+  if (a->footprint.busy) (void)use(a);
+  return have_buffers(a);
+}
+
 void dtls_footprint_forget(dtls_association *a) {
-  if (a->footprint.place != 0) leave_place(a);
+  if (a->footprint.busy) leave(a);
 }

@@ -7,23 +7,24 @@
 
 #include "association/types.h"
 
-enum { DTLS_PLACES = 64 };
-
 /* Of an association. */
 typedef struct {
-  bool buffered;                /* libssl holds record buffers for it (open ones only) */
-  unsigned place;               /* among the busy ones of its endpoint, from 1 on; 0: it has none */
+  bool buffered;                    /* libssl holds record buffers for it (open ones only) */
+  bool busy;                        /* in the list of its endpoint's busy ones */
+  uint64_t idle_from;               /* the period of its endpoint from which on it is idle; 0: it was never used */
+  bool used_open;                   /* it was open when it was used last */
+  dtls_association *before, *after; /* in that list */
   const void *handshake_buffer; /* libssl's, where the last handshake message was; NULL: it may be elsewhere by now */
   bool reduced;                 /* pages of the handshake buffer have been given back */
 } dtls_footprint;
 
 /* Of an endpoint: its busy associations, which keep what they have. */
 typedef struct {
-  dtls_association *busy[DTLS_PLACES]; /* NULL: the place is free */
-  uint64_t taken;                      /* bits: places that are not free */
-  uint64_t used;                       /* bits: places whose association has been used since the last look */
-  uint64_t next_look;                  /* ms, when it is looked again who is busy no more */
-} dtls_places;
+  dtls_association *first;
+  unsigned count;
+  uint64_t period; /* how many of IDLE_TIME there were */
+  uint64_t end;    /* ms, of the period */
+} dtls_busy;
 
 int dtls_footprint_handshake(dtls_association *a); /* SSL_do_handshake */
 /* libssl shows a handshake message, whole (SSL_set_msg_callback). */
