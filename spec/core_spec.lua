@@ -545,18 +545,24 @@ for _, demux in ipairs { 'connected', 'shared' } do
           assert.is_true(client:write 'hello')
           endpoint:turn(10, demux == 'connected')
           assert.equal('hello', (select(3, endpoint:next())))
+        end
+        local function held_by(client)
+          hear(client)
           local held = memory.used()
           assert.is_nil(endpoint:next())
           return held - memory.used()
         end
-        hear(clients[65])
-        until_freed(function()
+        local function last_is_idle()
           local held = memory.used()
           for i = 1, 64 do hear(clients[i]) end
           return held - memory.used()
+        end
+        for _ = 1, 2 do hear(clients[65]) end
+        until_freed(function()
+          until_freed(last_is_idle)
+          return held_by(clients[65]) -- nothing, where the machine is so slow that some of the others were idle, too
         end)
-        assert.is_true(hear(clients[65]) > BUFFERS)
-        assert.is_true(hear(clients[65]) < BUFFERS) -- which is used again soon
+        assert.is_true(held_by(clients[65]) < BUFFERS) -- which is used again soon
         for _, client in ipairs(clients) do client:close() end
       end))
 

@@ -10,7 +10,7 @@ local proxy = require 'spec.support.proxy'
 local shell = require 'spec.support.shell'
 
 local CHANGE_CIPHER_SPEC = 20
-local PLACES = 64 -- associations of a server that are busy and keep what they have
+local FEW = 64 -- associations of a server that keep their record buffers for a while, however seldom they are used
 
 describe('bench/memory.lua', function()
   it('finds associations as small as they are when they give back what they do not need', needs('zero_pages', function()
@@ -31,7 +31,7 @@ pair.eachStrategy(function(demux)
   describe('a connection of a server with 64 busy ones', function()
     it('repeats its last flight, sends, receives and closes', needs(demux == 'connected' and 'epoll', loop.run(function()
       local server, others = pair.echo(pair.listening { demux = demux }), {}
-      for i = 1, PLACES do others[i] = pair.open(server) end
+      for i = 1, FEW do others[i] = pair.open(server) end
       local lost = 0
       local between = proxy.new(server, { filter = function(towards, _, data)
         for _, record in ipairs(towards == 'client' and lost < 2 and hello.records(data) or {}) do
@@ -42,8 +42,13 @@ pair.eachStrategy(function(demux)
         end
         return data
       end })
-      local conn = pair.open(server, between, { retransmitTimeout = 100 * loop.patience })
+      local heard
+      local conn, accepted = pair.open(server, between, { retransmitTimeout = 100 * loop.patience })
       assert.equal(2, lost)
+      conn:once('message', function(message) heard = message end)
+      assert.is_true(accepted:send 'the server speaks first')
+      loop.till(function() return heard end, 'what the server sends')
+      assert.equal('the server speaks first', heard)
       for _, size in ipairs { 1, 1000, 10, 100 } do pair.roundTrip(conn, ('x'):rep(size)) end
       pair.close(conn)
       for _, other in ipairs(others) do

@@ -28,7 +28,7 @@ echo "$files" |
     "$@" "$file" >"$log" 2>&1
     status=$?
     tail -n 1 "$log" | grep -Eq "^[0-9]+ passed, " ||
-      printf "Error -> %s\nended with status %d before its summary\n0 passed, 1 failed\n" "$file" "$status" >>"$log"
+      printf "\nError -> %s\nended with status %d before its summary\n0 passed, 1 failed\n" "$file" "$status" >>"$log"
     [ -t 2 ] && printf "\r\033[K" >&2
     flock "$SHARDS" sh -c "printf \"\n-- %s, %d s, status %d\n\" \"\$@\"; cat \"$log\"" \
       sh "$file" "$(($(date +%s) - began))" "$status"

@@ -131,6 +131,7 @@ static void deliver(dtls_endpoint *ep, dtls_association *a) {
   a->input.size = ep->current.datagram.size;
   dtls_count_in(&a->counters, ep->current.datagram.size);
   ep->current.reader = a;
+  dtls_footprint_use(a);
 }
 
 static dtls_found found_data(dtls_endpoint *ep, dtls_association *a, dtls_association **out) {
@@ -210,6 +211,11 @@ static dtls_found hear_news(dtls_endpoint *ep, dtls_association **out) {
   }
 }
 
+unsigned dtls_endpoint_turn(dtls_endpoint *ep, unsigned datagrams, bool of_peers) {
+  dtls_footprint_look(ep);
+  return dtls_intake_turn(ep, datagrams, of_peers);
+}
+
 dtls_found dtls_endpoint_next(dtls_endpoint *ep, dtls_association **association, bool *known) {
   dtls_found found = DTLS_FOUND_NOTHING;
   uint64_t seen_by = ep->current.seen_by;
@@ -226,7 +232,6 @@ dtls_found dtls_endpoint_next(dtls_endpoint *ep, dtls_association **association,
     }
     found = dispatch_untrusted(ep, 0, association, known);
   }
-  if (found == DTLS_FOUND_NOTHING) dtls_footprint_look(ep);
   return found;
 }
 

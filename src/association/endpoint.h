@@ -82,6 +82,8 @@ dtls_endpoint *dtls_endpoint_new(SSL_CTX *ctx, int fd, dtls_endpoint_options opt
 void dtls_endpoint_close(dtls_endpoint *ep);
 void dtls_endpoint_unref(dtls_endpoint *ep);
 
+/* Begins a turn (dtls_intake_turn). Associations that have been idle for a while give back what they hold. */
+unsigned dtls_endpoint_turn(dtls_endpoint *ep, unsigned datagrams, bool of_peers);
 /* What was found before is withdrawn. association: as dtls_found says. known, of a hello: its peer has an association already. */
 dtls_found dtls_endpoint_next(dtls_endpoint *ep, dtls_association **association, bool *known);
 /*

@@ -15,8 +15,9 @@
 #include "base/platform.h"
 
 enum {
-  IDLE_TIME = 1000, /* ms */
-  FEW = 64          /* associations, whose memory does not matter */
+  PERIOD = 1000, /* ms */
+  FEW = 64,      /* busy associations, whose memory does not matter */
+  MOST = 4096    /* which bounds what a server holds that nobody sends anything to any more */
 };
 
 /* ── the write buffer of epoch 0 ── */
@@ -98,12 +99,6 @@ static void free_buffers(dtls_association *a) {
   if (a->open && a->footprint.buffered && SSL_free_buffers(a->ssl) == 1) a->footprint.buffered = false;
 }
 
-/* For DTLS, only reading makes the buffers anew: a write without them ends in a NULL pointer inside libssl 3.0. */
-static bool have_buffers(dtls_association *a) {
-  if (!a->footprint.buffered) a->footprint.buffered = SSL_alloc_buffers(a->ssl) == 1;
-  return a->footprint.buffered;
-}
-
 /* ── the busy associations ── */
 
 static void enter(dtls_association *a) {
@@ -127,57 +122,46 @@ static void leave(dtls_association *a) {
   a->endpoint->busy.count--;
 }
 
-/* It is used. Whether it was used in this period or the last one, too, and has been open then. */
-static bool use(dtls_association *a) {
-  uint64_t period = a->endpoint->busy.period;
-  bool again = a->footprint.used_open && period < a->footprint.idle_from;
-  a->footprint.idle_from = period + 2;
+/* Where there are few, all are busy, else those that were used in this period or the last one, and were open then. */
+void dtls_footprint_use(dtls_association *a) {
+  const dtls_busy *busy = &a->endpoint->busy;
+  bool again = a->footprint.used_open && busy->period < a->footprint.idle_from;
+  a->footprint.idle_from = busy->period + 2;
   a->footprint.used_open = a->open;
-  return again;
-}
-
-/* ── what the others call ── */
-
-/* Where there are few, all are busy; else those that are used again soon, and what only a handshake needs they give back. */
-static void idle_of_endpoint(dtls_association *a) {
-  bool few = a->endpoint->busy.count < FEW, again = use(a);
-  if (!a->footprint.busy && (few || again)) enter(a);
-  if (!a->footprint.busy) free_buffers(a);
-  if (!few) reduce(a);
-}
-
-/* A client's handshake buffer is filled with zeroes once more when the first message comes. */
-static void idle_of_client(dtls_association *a) {
-  free_buffers(a);
-  if (a->open) reduce(a);
-}
-
-void dtls_footprint_idle(dtls_association *a) {
-  if (a->endpoint)
-    idle_of_endpoint(a);
-  else
-    idle_of_client(a);
+  if (!a->footprint.busy && (busy->count < FEW || (again && busy->count < MOST))) enter(a);
 }
 
 void dtls_footprint_look(dtls_endpoint *ep) {
-  uint64_t now = dtls_now();
-  if (now < ep->busy.end) return;
-  ep->busy.end = now + IDLE_TIME;
-  ep->busy.period++;
+  uint64_t period = dtls_now() / PERIOD;
+  if (period == ep->busy.period) return;
+  ep->busy.period = period;
   for (dtls_association *a = ep->busy.first, *after; a; a = after) {
     after = a->footprint.after;
-    if (ep->busy.period < a->footprint.idle_from) continue;
+    if (period < a->footprint.idle_from) continue;
     leave(a);
     free_buffers(a);
     reduce(a);
   }
 }
 
-bool dtls_footprint_need(dtls_association *a) {
-  if (a->footprint.busy) (void)use(a);
-  return have_buffers(a);
-}
-
 void dtls_footprint_forget(dtls_association *a) {
   if (a->footprint.busy) leave(a);
+}
+
+/* ── use ── */
+
+/* For DTLS, only reading makes the buffers anew: a write without them ends in a NULL pointer inside libssl 3.0. A write that finds
+   them is part of a use, of one that has begun with a datagram, or it keeps a busy association busy. */
+bool dtls_footprint_need(dtls_association *a) {
+  bool lacks = !a->footprint.buffered;
+  if (a->endpoint && lacks) dtls_footprint_look(a->endpoint);
+  if (a->endpoint && (lacks || a->footprint.busy)) dtls_footprint_use(a);
+  if (lacks) a->footprint.buffered = SSL_alloc_buffers(a->ssl) == 1;
+  return a->footprint.buffered;
+}
+
+/* A client's handshake buffer is filled with zeroes once more when the first message comes. */
+void dtls_footprint_idle(dtls_association *a) {
+  if (!a->footprint.busy) free_buffers(a);
+  if (a->endpoint ? a->endpoint->busy.count >= FEW : a->open) reduce(a);
 }

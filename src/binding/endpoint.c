@@ -156,7 +156,7 @@ static int endpoint_turn(lua_State *L) {
   dtls_endpoint *ep = check(L);
   lua_Integer datagrams = luaL_checkinteger(L, 2);
   luaL_argcheck(L, datagrams > 0 && datagrams <= INT32_MAX, 2, "expected a positive number");
-  lua_pushinteger(L, (lua_Integer)dtls_intake_turn(ep, (unsigned)datagrams, lua_toboolean(L, 3)));
+  lua_pushinteger(L, (lua_Integer)dtls_endpoint_turn(ep, (unsigned)datagrams, lua_toboolean(L, 3)));
   return 1;
 }
 
